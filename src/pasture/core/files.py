@@ -1,0 +1,137 @@
+"""Reading and writing records so that a reader never meets half a file."""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from pasture.core.errors import DataError, RecordError, RunFolderError
+from pasture.core.records import Record
+
+R = TypeVar("R", bound=Record)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to, which becomes `path` when the block ends without an error.
+
+    The bytes are on disk before the name is: after a crash `path` is whole, old or absent.
+
+    Raises:
+        RunFolderError: if the disk is full or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    draft = Path(name)
+    try:
+        yield draft
+        os.chmod(draft, 0o644)
+        _flush_to_disk(draft)
+        os.replace(draft, path)
+        _flush_to_disk(path.parent)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def unwritable(path: Path, error: OSError) -> RunFolderError:
+    """The error that says why `path` was not written, and that nothing finished is lost."""
+    return RunFolderError(
+        f"cannot write {path}: {error.strerror or error}. "
+        "Finished steps are safe; make room or choose another folder, and run the same command again."
+    )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all."""
+    with atomic_file(path) as draft:
+        draft.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_records(path: Path, records: Iterable[Record]) -> int:
+    """Write one record a line, whole or not at all; the number of records comes back."""
+    count = 0
+    with atomic_file(path) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
+        for record in records:
+            file.write(record.to_json() + "\n")
+            count += 1
+    return count
+
+
+def write_json_lines(path: Path, rows: Iterable[dict[str, object]]) -> None:
+    """Write one JSON object a line, whole or not at all; for tables that are no records, such as metrics."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+
+
+def read_json_lines(path: Path) -> list[dict[str, object]]:
+    """The JSON objects of a file that `write_json_lines` wrote.
+
+    Raises:
+        RecordError: naming file and line, if a line is not a JSON object.
+    """
+    rows = []
+    for number, line in _numbered_lines(path):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise RecordError(f"{path}:{number}: not JSON ({error}). Mend or remove the line.") from error
+        if not isinstance(row, dict):
+            raise RecordError(f"{path}:{number}: expected a JSON object, got {type(row).__name__}.")
+        rows.append(row)
+    return rows
+
+
+def read_records(path: Path, kind: type[R]) -> list[R]:
+    """The records of a JSONL file, in order.
+
+    Raises:
+        RecordError: naming file, line and field, at the first line that is no valid `kind`.
+        DataError: if the file is missing or cannot be read.
+    """
+    records = []
+    for number, line in _numbered_lines(path):
+        try:
+            records.append(kind.model_validate_json(line))
+        except ValidationError as error:
+            raise RecordError(_describe(path, number, kind, error)) from error
+    return records
+
+
+def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                yield number, line.rstrip(b"\n")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file. Check the path, or run the step that makes it.") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def _describe(path: Path, number: int, kind: type[Record], error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or "the line"
+    known = f" Fields of {kind.__name__}: {', '.join(kind.model_fields)}." if first["type"] in _FIELD_SET else ""
+    more = f" ({error.error_count() - 1} more in this line.)" if error.error_count() > 1 else ""
+    return f"{path}:{number}: {kind.__name__}, {field}: {first['msg']}.{known}{more} Mend or remove the line."
+
+
+_FIELD_SET = {"extra_forbidden", "missing"}

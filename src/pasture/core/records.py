@@ -1,0 +1,147 @@
+"""The nouns that the rooms hand to one another, one JSON object a line on disk.
+
+All records are frozen and strict: an unknown or missing field, a wrong type, a lone surrogate or an empty text where
+one is needed is an error. Identical content gives identical bytes.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+NonEmpty = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+Verdict = Literal["first", "second", "tie", "unjudged"]
+FinishReason = Literal["stop", "length", "filtered", "unknown"]
+
+
+def content_id(*parts: str | int | None) -> str:
+    """Sixteen hexadecimal digits that depend on nothing but `parts`."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+class Record(BaseModel):
+    """A line of a JSONL file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def to_json(self) -> str:
+        """The record as one line of JSON, fields in the order of their definition."""
+        return self.model_dump_json()
+
+
+class Instruction(Record):
+    """What a system is asked to do."""
+
+    id: NonEmpty
+    instruction: NonEmpty
+    input: str = ""
+    """Material that the instruction speaks of; empty where there is none."""
+    source: NonEmpty
+    """The collection or family it comes from; leaderboards break down by it."""
+    split: NonEmpty
+
+
+class Completion(Record):
+    """One answer of one system to one instruction."""
+
+    instruction_id: NonEmpty
+    text: str
+    """May be empty: a system can stay silent, and is then judged so."""
+    system: NonEmpty
+    seed: int
+    """Number of the sample among those that the system gave to this instruction."""
+    finish_reason: FinishReason = "unknown"
+    token_count: Annotated[int, Field(ge=0)] | None = None
+    """Tokens generated, the end token included; None where the engine does not say."""
+
+
+class Comparison(Record):
+    """Two completions of one instruction, to be judged against each other.
+
+    `first` and `second` name them for the record; which one a judge sees first is drawn by the annotator.
+    """
+
+    id: NonEmpty
+    instruction: Instruction
+    first: Completion
+    second: Completion
+
+    @model_validator(mode="after")
+    def _completions_answer_the_instruction(self) -> Self:
+        for side in ("first", "second"):
+            answered = getattr(self, side).instruction_id
+            if answered != self.instruction.id:
+                raise ValueError(f"{side} answers instruction {answered!r}, expected {self.instruction.id!r}")
+        return self
+
+    @classmethod
+    def of(cls, instruction: Instruction, first: Completion, second: Completion) -> Self:
+        """The comparison whose id is drawn from its content."""
+        sides = [part for side in (first, second) for part in (side.system, side.seed, side.text)]
+        identity = content_id(instruction.id, instruction.instruction, instruction.input, *sides)
+        return cls(id=identity, instruction=instruction, first=first, second=second)
+
+
+class Preference(Record):
+    """What one annotator said of one comparison, in the comparison's own naming of first and second."""
+
+    comparison_id: NonEmpty
+    annotator: NonEmpty
+    preferred: Verdict
+    probability_first: Fraction | None = None
+    """Probability that the first is better, where the judge gives one."""
+    shown_first: Literal["first", "second"] = "first"
+    """Which completion the annotator saw first."""
+    flipped_by_noise: bool = False
+    """Whether label noise, not judgement, chose `preferred`."""
+    cost_usd: Annotated[float, Field(ge=0.0)] | None = None
+    """None where the price is unknown."""
+    seconds: Annotated[float, Field(ge=0.0)] | None = None
+    """Time from question to answer; None where no one waited."""
+    evidence: dict[str, Any] | None = None
+    """What else the judge gave: log-probabilities, reasons, a person's comment."""
+    raw_reply: str | None = None
+    error: str | None = None
+    """Why the comparison is unjudged."""
+
+    @model_validator(mode="after")
+    def _unjudged_has_a_reason(self) -> Self:
+        if (self.preferred == "unjudged") != (self.error is not None):
+            raise ValueError("'error' must be given exactly when 'preferred' is 'unjudged'")
+        return self
+
+
+class Score(Record):
+    """What a scorer made of one completion; higher is better, the scale is the scorer's own."""
+
+    instruction_id: NonEmpty
+    system: NonEmpty
+    seed: int
+    scorer: NonEmpty
+    value: float
+
+
+class WinRate(Record):
+    """How often a judge preferred one system to a reference, ties counting half."""
+
+    system: NonEmpty
+    reference: NonEmpty
+    judge: NonEmpty
+    rate: Fraction | None
+    """None where nothing was judged."""
+    standard_error: Annotated[float, Field(ge=0.0)] | None
+    """Sample standard deviation over the square root of the judged count; None below two."""
+    interval_low: Fraction | None = None
+    interval_high: Fraction | None = None
+    """Bootstrap interval over instructions, at 95% unless the table says otherwise."""
+    asked: Annotated[int, Field(ge=0)]
+    judged: Annotated[int, Field(ge=0)]
+    unjudged: Annotated[int, Field(ge=0)]
+    wins: Annotated[int, Field(ge=0)]
+    losses: Annotated[int, Field(ge=0)]
+    ties: Annotated[int, Field(ge=0)]
+    mean_length: Annotated[float, Field(ge=0.0)] | None = None
+    """Mean characters of the system's completions."""

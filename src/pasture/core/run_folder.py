@@ -1,0 +1,200 @@
+"""A folder that is a run: finished steps stay finished, half a step is never taken for a whole one.
+
+Every step owns one folder. It is built under a name that ends in `.partial` and appears under its real name in one
+rename, with `step.json` inside; so a kill at any moment leaves each step either finished or to be continued.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import tomli_w
+
+from pasture.core.errors import RunFolderError
+from pasture.core.files import unwritable, write_text
+
+RECIPE_FILE = "recipe.toml"
+MANIFEST_FILE = "manifest.json"
+STEP_FILE = "step.json"
+KEY_FILE = ".key"
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class FinishedStep:
+    """What is known of a step that ran to its end."""
+
+    key: str
+    """Hash of all that the step's result depends on."""
+    files: Mapping[str, str]
+    """SHA-256 by path, relative to the step's folder."""
+    seconds: float
+    cost_usd: float | None
+    """None where a price was unknown."""
+    details: Mapping[str, object]
+
+
+class RunFolder:
+    """The folder of one recipe's run, held by one process at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes out while the block runs.
+
+        Raises:
+            RunFolderError: if another process holds the folder, or it cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunFolderError(
+                    f"{self.path} is in use by another pasture process. Wait for it, or choose another folder."
+                ) from error
+            yield
+
+    def claim(self, recipe: Mapping[str, object], *, update: bool = False) -> None:
+        """Write down the resolved recipe, or check that it is the one this folder was begun with.
+
+        With `update`, a changed recipe takes the old one's place; steps that it does not touch stay finished.
+
+        Raises:
+            RunFolderError: naming the keys that differ.
+        """
+        target = self.path / RECIPE_FILE
+        text = tomli_w.dumps(recipe)
+        if target.exists():
+            changed = differing_keys(_read_toml(target), tomllib.loads(text))
+            if not changed:
+                return
+            if not update:
+                raise RunFolderError(
+                    f"{self.path} was begun with another recipe; different keys: {', '.join(changed)}. "
+                    "Choose another folder with --out, or pass --update to redo the steps that these keys touch."
+                )
+        write_text(target, text)
+
+    def step_path(self, name: str) -> Path:
+        """Where the finished step's files lie."""
+        return self.path / name
+
+    def finished(self, name: str) -> FinishedStep | None:
+        """The step as it was finished last, whatever its key; None where it has not been.
+
+        Raises:
+            RunFolderError: if its record is damaged, or one of its files is missing or of another size.
+        """
+        record = self.step_path(name) / STEP_FILE
+        if not record.exists():
+            return None
+        try:
+            row = json.loads(record.read_text(encoding="utf-8"))
+            step = FinishedStep(row["key"], row["files"], row["seconds"], row["cost_usd"], row["details"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunFolderError(f"{record} is damaged ({error}). Remove {record.parent} to redo the step.") from error
+        for file, digest in step.files.items():
+            path = self.step_path(name) / file
+            if not path.exists() or file_hash(path) != digest:
+                raise RunFolderError(
+                    f"{path} is missing or was changed after its step finished. "
+                    f"Put it back, or remove {record.parent} to redo the step."
+                )
+        return step
+
+    def is_finished(self, name: str, key: str) -> bool:
+        """Whether the step was finished with this key and its files are as they were."""
+        step = self.finished(name)
+        return step is not None and step.key == key
+
+    def workspace(self, name: str, key: str) -> Path:
+        """A folder to build the step in; what an interrupted try with the same key left is still there."""
+        partial = self._partial(name)
+        try:
+            if partial.exists() and _read_key(partial) != key:
+                shutil.rmtree(partial)
+            partial.mkdir(parents=True, exist_ok=True)
+            write_text(partial / KEY_FILE, key)
+        except OSError as error:
+            raise unwritable(partial, error) from error
+        return partial
+
+    def publish(self, name: str, *, seconds: float, cost_usd: float | None, details: Mapping[str, object]) -> None:
+        """Turn the workspace into the finished step, in one rename; an older result makes room."""
+        partial, target = self._partial(name), self.step_path(name)
+        key = _read_key(partial)
+        try:
+            files = {
+                str(path.relative_to(partial)): file_hash(path)
+                for path in sorted(partial.rglob("*"))
+                if path.is_file() and path.name not in (KEY_FILE, STEP_FILE)
+            }
+            row = {"key": key, "files": files, "seconds": seconds, "cost_usd": cost_usd, "details": dict(details)}
+            write_text(partial / STEP_FILE, json.dumps(row, indent=1, sort_keys=True) + "\n")
+            if target.exists():
+                shutil.rmtree(target)
+            os.replace(partial, target)
+        except OSError as error:
+            raise unwritable(target, error) from error
+
+    def write_manifest(self, facts: Mapping[str, object], steps: Mapping[str, str]) -> None:
+        """Gather what is known of the finished `steps` (name to key) into the manifest, beside `facts` of the run."""
+        rows = {}
+        for name, key in steps.items():
+            step = self.finished(name)
+            if step is not None and step.key == key:
+                rows[name] = {
+                    "key": step.key,
+                    "seconds": step.seconds,
+                    "cost_usd": step.cost_usd,
+                    "details": dict(step.details),
+                    "files": dict(step.files),
+                }
+        manifest = {**facts, "steps": rows}
+        write_text(self.path / MANIFEST_FILE, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+
+    def _partial(self, name: str) -> Path:
+        return self.path / f"{name}.partial"
+
+
+def _read_key(partial: Path) -> str:
+    key = partial / KEY_FILE
+    return key.read_text(encoding="utf-8") if key.exists() else ""
+
+
+def _read_toml(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise RunFolderError(f"{path} cannot be read ({error}). Choose another folder with --out.") from error
+
+
+def differing_keys(old: Mapping[str, object], new: Mapping[str, object], prefix: str = "") -> list[str]:
+    """Dotted names of the keys whose values differ between two nested tables, sorted."""
+    changed = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            changed += differing_keys(before, after, f"{prefix}{key}.")
+        elif before != after:
+            changed.append(f"{prefix}{key}")
+    return changed

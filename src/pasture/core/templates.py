@@ -1,0 +1,57 @@
+"""Filling text into prompts in a single pass, so that no filled-in text can be taken for a slot."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pasture.core.records import Instruction
+
+_SLOT = re.compile(r"\{([a-z][a-z0-9_]*)\}")
+
+
+def slots(template: str) -> list[str]:
+    """Names of the slots `{name}` in `template`, in order, repeated as often as they occur."""
+    return _SLOT.findall(template)
+
+
+def fill(template: str, values: Mapping[str, str]) -> str:
+    """`template` with every `{name}` that `values` knows replaced once, from left to right.
+
+    What is filled in comes out as it went in, braces and slot names included. Braces around anything else stay.
+    """
+    return _SLOT.sub(lambda match: values.get(match[1], match[0]), template)
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """How an instruction becomes the prompt that a language model continues."""
+
+    name: str
+    with_input: str
+    without_input: str
+
+    def render(self, instruction: Instruction) -> str:
+        """The prompt, ending where the completion begins."""
+        template = self.with_input if instruction.input else self.without_input
+        return fill(template, {"instruction": instruction.instruction, "input": instruction.input})
+
+
+ALPACA = PromptTemplate(
+    name="alpaca",
+    with_input=(
+        "Below is an instruction that describes a task, paired with an input that provides further context. "
+        "Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:"
+    ),
+    without_input=(
+        "Below is an instruction that describes a task. "
+        "Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\n{instruction}\n\n### Response:"
+    ),
+)
+"""The format that Alpaca's data was trained with, kept to the byte (Taori et al. 2023, MIT-style prompt file)."""
+
+PLAIN = PromptTemplate(name="plain", with_input="{instruction} {input}\n", without_input="{instruction}\n")
+"""The instruction, its input and a line break: what the meadow's models read."""
+
+TEMPLATES = {template.name: template for template in (ALPACA, PLAIN)}
