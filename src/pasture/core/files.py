@@ -1,6 +1,7 @@
 """Reading and writing records so that a reader never meets half a file."""
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
@@ -34,9 +35,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
     draft = Path(name)
     try:
         yield draft
-        os.chmod(draft, 0o644)
+        draft.chmod(0o644)
         _flush_to_disk(draft)
-        os.replace(draft, path)
+        draft.replace(path)
         _flush_to_disk(path.parent)
     except OSError as error:
         raise unwritable(path, error) from error
@@ -58,6 +59,25 @@ def unwritable(path: Path, error: OSError) -> RunFolderError:
         f"cannot write {path}: {error.strerror or error}. "
         "Finished steps are safe; make room or choose another folder, and run the same command again."
     )
+
+
+WHOLE_FILE_BYTES = 64 * 2**20
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256, in hexadecimal, of a file's bytes; above 64 MiB of its size and its first and last MiB.
+
+    A model of many gigabytes is so told from another one without reading it whole at every start.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= WHOLE_FILE_BYTES:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256(f"{size};".encode())
+        digest.update(file.read(2**20))
+        file.seek(-(2**20), os.SEEK_END)
+        digest.update(file.read())
+        return digest.hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,9 +6,7 @@ rename, with `step.json` inside; so a kill at any moment leaves each step either
 
 import contextlib
 import fcntl
-import hashlib
 import json
-import os
 import shutil
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -18,18 +16,12 @@ from pathlib import Path
 import tomli_w
 
 from pasture.core.errors import RunFolderError
-from pasture.core.files import unwritable, write_text
+from pasture.core.files import fingerprint, unwritable, write_text
 
 RECIPE_FILE = "recipe.toml"
 MANIFEST_FILE = "manifest.json"
 STEP_FILE = "step.json"
 KEY_FILE = ".key"
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -39,7 +31,7 @@ class FinishedStep:
     key: str
     """Hash of all that the step's result depends on."""
     files: Mapping[str, str]
-    """SHA-256 by path, relative to the step's folder."""
+    """Fingerprint by path, relative to the step's folder."""
     seconds: float
     cost_usd: float | None
     """None where a price was unknown."""
@@ -102,7 +94,7 @@ class RunFolder:
         """The step as it was finished last, whatever its key; None where it has not been.
 
         Raises:
-            RunFolderError: if its record is damaged, or one of its files is missing or of another size.
+            RunFolderError: if its record is damaged, or one of its files is missing or was changed.
         """
         record = self.step_path(name) / STEP_FILE
         if not record.exists():
@@ -114,7 +106,7 @@ class RunFolder:
             raise RunFolderError(f"{record} is damaged ({error}). Remove {record.parent} to redo the step.") from error
         for file, digest in step.files.items():
             path = self.step_path(name) / file
-            if not path.exists() or file_hash(path) != digest:
+            if not path.exists() or fingerprint(path) != digest:
                 raise RunFolderError(
                     f"{path} is missing or was changed after its step finished. "
                     f"Put it back, or remove {record.parent} to redo the step."
@@ -144,7 +136,7 @@ class RunFolder:
         key = _read_key(partial)
         try:
             files = {
-                str(path.relative_to(partial)): file_hash(path)
+                str(path.relative_to(partial)): fingerprint(path)
                 for path in sorted(partial.rglob("*"))
                 if path.is_file() and path.name not in (KEY_FILE, STEP_FILE)
             }
@@ -152,7 +144,7 @@ class RunFolder:
             write_text(partial / STEP_FILE, json.dumps(row, indent=1, sort_keys=True) + "\n")
             if target.exists():
                 shutil.rmtree(target)
-            os.replace(partial, target)
+            partial.replace(target)
         except OSError as error:
             raise unwritable(target, error) from error
 

@@ -1,0 +1,61 @@
+"""`pasture run` and `pasture plan`: do a recipe, or say what doing it would take."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pasture import estimate, flow
+from pasture.cli.screen import LiveScreen, duration, money
+from pasture.plan import BOARD, REPORT
+
+RecipePath = Annotated[Path, typer.Argument(help="A TOML file; those that come with Pasture lie in recipes/.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Settings to change, such as seed=1 or learn.ppo.steps=20.")
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Run folder; runs/NAME where absent.", show_default=False)
+]
+Update = Annotated[
+    bool, typer.Option("--update", help="Go on in a folder begun with another recipe; redo what the change touches.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this module."""
+    app.command("run", epilog="Example: pasture run recipes/meadow/loop.toml seed=1 --out runs/second")(run)
+    app.command("plan", epilog="Example: pasture plan recipes/meadow/loop.toml data.preference=2000")(plan)
+
+
+def run(recipe: RecipePath, overrides: Overrides = None, out: Out = None, update: Update = False) -> None:
+    """Do what a recipe asks for, from instructions to the report; finished steps are skipped."""
+    console = Console()
+    prepared = flow.prepare(recipe, overrides or [], out)
+    with LiveScreen(console, prepared) as screen:
+        flow.execute(prepared, screen, update=update)
+    console.print()
+    console.print((prepared.folder.step_path(BOARD) / "leaderboard.txt").read_text(encoding="utf-8"), markup=False)
+    console.print(f"Report: {prepared.folder.step_path(REPORT) / 'index.html'}", soft_wrap=True)
+
+
+def plan(recipe: RecipePath, overrides: Overrides = None, out: Out = None) -> None:
+    """Show the steps of a recipe, which of them are done, and what the rest would take; nothing is done or spent."""
+    console = Console()
+    prepared = flow.prepare(recipe, overrides or [], out)
+    pending = {step.name for step in prepared.pending()}
+    table = Table(title=f"{prepared.recipe.name} in {prepared.folder.path}", title_justify="left", box=None)
+    for column, justify in (("step", "left"), ("state", "left"), ("time", "right"), ("cost", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    total = 0.0
+    for step in prepared.plan.steps:
+        seconds = estimate.seconds(step, prepared.recipe)
+        total += seconds if step.name in pending else 0.0
+        state = "to do" if step.name in pending else "done"
+        table.add_row(step.name, state, f"~{duration(seconds)}", money(estimate.cost_usd(step)))
+    console.print(table)
+    done = len(prepared.plan.steps) - len(pending)
+    console.print(
+        f"{len(pending)} steps to do, {done} done; about {duration(total)} {estimate.ON_WHAT}, {money(0.0)} for labels."
+    )

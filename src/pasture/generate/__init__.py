@@ -1,0 +1,1 @@
+"""Room 2: instructions in; completions and comparisons of them out."""

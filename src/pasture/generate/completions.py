@@ -1,0 +1,51 @@
+"""Completions drawn from a language model on this machine."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pasture.core.ports import Progress
+from pasture.core.records import Completion, Instruction
+from pasture.core.seeds import derived_seed
+from pasture.core.templates import PromptTemplate
+from pasture.models.encode import Encoder
+from pasture.models.load import load_causal_lm, load_tokenizer
+from pasture.models.sample import SamplerConfig, sample
+
+
+class LocalSystem:
+    """A model folder that answers instructions."""
+
+    def __init__(self, folder: Path, template: PromptTemplate, config: SamplerConfig) -> None:
+        self._model = load_causal_lm(folder)
+        limit = self._model.config.max_position_embeddings - config.max_new_tokens
+        self._encoder = Encoder(load_tokenizer(folder), template, max_tokens=limit)
+        self._config = config
+
+    def complete(
+        self, instructions: Sequence[Instruction], *, system: str, samples: int, seed: int, progress: Progress
+    ) -> list[Completion]:
+        """`samples` completions of each instruction, in order, with seeds 0 to `samples` - 1.
+
+        The draws belong to the instruction and the sample's number: systems that answer the same instruction share
+        them, and no answer depends on which others are asked for.
+        """
+        prompts = [self._encoder.prompt(instruction) for instruction in instructions]
+        drawn = sample(
+            self._model,
+            self._encoder.end_id,
+            [prompt for prompt in prompts for _ in range(samples)],
+            [derived_seed(seed, "completion", i.id, number) for i in instructions for number in range(samples)],
+            self._config,
+            progress=progress,
+        )
+        return [
+            Completion(
+                instruction_id=instructions[row // samples].id,
+                text=self._encoder.text(one.token_ids),
+                system=system,
+                seed=row % samples,
+                finish_reason=one.finish_reason,
+                token_count=len(one.token_ids),
+            )
+            for row, one in enumerate(drawn)
+        ]

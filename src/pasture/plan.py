@@ -1,0 +1,269 @@
+"""From a recipe to the steps that it takes: a graph with a content hash for every step.
+
+A step's key hashes what its result depends on: the work, its settings, its seed, the keys of what it reads and the
+content of files from outside. Steps with the same key do the same work, in this run or in another.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pasture.core.errors import RecipeError
+from pasture.core.files import fingerprint
+from pasture.recipe import Recipe
+
+WORK_VERSION = 1
+"""Raised when a release changes what a step computes, so that older results are not taken for new ones."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One piece of work with one folder of results."""
+
+    name: str
+    """Its folder in the run: room number and name, then what it is."""
+    work: str
+    """`room.function`, looked up in `pasture.steps`."""
+    settings: Mapping[str, Any]
+    """All that the work needs to know beside its inputs; plain JSON."""
+    needs: Mapping[str, str] = field(default_factory=dict)
+    """Step names by the role that they play as inputs."""
+    units: float = 0.0
+    """Size of the work in the unit of `pasture.estimate`."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a run in an order in which each comes after what it needs."""
+
+    steps: tuple[Step, ...]
+    keys: Mapping[str, str]
+    """Content hash by step name."""
+
+
+def assemble(steps: list[Step]) -> Plan:
+    """The plan of `steps`, which must be listed after what they need."""
+    keys: dict[str, str] = {}
+    for step in steps:
+        if step.name in keys:
+            raise ValueError(f"two steps are called {step.name!r}")
+        identity = {
+            "version": WORK_VERSION,
+            "work": step.work,
+            "settings": step.settings,
+            "needs": {role: keys[name] for role, name in step.needs.items()},
+        }
+        keys[step.name] = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return Plan(tuple(steps), keys)
+
+
+DATA = "1-data"
+BOARD = "5-evaluate/board"
+REPORT = "7-report"
+SFT = "4-learn/sft"
+REWARD_MODEL = "4-learn/reward_model"
+
+
+def build(recipe: Recipe) -> Plan:
+    """The plan of a recipe whose method settings are complete (`pasture.flow.prepare` fills them in).
+
+    Raises:
+        RecipeError: if a method lacks another one that it builds on.
+    """
+    _check_methods(recipe)
+    steps = [_data(recipe)]
+    if "sft" in recipe.learn:
+        steps.append(_sft(recipe))
+    if "reward_model" in recipe.learn:
+        steps += _feedback(recipe)
+    systems = _systems(recipe, steps)
+    steps += [_judged(recipe, system, answers) for system, answers in systems.items()]
+    steps.append(_board(recipe, list(systems)))
+    steps.append(_report(recipe, steps))
+    return assemble(steps)
+
+
+def _check_methods(recipe: Recipe) -> None:
+    builds_on = {"reward_model": "sft", "best_of_n": "reward_model", "ppo": "reward_model"}
+    for method, needed in builds_on.items():
+        if method in recipe.learn and needed not in recipe.learn:
+            raise RecipeError(
+                f"[learn.{method}] builds on [learn.{needed}], which the recipe lacks. "
+                f"Add an empty table [learn.{needed}] to take its defaults."
+            )
+
+
+def _data(recipe: Recipe) -> Step:
+    return Step(
+        DATA,
+        "data.instructions",
+        {**recipe.data.model_dump(), "seed": recipe.seed},
+        units=sum(value for value in recipe.data.model_dump().values() if isinstance(value, int)),
+    )
+
+
+def _sft(recipe: Recipe) -> Step:
+    config = recipe.learn["sft"]
+    return Step(SFT, "learn.sft", _learning(recipe, config), {"data": DATA}, units=recipe.data.sft * config["epochs"])
+
+
+def _learning(recipe: Recipe, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"config": dict(config), "seed": recipe.seed, **_start(recipe)}
+
+
+def _start(recipe: Recipe) -> dict[str, Any]:
+    folder = Path(recipe.model.start)
+    fingerprint = folder_fingerprint(folder) if folder.is_dir() else ""
+    return {"start": recipe.model.start, "start_fingerprint": fingerprint, "template": recipe.model.template}
+
+
+def _feedback(recipe: Recipe) -> list[Step]:
+    pairs = Step(
+        "2-generate/preference",
+        "generate.pairs",
+        {
+            "split": "preference",
+            "decoding": recipe.sampling.model_dump(),
+            "seed": recipe.seed,
+            "template": recipe.model.template,
+        },
+        {"data": DATA, "model": SFT},
+        units=2 * recipe.data.preference,
+    )
+    labels = Step(
+        "3-annotate/preference",
+        "annotate.label",
+        {**recipe.feedback.model_dump(), "seed": recipe.seed},
+        {"pairs": pairs.name},
+        units=recipe.data.preference,
+    )
+    config = recipe.learn["reward_model"]
+    reward_model = Step(
+        REWARD_MODEL,
+        "learn.reward_model",
+        {"config": dict(config), "seed": recipe.seed, "template": recipe.model.template},
+        {"pairs": pairs.name, "labels": labels.name, "model": SFT},
+        units=recipe.data.preference * config["epochs"],
+    )
+    return [pairs, labels, reward_model]
+
+
+def _systems(recipe: Recipe, steps: list[Step]) -> dict[str, str]:
+    """Append the steps that make each system and its answers; the step that holds the answers, by system."""
+    systems = {"base": _answers(recipe, "base", {"data": DATA}, steps)}
+    if "sft" in recipe.learn:
+        systems["sft"] = _answers(recipe, "sft", {"data": DATA, "model": SFT}, steps)
+    if "best_of_n" in recipe.learn:
+        systems["best_of_n"] = _best_of_n(recipe, steps)
+    if "ppo" in recipe.learn:
+        systems["ppo"] = _ppo(recipe, steps)
+    return systems
+
+
+def _answers(recipe: Recipe, system: str, needs: Mapping[str, str], steps: list[Step]) -> str:
+    settings = {"system": system, "decoding": recipe.answering.model_dump(), "seed": recipe.seed, **_start(recipe)}
+    step = Step(f"2-generate/evaluation/{system}", "generate.answers", settings, needs, units=recipe.data.evaluation)
+    steps.append(step)
+    return step.name
+
+
+def _best_of_n(recipe: Recipe, steps: list[Step]) -> str:
+    config = recipe.learn["best_of_n"]
+    candidates = Step(
+        "2-generate/evaluation/best_of_n",
+        "generate.candidates",
+        {
+            "n": config["n"],
+            "decoding": recipe.sampling.model_dump(),
+            "seed": recipe.seed,
+            "template": recipe.model.template,
+        },
+        {"data": DATA, "model": SFT},
+        units=config["n"] * recipe.data.evaluation,
+    )
+    chosen = Step(
+        "4-learn/best_of_n",
+        "learn.best_of_n",
+        {"config": dict(config), "template": recipe.model.template},
+        {"data": DATA, "candidates": candidates.name, "scorer": REWARD_MODEL},
+        units=config["n"] * recipe.data.evaluation,
+    )
+    steps += [candidates, chosen]
+    return chosen.name
+
+
+def _ppo(recipe: Recipe, steps: list[Step]) -> str:
+    config = recipe.learn["ppo"]
+    settings = {"config": dict(config), "seed": recipe.seed, "template": recipe.model.template}
+    training = Step(
+        "4-learn/ppo",
+        "learn.ppo",
+        settings,
+        {"data": DATA, "model": SFT, "scorer": REWARD_MODEL},
+        units=config["steps"] * config["rollout_batch_size"],
+    )
+    checkpoints = config["steps"] // config["save_every"]
+    answers = Step(
+        "2-generate/validation/ppo",
+        "generate.checkpoint_answers",
+        {
+            "system": "ppo",
+            "decoding": recipe.answering.model_dump(),
+            "seed": recipe.seed,
+            "template": recipe.model.template,
+        },
+        {"data": DATA, "model": SFT, "checkpoints": training.name},
+        units=(checkpoints + 1) * recipe.data.validation,
+    )
+    judged = Step(
+        "3-annotate/validation/ppo",
+        "annotate.judge_checkpoints",
+        {**recipe.selection.model_dump(), "seed": recipe.seed},
+        {"data": DATA, "answers": answers.name},
+        units=(checkpoints + 1) * recipe.data.validation,
+    )
+    selection = Step(
+        "5-evaluate/selection/ppo",
+        "evaluate.select",
+        {"seed": recipe.seed},
+        {"judged": judged.name, "answers": answers.name},
+    )
+    steps += [training, answers, judged, selection]
+    needs = {"data": DATA, "checkpoints": training.name, "selection": selection.name}
+    return _answers(recipe, "ppo", needs, steps)
+
+
+def _judged(recipe: Recipe, system: str, answers: str) -> Step:
+    return Step(
+        f"3-annotate/evaluation/{system}",
+        "annotate.judge_system",
+        {"judges": list(recipe.evaluate.judges), "seed": recipe.seed},
+        {"data": DATA, "answers": answers},
+        units=recipe.data.evaluation * len(recipe.evaluate.judges),
+    )
+
+
+def _board(recipe: Recipe, systems: list[str]) -> Step:
+    settings = {
+        "systems": systems,
+        "judges": list(recipe.evaluate.judges),
+        "reference": recipe.evaluate.reference,
+        "seed": recipe.seed,
+    }
+    needs = {system: f"3-annotate/evaluation/{system}" for system in systems}
+    return Step(BOARD, "evaluate.board", settings, needs, units=len(systems))
+
+
+def _report(recipe: Recipe, steps: list[Step]) -> Step:
+    return Step(
+        REPORT, "report.page", {"title": recipe.title or recipe.name}, {step.name: step.name for step in steps}, units=1
+    )
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """SHA-256 over the names and fingerprints of a model folder's files."""
+    rows = [f"{path.relative_to(folder)} {fingerprint(path)}" for path in sorted(folder.rglob("*")) if path.is_file()]
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()

@@ -1,0 +1,214 @@
+"""What a run is asked to do: a TOML file, overrides from the command line, strict keys, every default written out."""
+
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pasture.core.errors import RecipeError
+from pasture.core.templates import TEMPLATES
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A table of a recipe: frozen, every key known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(Section):
+    """Which instructions there are, and how many of each split."""
+
+    source: Literal["meadow"] = "meadow"
+    sft: Count = 10_000
+    preference: Count = 10_000
+    unlabeled: Count = 2_000
+    validation: Count = 500
+    evaluation: Count = 805
+
+
+class Model(Section):
+    """The language model that everything starts from."""
+
+    start: str = "meadow-base"
+    """`meadow-base` (ships in the package), `meadow-random` (untrained), or the folder of any causal LM."""
+    template: str = "plain"
+    """How an instruction becomes a prompt: one of `pasture.core.templates.TEMPLATES`."""
+
+
+class Decoding(Section):
+    """How completions are drawn from a model."""
+
+    temperature: Annotated[float, Field(ge=0.0)] = 1.0
+    """0 takes the likeliest token."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    max_new_tokens: Count = 48
+
+
+class Feedback(Section):
+    """Who says which of two sampled completions is better, for training."""
+
+    annotator: Literal["people", "pool"] = "pool"
+    label_flip_probability: Annotated[float, Field(ge=0.0, le=0.5)] = 0.25
+    """Share of the pool's labels turned around by noise; people bring their own."""
+
+
+class Selection(Section):
+    """How a checkpoint is picked: on the validation split, never on the evaluation set."""
+
+    annotator: Literal["pool"] = "pool"
+    label_flip_probability: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
+    """Noise would only blur the choice: the evaluation annotators of the paper carry none (section 3)."""
+
+
+class Evaluation(Section):
+    """Which systems are compared with which reference, and by whom."""
+
+    reference: Literal["demonstrations"] = "demonstrations"
+    judges: tuple[Literal["people", "pool"], ...] = ("people", "pool")
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    title: str = ""
+    """Headline of the report; the name where empty."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    threads: Count | None = None
+    """Threads for tensor work; None takes one per core. One thread gives the same bytes on every machine of a kind."""
+    data: Data = Data()
+    model: Model = Model()
+    sampling: Decoding = Decoding()
+    """How the completions that people or the pool compare are drawn."""
+    answering: Decoding = Decoding(temperature=0.7)
+    """How a finished system answers when it is evaluated (the paper: temperature 0.7)."""
+    feedback: Feedback = Feedback()
+    selection: Selection = Selection()
+    evaluate: Evaluation = Evaluation()
+    learn: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Settings by method name; each method checks its own."""
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in the TOML file at `path`, with `key=value` overrides such as `learn.ppo.steps=10` applied.
+
+    Raises:
+        RecipeError: naming the file and the key.
+    """
+    table = read_toml(path)
+    for override in overrides:
+        _apply(table, override)
+    return parse(table, str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The table in a TOML file.
+
+    Raises:
+        RecipeError: if the file is missing or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecipeError(f"{path}: no such file. Recipes that come with Pasture lie in recipes/.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read ({error}).") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path}: not valid TOML: {error}.") from error
+
+
+def parse(table: Mapping[str, Any], origin: str) -> Recipe:
+    """The recipe in `table`; `origin` names it in errors.
+
+    Raises:
+        RecipeError: at the first key that is unknown, missing or of a wrong value.
+    """
+    recipe = check_section(Recipe, table, origin)
+    if recipe.model.template not in TEMPLATES:
+        names = ", ".join(sorted(TEMPLATES))
+        raise RecipeError(f"{origin}: [model] template: no template {recipe.model.template!r}. Templates: {names}.")
+    return recipe
+
+
+S = typing.TypeVar("S", bound=BaseModel)
+
+
+def check_section(kind: type[S], table: Mapping[str, Any], origin: str, section: str = "") -> S:
+    """`table` as a checked model of `kind`; `section` is its dotted name in the recipe.
+
+    Raises:
+        RecipeError: naming the section and key, with the likeliest intended key for an unknown one.
+    """
+    try:
+        return kind.model_validate(table)
+    except ValidationError as error:
+        raise RecipeError(_explain(kind, error, origin, section)) from error
+
+
+def _explain(kind: type[BaseModel], error: ValidationError, origin: str, section: str) -> str:
+    first = error.errors(include_url=False)[0]
+    path = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        home = ".".join(filter(None, [section, *path[:-1]]))
+        return f"{origin}: {describe_unknown(path[-1], _keys_at(kind, path[:-1]), home)}"
+    return f"{origin}: {'.'.join(filter(None, [section, *path]))}: {first['msg']}, got {first['input']!r}."
+
+
+def describe_unknown(key: str, known: Sequence[str], section: str) -> str:
+    """The sentence that says `key` is unknown in `section`, and which key was probably meant."""
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    place = f"[{section}]" if section else "the recipe"
+    return f"{place} has no key {key!r}.{hint} Keys: {', '.join(sorted(known))}."
+
+
+def _keys_at(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
+    for name in path:
+        field = kind.model_fields.get(name)
+        if field is None:
+            return []
+        inner = _section_type(field.annotation)
+        if inner is None:
+            return []
+        kind = inner
+    return list(kind.model_fields)
+
+
+def _section_type(annotation: Any) -> type[BaseModel] | None:
+    """The model class in an annotation that may be a union with None."""
+    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    return next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+
+
+def _apply(table: dict[str, Any], override: str) -> None:
+    name, separator, text = override.partition("=")
+    keys = name.strip().split(".")
+    if not separator or not all(keys):
+        raise RecipeError(f"override {override!r}: expected key=value, such as seed=1 or learn.ppo.steps=20.")
+    place = table
+    for key in keys[:-1]:
+        place = place.setdefault(key, {})
+        if not isinstance(place, dict):
+            raise RecipeError(f"override {override!r}: {key!r} is a value, not a section.")
+    place[keys[-1]] = _value(text.strip())
+
+
+def _value(text: str) -> Any:
+    """`text` as TOML reads it; anything else is taken as a string, so that paths need no quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def resolved(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as a plain table with every default written out; absent values are left out."""
+    table: dict[str, Any] = recipe.model_dump(mode="json", exclude_none=True)
+    return table

@@ -1,0 +1,33 @@
+"""What the steps of a plan do: each opens its inputs, lets one room work, and writes one folder.
+
+This is where rooms meet. `pasture.flow` imports the modules late, so that only steps that need torch load it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pasture.core.ports import Progress
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a step is handed."""
+
+    folder: Path
+    """Where to write; what an interrupted try left is still there."""
+    inputs: Mapping[str, Path]
+    """Folders of finished steps by role."""
+    settings: Mapping[str, Any]
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step hands back beside its files."""
+
+    cost_usd: float | None = 0.0
+    """None where a price was unknown."""
+    details: Mapping[str, object] = field(default_factory=dict)
+    """Plain JSON for the manifest."""

@@ -1,0 +1,87 @@
+"""Steps of room 3: who prefers what."""
+
+from collections.abc import Mapping
+
+from pasture.annotate.raters import MeadowPeople, MeadowPool
+from pasture.core.files import read_records, write_records
+from pasture.core.ports import Annotator
+from pasture.core.records import Comparison, Completion, Instruction, Preference
+from pasture.generate.pairs import against_reference
+from pasture.steps import Outcome, Task
+
+LABELS = "preferences.jsonl"
+
+
+def annotator(name: str, seed: int, label_flip_probability: float = 0.0) -> Annotator:
+    """The annotators that recipes name: the meadow's hidden people, or its pool of simulated annotators."""
+    if name == "people":
+        return MeadowPeople(seed=seed)
+    return MeadowPool(seed=seed, label_flip_probability=label_flip_probability)
+
+
+def label(task: Task) -> Outcome:
+    """A preference for each comparison, for training."""
+    settings = task.settings
+    comparisons = read_records(task.inputs["pairs"] / "comparisons.jsonl", Comparison)
+    who = annotator(settings["annotator"], settings["seed"], settings["label_flip_probability"])
+    preferences = who.annotate(comparisons)
+    write_records(task.folder / LABELS, preferences)
+    return Outcome(cost_usd=_cost(preferences), details=_counts(who, preferences))
+
+
+def judge_checkpoints(task: Task) -> Outcome:
+    """Each checkpoint's validation answers against the demonstrations."""
+    settings = task.settings
+    who = annotator(settings["annotator"], settings["seed"], settings["label_flip_probability"])
+    preferences: list[Preference] = []
+    paths = sorted(task.inputs["answers"].glob("*.jsonl"))
+    for number, path in enumerate(paths):
+        task.progress(number, len(paths))
+        comparisons = _against_demonstrations(task, "validation", read_records(path, Completion))
+        write_records(task.folder / f"{path.stem}-comparisons.jsonl", comparisons)
+        labels = who.annotate(comparisons)
+        write_records(task.folder / f"{path.stem}-preferences.jsonl", labels)
+        preferences += labels
+    return Outcome(cost_usd=_cost(preferences), details=_counts(who, preferences))
+
+
+def judge_system(task: Task) -> Outcome:
+    """A system's evaluation answers against the demonstrations, by every judge of the recipe."""
+    settings = task.settings
+    answers = read_records(task.inputs["answers"] / "completions.jsonl", Completion)
+    comparisons = _against_demonstrations(task, "evaluation", answers)
+    write_records(task.folder / "comparisons.jsonl", comparisons)
+    details = {}
+    costs = []
+    for name in settings["judges"]:
+        who = annotator(name, settings["seed"])
+        preferences = who.annotate(comparisons)
+        write_records(task.folder / f"{name}.jsonl", preferences)
+        details[name] = _counts(who, preferences)
+        costs.append(_cost(preferences))
+    return Outcome(cost_usd=_sum(costs), details=details)
+
+
+def _against_demonstrations(task: Task, split: str, answers: list[Completion]) -> list[Comparison]:
+    data = task.inputs["data"]
+    instructions = read_records(data / f"{split}.jsonl", Instruction)
+    demonstrations = read_records(data / f"{split}-demonstrations.jsonl", Completion)
+    return against_reference(instructions, demonstrations, answers)
+
+
+def _counts(who: Annotator, preferences: list[Preference]) -> Mapping[str, object]:
+    return {
+        "judge": dict(who.identity),
+        "asked": len(preferences),
+        "unjudged": sum(preference.preferred == "unjudged" for preference in preferences),
+        "flipped_by_noise": sum(preference.flipped_by_noise for preference in preferences),
+    }
+
+
+def _cost(preferences: list[Preference]) -> float | None:
+    return _sum([preference.cost_usd for preference in preferences])
+
+
+def _sum(costs: list[float | None]) -> float | None:
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if len(known) == len(costs) else None
