@@ -1,0 +1,1 @@
+"""The meadow: a miniature world with a known truth, in which the whole loop runs in minutes."""
