@@ -1,0 +1,85 @@
+"""Text to tokens and back, the same way wherever a model is trained, sampled or asked for a score.
+
+Prompt and completion are tokenized apart, so that what a model is trained to continue is, token for token, what it is
+asked to continue. Text cannot forge a control token: what reads like the end token in an instruction or an answer
+never becomes it.
+"""
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from pasture.core.errors import DataError
+from pasture.core.records import Completion, Instruction
+from pasture.core.templates import PromptTemplate
+
+
+@dataclass(frozen=True)
+class EncodedPair:
+    """A prompt and its completion as token ids."""
+
+    prompt_ids: list[int]
+    response_ids: list[int]
+    """With the end token last, unless the completion was cut."""
+
+    @property
+    def ids(self) -> list[int]:
+        """Prompt and response as one sequence."""
+        return self.prompt_ids + self.response_ids
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + len(self.response_ids)
+
+
+class Encoder:
+    """A tokenizer, as `load_tokenizer` gives it, and a prompt format, held together."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: PromptTemplate, *, max_tokens: int) -> None:
+        self.tokenizer = tokenizer
+        self.template = template
+        self.max_tokens = max_tokens
+        """Most tokens of prompt and completion together."""
+        self.end_id = int(tokenizer.eos_token_id)
+        self.pad_id = int(tokenizer.pad_token_id)
+        unknown = {tokenizer.unk_token_id}
+        self._control_ids = set(tokenizer.all_special_ids) - unknown
+        opening = tokenizer("")["input_ids"]
+        self._opening_ids = [token for token in opening if token != self.end_id]
+
+    def prompt(self, instruction: Instruction) -> list[int]:
+        """Token ids of the rendered prompt, after whatever the tokenizer opens a text with.
+
+        Raises:
+            DataError: if the prompt leaves no room for an answer.
+        """
+        ids = self._opening_ids + self._text_ids(self.template.render(instruction))
+        if not ids or len(ids) >= self.max_tokens:
+            raise DataError(
+                f"instruction {instruction.id!r}: expected a prompt of 1 to {self.max_tokens - 1} tokens, "
+                f"got {len(ids)}. Shorten or leave out the instruction, or raise the model's limit."
+            )
+        return ids
+
+    def pair(self, instruction: Instruction, completion: Completion) -> EncodedPair:
+        """Prompt and completion, cut to `max_tokens`.
+
+        The end token follows unless the completion ran into a length limit, there or here: a cut answer is no
+        example of how to stop.
+
+        Raises:
+            DataError: if the prompt leaves no room for an answer.
+        """
+        prompt_ids = self.prompt(instruction)
+        response_ids = self._text_ids(completion.text)
+        if completion.finish_reason != "length":
+            response_ids = [*response_ids, self.end_id]
+        return EncodedPair(prompt_ids, response_ids[: self.max_tokens - len(prompt_ids)])
+
+    def text(self, token_ids: list[int]) -> str:
+        """What the tokens say, control tokens left out."""
+        kept = [token for token in token_ids if token not in self._control_ids]
+        return str(self.tokenizer.decode(kept, clean_up_tokenization_spaces=False))
+
+    def _text_ids(self, text: str) -> list[int]:
+        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return [token for token in ids if token not in self._control_ids]

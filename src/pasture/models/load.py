@@ -1,0 +1,218 @@
+"""Language models and tokenizers from and to plain `from_pretrained` folders.
+
+Padding is never the end token. Where a tokenizer has no pad, or pads with its end token as many published ones do, a
+loss mask or a stop test built on "is it pad?" would swallow the end of every answer, and models trained so never learn
+to stop. `load_tokenizer` therefore picks a distinct pad, or adds one, and `load_causal_lm` makes room for it.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from pasture.core.errors import ModelError
+from pasture.core.files import unwritable
+
+Source: TypeAlias = Path | str
+"""A folder, or a name such as "org/name" on the hub; a `Path` is always a folder."""
+
+KNOWN_PADS = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|padding|>", "<|endoftext|>")
+"""Tokens that families reserve for padding, tried in order where a tokenizer names no usable pad."""
+
+NEW_PAD = "[PAD]"
+"""Added where none of them is in the vocabulary; AlpacaFarm's choice."""
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def load_tokenizer(folder: Source) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder, with an end token, and a pad token that is another.
+
+    A pad token that had to be added has the id that follows the vocabulary's last.
+
+    Raises:
+        ModelError: if there is no tokenizer, or it has no end token.
+    """
+    source = _resolve(folder)
+    with quiet_loading(source):
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, local_files_only=isinstance(source, Path), trust_remote_code=False
+        )
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"the tokenizer of {source} has no end token, so no answer could ever end. "
+            "Set 'eos_token' in its tokenizer_config.json."
+        )
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        vocabulary = tokenizer.get_vocab()
+        taken = {tokenizer.eos_token, tokenizer.bos_token, tokenizer.unk_token}
+        known = [pad for pad in KNOWN_PADS if pad in vocabulary and pad not in taken]
+        tokenizer.add_special_tokens({"pad_token": known[0] if known else NEW_PAD})
+    return tokenizer
+
+
+def load_causal_lm(
+    folder: Source,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> PreTrainedModel:
+    """The language model of a folder, in evaluation mode, with a row for every token of its tokenizer.
+
+    `tokenizer` is what `load_tokenizer` gave for the folder; left out, it is loaded again to count its tokens.
+
+    Raises:
+        ModelError: if the folder does not exist, or holds no causal language model with all its weights.
+    """
+    source = _resolve(folder)
+    model = load_weights(AutoModelForCausalLM, source, dtype)
+    fit_to_tokenizer(model, tokenizer if tokenizer is not None else load_tokenizer(folder))
+    return model.to(device).eval()
+
+
+def load_weights(auto_class: Any, source: Source, dtype: torch.dtype) -> PreTrainedModel:
+    """What `auto_class` makes of a folder, from safetensors only, each weight found in the file.
+
+    Raises:
+        ModelError: if weights are missing (transformers would draw them at random and go on) or cannot be read.
+    """
+    with quiet_loading(source):
+        model, report = auto_class.from_pretrained(
+            source,
+            dtype=dtype,
+            local_files_only=isinstance(source, Path),
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    missing = sorted({str(key) for key in (*report["missing_keys"], *report["mismatched_keys"])})
+    if missing:
+        raise ModelError(
+            f"{source} lacks {len(missing)} weights that its config.json asks for (first: {missing[0]}). "
+            "Name a folder of a whole language model."
+        )
+    return model
+
+
+def fit_to_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give `model` a row for each token and the tokenizer's end and pad ids.
+
+    New rows of the input and output embeddings are the mean of the old ones. Rows beyond the tokenizer's size stay.
+
+    Source: AlpacaFarm, src/alpaca_farm/utils.py, stable_resize_token_embeddings
+    """
+    old_size = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > old_size:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        matrices = {id(layer.weight): layer.weight for layer in (model.get_input_embeddings(), _output_layer(model))}
+        with torch.no_grad():
+            for weight in matrices.values():
+                weight[old_size:] = weight[:old_size].mean(dim=0)
+    for config in (model.config, model.generation_config):
+        config.pad_token_id = tokenizer.pad_token_id
+    model.config.eos_token_id = tokenizer.eos_token_id
+    # A published generation config may list several end tokens (end of turn, end of text): all of them stay.
+    if model.generation_config.eos_token_id is None:
+        model.generation_config.eos_token_id = tokenizer.eos_token_id
+
+
+def _output_layer(model: PreTrainedModel) -> Any:
+    return model.get_output_embeddings() or model.get_input_embeddings()
+
+
+def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Every token that ends an answer: the tokenizer's end token and those that the model's generation config lists."""
+    listed = model.generation_config.eos_token_id
+    more = listed if isinstance(listed, list) else [] if listed is None else [listed]
+    return sorted({tokenizer.eos_token_id, *more})
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a plain `from_pretrained` folder: config, weights as safetensors, tokenizer.
+
+    Raises:
+        RunFolderError: if the disk is full or the folder cannot be written.
+    """
+    fit_to_tokenizer(model, tokenizer)
+    save_pretrained(model, folder)
+    save_pretrained(tokenizer, folder)
+
+
+def save_pretrained(part: PreTrainedModel | PreTrainedTokenizerBase, folder: Path) -> None:
+    """`part.save_pretrained(folder)` with errors that say what to do.
+
+    Raises:
+        RunFolderError: if the disk is full or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _without_progress_bars():
+            part.save_pretrained(folder)
+    except SafetensorError as error:
+        raise unwritable(folder, OSError(str(error))) from error
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def local_folder(folder: Source) -> Path:
+    """`folder` as a path.
+
+    Raises:
+        ModelError: if there is no such folder.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise ModelError(f"{path}: no such model folder. Check the path, or run the step that trains the model.")
+    return path
+
+
+def _resolve(folder: Source) -> Path | str:
+    """The folder as a path that holds a config, or the hub name as it is."""
+    # "runs/model" with a folder "runs" here is a misspelt path, not the hub's.
+    if isinstance(folder, str) and _HUB_NAME.fullmatch(folder) and not Path(folder).parent.is_dir():
+        return folder
+    path = local_folder(folder)
+    if not (path / "config.json").is_file():
+        raise ModelError(f"{path} has no config.json, so it is no model folder. Name the folder that holds it.")
+    return path
+
+
+@contextlib.contextmanager
+def quiet_loading(source: Source) -> Iterator[None]:
+    """Keep transformers' bars off the screen, and turn what it raises for a bad folder into a `ModelError`."""
+    try:
+        with _without_progress_bars():
+            yield
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ImportError,
+        SafetensorError,
+        RuntimeError,
+    ) as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"{source} cannot be loaded: {first_line} Expected a folder (or hub name) with config.json, tokenizer "
+            "files and *.safetensors of a causal language model; pickled weights and remote code are not loaded."
+        ) from error
+
+
+@contextlib.contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,52 @@
+"""A causal language model asked about its responses only.
+
+Prompts and padding need hidden states but no logits; with a large vocabulary the logits are most of the work.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+_TOLERANCE = 1e-3
+
+
+class ResponseModel:
+    """A causal language model whose last layer runs where a response token is predicted and nowhere else.
+
+    Rows are padded on the right: causal attention keeps what stands right of a token from it, so no mask is needed.
+
+    Some families do more after their backbone than apply the output layer (capping, scaling). Whether this one does
+    is found out once, on a few tokens; `takes_shortcut` then says whether the last layer is run on its own.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.vocabulary_size = int(model.get_output_embeddings().weight.shape[0])
+        self.takes_shortcut = self._shortcut_agrees()
+
+    def hidden(self, ids_BT: Int[Tensor, "B T"], at_BT: Bool[Tensor, "B T"]) -> Float[Tensor, "N H"]:
+        """What `head` turns into logits, at the chosen positions, row by row."""
+        if not self.takes_shortcut:
+            logits_NV: Tensor = self.model(input_ids=ids_BT, use_cache=False).logits[at_BT]
+            return logits_NV
+        hidden_BTH: Tensor = self.model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
+        return hidden_BTH[at_BT]
+
+    def head(self, hidden_NH: Float[Tensor, "N H"]) -> Float[Tensor, "N V"]:
+        """Next-token logits."""
+        if not self.takes_shortcut:
+            return hidden_NH
+        logits_NV: Tensor = self.model.get_output_embeddings()(hidden_NH)
+        return logits_NV
+
+    @torch.no_grad()
+    def _shortcut_agrees(self) -> bool:
+        ids_BT = torch.arange(min(4, self.vocabulary_size), device=self.model.device)[None]
+        hidden_BTH = self.model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
+        logits_BTV = self.model.get_output_embeddings()(hidden_BTH)
+        expected_BTV = self.model(input_ids=ids_BT, use_cache=False).logits
+        if logits_BTV.shape != expected_BTV.shape:
+            return False
+        scale = float(expected_BTV.abs().max())
+        return float((logits_BTV - expected_BTV).abs().max()) <= _TOLERANCE * max(scale, 1.0)
