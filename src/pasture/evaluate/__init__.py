@@ -1,0 +1,1 @@
+"""From preferences to numbers with errors: win rates, length control, rankings, leaderboards."""

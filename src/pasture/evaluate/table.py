@@ -1,0 +1,128 @@
+"""A leaderboard for the terminal and for spreadsheets; names from outside are shown, never obeyed."""
+
+import csv
+import io
+
+from rich.table import Table
+from rich.text import Text
+
+from pasture.core.hostile import for_csv, on_one_line, shortened
+from pasture.evaluate.board import Board, BoardRow
+
+_BAR_CELLS = 20
+_NAME_CELLS = 40
+
+
+def percent(value: float | None) -> str:
+    """A fraction as a percentage with one decimal; a dash where there is none."""
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def interval_bar(low: float | None, rate: float | None, high: float | None, cells: int = _BAR_CELLS) -> str:
+    """A line from 0 to 1 with the interval drawn on it, the rate as a diamond and one half as a tick."""
+    line = ["·"] * cells
+    line[cells // 2] = "|"
+    if low is not None and high is not None:
+        first, last = (min(cells - 1, int(bound * cells)) for bound in (low, high))
+        line[first : last + 1] = ["━"] * (last + 1 - first)
+    if rate is not None:
+        line[min(cells - 1, int(rate * cells))] = "◆"
+    return "".join(line)
+
+
+def board_table(board: Board, title: str = "Leaderboard") -> Table:
+    """The board as a table for a rich console; warnings and the judge stand below it."""
+    controlled = any(row.length_controlled for row in board.rows)
+    table = Table(title=Text(on_one_line(title)), caption=Text(_caption(board)), caption_justify="left")
+    table.add_column("system", overflow="fold")
+    for name in ("win rate", "± se", "95% interval"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("0 to 100", no_wrap=True)
+    if controlled:
+        table.add_column("length-controlled", justify="right", no_wrap=True)
+    for name in ("judged", "unjudged", "length", "longer"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in board.rows:
+        table.add_row(*(Text(cell) for cell in _cells(row, controlled)))
+    return table
+
+
+def _cells(row: BoardRow, controlled: bool) -> list[str]:
+    rate = row.win_rate
+    length = row.length_controlled
+    lengths = ["-" if length is None else f"{percent(length.rate)} ± {percent(length.standard_error)}"]
+    return [
+        shortened(on_one_line(rate.system), _NAME_CELLS),
+        percent(rate.rate),
+        percent(rate.standard_error),
+        f"{percent(rate.interval_low)} to {percent(rate.interval_high)}",
+        interval_bar(rate.interval_low, rate.rate, rate.interval_high),
+        *(lengths if controlled else []),
+        f"{rate.judged} of {rate.asked}",
+        str(rate.unjudged),
+        "-" if rate.mean_length is None else f"{rate.mean_length:.0f}",
+        percent(row.share_longer),
+    ]
+
+
+def _caption(board: Board) -> str:
+    judges = _names({row.win_rate.judge for row in board.rows})
+    references = _names({row.win_rate.reference for row in board.rows})
+    day = f" on {on_one_line(board.date)}" if board.date else ""
+    facts = f"Judge: {judges}{day}. Reference: {references}. Rates in percent."
+    return "\n".join([facts, *(f"Warning: {on_one_line(warning)}" for warning in board.warnings)])
+
+
+def _names(names: set[str]) -> str:
+    return ", ".join(shortened(on_one_line(name), _NAME_CELLS) for name in sorted(names))
+
+
+COLUMNS = (
+    "system", "reference", "judge", "date", "win_rate", "standard_error", "interval_low", "interval_high",
+    "discrete_rate", "length_controlled_rate", "length_controlled_standard_error", "length_controlled_low",
+    "length_controlled_high", "length_control", "asked", "judged", "unjudged", "wins", "losses", "ties",
+    "mean_length", "mean_reference_length", "share_longer", "share_list", "share_shown_first", "rate_when_first",
+    "rate_when_second",
+)  # fmt: skip
+"""Columns of the CSV, in order; one `win_rate:SOURCE` column follows for each source. Rates are fractions."""
+
+
+def board_csv(board: Board) -> str:
+    """The board as CSV, text cells made inert for spreadsheets."""
+    sources = sorted({source for row in board.rows for source in row.by_source})
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*COLUMNS, *(for_csv(f"win_rate:{source}") for source in sources)])
+    for row in board.rows:
+        rates = [row.by_source[source].rate if source in row.by_source else None for source in sources]
+        writer.writerow([*_fields(row, board.date), *rates])
+    return file.getvalue()
+
+
+def _fields(row: BoardRow, date: str | None) -> list[object]:
+    rate, control = row.win_rate, row.length_controlled
+    controlled: list[object] = [None] * 5
+    if control is not None:
+        controlled = [control.rate, control.standard_error, *control.interval, for_csv(control.method)]
+    return [
+        *(for_csv(text) for text in (rate.system, rate.reference, rate.judge, date or "")),
+        rate.rate,
+        rate.standard_error,
+        rate.interval_low,
+        rate.interval_high,
+        row.discrete_rate,
+        *controlled,
+        rate.asked,
+        rate.judged,
+        rate.unjudged,
+        rate.wins,
+        rate.losses,
+        rate.ties,
+        rate.mean_length,
+        row.mean_reference_length,
+        row.share_longer,
+        row.share_list,
+        row.share_shown_first,
+        row.rate_when_first,
+        row.rate_when_second,
+    ]

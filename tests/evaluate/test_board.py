@@ -1,0 +1,132 @@
+"""The leaderboard sorts, refuses to mix, counts everything and stays inert."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from pasture.core.errors import DataError
+from pasture.evaluate.board import build_board
+from pasture.evaluate.outcomes import outcomes_of
+from pasture.evaluate.table import board_csv, board_table, interval_bar
+from tests.evaluate.pairs import compare, outcomes, prefer
+
+
+def render(board) -> str:
+    screen = io.StringIO()
+    Console(width=200, file=screen, color_system=None, force_terminal=False).print(board_table(board))
+    return screen.getvalue()
+
+
+def test_rows_are_sorted_by_rate_and_systems_without_judgement_come_last():
+    board = build_board(
+        [
+            outcomes([0.0, 1.0], system="middle"),
+            outcomes([np.nan, np.nan], system="silent"),
+            outcomes([1.0, 1.0], system="best"),
+        ],
+        seed=0,
+    )
+    assert [row.win_rate.system for row in board.rows] == ["best", "middle", "silent"]
+    assert board.rows[2].win_rate.rate is None
+    assert "0 of 2" in render(board)
+
+
+def test_shares_and_positions_are_counted_by_hand():
+    comparisons = [
+        compare(0, texts=("short", "- a list\n- of two")),
+        compare(1, texts=("a longer answer", "short")),
+        compare(2, texts=("same", "same")),
+        compare(3, texts=("short", "longer than that")),
+    ]
+    preferences = [
+        prefer(comparisons[0], "second", shown_first="second"),
+        prefer(comparisons[1], "first", shown_first="second"),
+        prefer(comparisons[2], "tie", shown_first="first"),
+        prefer(comparisons[3], "unjudged"),
+    ]
+    board = build_board(outcomes_of(preferences, comparisons, judge="j", reference="old"), seed=0)
+    [row] = board.rows
+    assert row.share_longer == 0.5  # comparisons 0 and 3 of 4
+    assert row.share_list == 0.25
+    assert row.share_shown_first == pytest.approx(2 / 3)
+    assert (row.rate_when_first, row.rate_when_second) == (0.5, 0.5)
+    assert {source: (part.rate, part.judged) for source, part in row.by_source.items()} == {
+        "even": (0.75, 2),
+        "odd": (0.0, 1),
+    }
+    assert row.discrete_rate == 0.5
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (outcomes([1.0, 0.0], system="b", judge="k"), "different judges: j, k"),
+        (outcomes([1.0], system="b"), r"different instructions: of 2, 'b' lacks 1"),
+    ],
+)
+def test_systems_that_cannot_be_compared_are_not_ranked_unless_asked(other, reason):
+    systems = [outcomes([1.0, 0.0], system="a"), other]
+    with pytest.raises(DataError, match=reason):
+        build_board(systems, seed=0)
+    board = build_board(systems, seed=0, allow_mixed=True)
+    assert len(board.rows) == 2
+    assert "Warning: The systems were judged" in " ".join(render(board).split())
+
+
+def test_one_failed_judgement_does_not_forbid_a_ranking():
+    # Both systems were asked about the same two instructions; that the judge failed once is shown in the counts.
+    board = build_board([outcomes([1.0, 0.0], system="a"), outcomes([1.0, np.nan], system="b")], seed=0)
+    assert [(row.win_rate.system, row.win_rate.unjudged) for row in board.rows] == [("b", 1), ("a", 0)]
+
+
+def test_an_empty_board_and_a_system_given_twice_are_refused():
+    with pytest.raises(DataError, match="at least one system"):
+        build_board([], seed=0)
+    with pytest.raises(DataError, match="given twice"):
+        build_board([outcomes([1.0]), outcomes([0.0])], seed=0)
+
+
+HOSTILE = "=cmd|' /C calc'!A0 [red]x[/red] \x1b[2J\x1b]0;owned\x07 \u202egnp.exe <script>alert(1)</script>"
+
+
+def test_hostile_names_are_inert_in_terminal_csv_and_json():
+    system = outcomes([1.0, 0.0], system=HOSTILE, judge=HOSTILE + "\n=1+1")
+    board = build_board([system], seed=0, date="2026-11-22")
+    shown = render(board)
+    assert not any(character in shown for character in "\x1b\x07\u202e")
+    assert "[red]x[/red]" in shown  # rich markup is text, not color
+    for line in csv.reader(io.StringIO(board_csv(board))):
+        assert not any(cell.lstrip().startswith(("=", "+", "-", "@")) for cell in line[:3])
+        assert not any(character in cell for cell in line for character in "\x1b\x07\u202e")
+    assert board.to_json().isascii()
+    assert json.loads(board.to_json())["rows"][0]["win_rate"]["system"] == HOSTILE
+
+
+def test_a_megabyte_of_name_does_not_flood_the_terminal():
+    board = build_board([outcomes([1.0, 0.0], system="x" * 1_000_000)], seed=0)
+    assert len(render(board)) < 5_000
+
+
+def test_csv_and_json_carry_every_count():
+    board = build_board([outcomes([1.0, 0.5, 0.0, np.nan], system="a")], seed=0)
+    [row] = csv.DictReader(io.StringIO(board_csv(board)))
+    assert {key: row[key] for key in ("asked", "judged", "unjudged", "wins", "losses", "ties", "win_rate")} == {
+        "asked": "4", "judged": "3", "unjudged": "1", "wins": "1", "losses": "1", "ties": "1", "win_rate": "0.5",
+    }  # fmt: skip
+    assert json.loads(board.rows[0].to_json())["win_rate"]["unjudged"] == 1
+
+
+@pytest.mark.parametrize(
+    ("low", "rate", "high", "bar"),
+    [
+        (0.2, 0.4, 0.6, "··━━◆━━···"),
+        (0.9, 1.0, 1.0, "·····|···◆"),
+        (None, None, None, "·····|····"),
+    ],
+)
+def test_the_interval_is_drawn_to_scale(low, rate, high, bar):
+    assert interval_bar(low, rate, high, cells=10) == bar

@@ -1,0 +1,166 @@
+"""Win rates are AlpacaFarm's; intervals hold what they promise; nothing is dropped in silence."""
+
+import numpy as np
+import pytest
+
+from pasture.core.errors import DataError
+from pasture.core.records import Preference
+from pasture.evaluate.outcomes import Credit, outcomes_of
+from pasture.evaluate.win_rate import paired_difference, summarize, summarize_all, win_rate
+from tests.evaluate.pairs import compare, outcomes, prefer
+
+
+def test_a_tie_counts_half_a_win_and_a_failure_counts_nothing():
+    comparisons = [compare(number) for number in range(5)]
+    verdicts = ["second", "second", "first", "tie", "unjudged"]
+    preferences = [prefer(row, verdict) for row, verdict in zip(comparisons, verdicts, strict=True)]
+
+    record = win_rate(preferences, comparisons, system="new", reference="old", judge="j", seed=0)
+
+    # By hand: (1 + 1 + 0 + 1/2) / 4; the sample variance of 1, 1, 0, 1/2 is 0.6875 / 3.
+    assert record.rate == 0.625
+    assert record.standard_error == pytest.approx((0.6875 / 3) ** 0.5 / 2, abs=1e-15)
+    assert (record.asked, record.judged, record.unjudged) == (5, 4, 1)
+    assert (record.wins, record.losses, record.ties) == (2, 1, 1)
+    assert record.mean_length == 8
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "ties", "rate", "error"),
+    [
+        (370, 424, 9, 46.6376, 1.7516),  # PPO of AlpacaFarm's precomputed rows: n 803
+    ],
+)
+def test_alpaca_farm_published_rows_are_met(wins, losses, ties, rate, error):
+    record = summarize(outcomes([1.0] * wins + [0.0] * losses + [0.5] * ties), seed=0)
+    assert record.rate == pytest.approx(rate / 100, abs=5e-7)
+    assert record.standard_error == pytest.approx(error / 100, abs=5e-7)
+    assert (record.wins, record.losses, record.ties, record.judged) == (wins, losses, ties, 803)
+
+
+def test_the_side_of_the_comparison_does_not_matter():
+    comparisons = [compare(number, system="old", reference="new") for number in range(3)]
+    preferences = [prefer(row, "first") for row in comparisons]
+    assert win_rate(preferences, comparisons, system="new", reference="old", judge="j", seed=0).rate == 1.0
+
+
+def test_a_comparison_that_nobody_answered_is_counted_as_unjudged():
+    comparisons = [compare(number) for number in range(3)]
+    record = win_rate([prefer(comparisons[0], "second")], comparisons, system="new", reference="old", judge="j", seed=0)
+    assert (record.asked, record.judged, record.unjudged, record.rate) == (3, 1, 2, 1.0)
+
+
+def test_nothing_judged_gives_no_rate_rather_than_zero():
+    comparisons = [compare(0)]
+    record = win_rate(
+        [prefer(comparisons[0], "unjudged")], comparisons, system="new", reference="old", judge="j", seed=0
+    )
+    assert (record.rate, record.standard_error, record.interval_low, record.unjudged) == (None, None, None, 1)
+
+
+def test_a_probability_is_used_only_when_asked_for_and_never_against_noise():
+    row = compare(0)
+    sure = prefer(row, "first", probability_first=0.9)
+    flipped = prefer(row, "second", probability_first=0.9, flipped_by_noise=True)
+    cases: list[tuple[Preference, Credit, float]] = [
+        (sure, "verdict", 0.0),
+        (sure, "probability", 0.1),
+        (flipped, "probability", 1.0),
+    ]
+    for preference, credit, expected in cases:
+        [columns] = outcomes_of([preference], [row], judge="j", reference="old", credit=credit)
+        assert columns.credit.tolist() == pytest.approx([expected])
+
+
+def test_errors_name_what_is_missing():
+    comparisons = [compare(0)]
+    preferences = [prefer(comparisons[0], "first")]
+    with pytest.raises(DataError, match=r"'newer' was never compared with 'old'.*\['new'\]"):
+        win_rate(preferences, comparisons, system="newer", reference="old", judge="j", seed=0)
+    with pytest.raises(DataError, match=r"reference 'gold'.*\['new', 'old'\]"):
+        win_rate(preferences, comparisons, system="new", reference="gold", judge="j", seed=0)
+    with pytest.raises(DataError, match="not among the 1 given"):
+        win_rate([prefer(compare(1), "first")], comparisons, system="new", reference="old", judge="j", seed=0)
+
+
+def test_the_interval_resamples_instructions_not_judgements():
+    # Twenty copies of the same 50 judgements tell nothing new: the interval stays as wide, the plain error does not.
+    rng = np.random.default_rng(0)
+    credit = rng.integers(0, 2, 50).astype(float)
+    names = [f"i{number}" for number in range(50)]
+    once = summarize(outcomes(credit, instruction=names), seed=0)
+    often = summarize(outcomes(np.tile(credit, 20), instruction=names * 20), seed=0)
+    assert often.interval_low == pytest.approx(once.interval_low, abs=1e-12)
+    assert often.interval_high == pytest.approx(once.interval_high, abs=1e-12)
+    assert once.standard_error is not None
+    assert often.standard_error is not None
+    assert often.standard_error < once.standard_error / 4
+
+
+def test_winning_every_time_leaves_room_for_a_loss_not_yet_seen():
+    # Clopper-Pearson for 30 of 30: 0.025 ** (1 / 30) = 0.8843.
+    record = summarize(outcomes([1.0] * 30), seed=0)
+    assert record.interval_low == pytest.approx(0.8843, abs=1e-4)
+    assert record.interval_high == 1.0
+
+
+def test_many_systems_at_once_give_what_each_gives_alone():
+    rng = np.random.default_rng(1)
+    systems = [outcomes(rng.random(60), system=f"s{number}") for number in range(5)]
+    for together, system in zip(summarize_all(systems, seed=3), systems, strict=True):
+        assert together.model_dump() == pytest.approx(summarize(system, seed=3).model_dump(), abs=1e-12)
+
+
+@pytest.mark.parametrize(("rate", "count"), [(0.5, 60), (0.2, 200)])
+def test_interval_coverage_of_clustered_win_rates(rate, count):
+    # Each instruction has an appeal of its own and three judgements, so judgements of one instruction go together.
+    rng = np.random.default_rng(5)
+    names = np.repeat([f"i{number}" for number in range(count)], 3)
+    covered, trials = 0, 500
+    for trial in range(trials):
+        appeal = np.repeat(rng.beta(2 * rate, 2 * (1 - rate), count), 3)
+        credit = (rng.random(3 * count) < appeal).astype(float)
+        record = summarize(outcomes(credit, instruction=names), seed=trial)
+        assert record.interval_low is not None
+        assert record.interval_high is not None
+        covered += record.interval_low <= rate <= record.interval_high
+    # 500 trials of a true 95% stay within 0.93 and 0.97 in 96% of cases; the plain error would cover about 80%.
+    assert 0.93 <= covered / trials <= 0.97
+
+
+def test_paired_test_rejects_a_true_hypothesis_in_five_of_a_hundred_cases():
+    # Both systems share the instructions' difficulty; neither is better.
+    rng = np.random.default_rng(11)
+    rejected, covered, trials = 0, 0, 600
+    for trial in range(trials):
+        difficulty = rng.random(80)
+        a = outcomes((rng.random(80) < difficulty).astype(float), system="a")
+        b = outcomes((rng.random(80) < difficulty).astype(float), system="b")
+        result = paired_difference(a, b, seed=trial)
+        rejected += result.p_value < 0.05
+        covered += result.interval.low <= 0 <= result.interval.high
+    # The bounds are two standard errors of 600 draws at 5% and 95%.
+    assert 0.032 <= rejected / trials <= 0.068
+    assert 0.932 <= covered / trials <= 0.968
+
+
+def test_a_planted_difference_is_recovered():
+    rng = np.random.default_rng(2)
+    draw = rng.random(805)
+    result = paired_difference(outcomes(draw < 0.55, system="a"), outcomes(draw < 0.45, system="b"), seed=0)
+    assert result.difference == pytest.approx(0.1, abs=0.03)
+    assert result.interval.low > 0
+    assert result.p_value < 0.001
+
+
+def test_the_paired_test_uses_shared_instructions_only_and_says_so():
+    a = outcomes([1, 1, 1, 0], system="a", instruction=["w", "x", "y", "z"])
+    b = outcomes([0, 1, 0, np.nan], system="b", instruction=["x", "y", "v", "z"])
+    result = paired_difference(a, b, seed=0)
+    # Shared and judged on both sides: x (1 against 0) and y (1 against 1).
+    assert (result.shared, result.only_a, result.only_b, result.difference) == (2, 2, 1, 0.5)
+
+
+def test_systems_of_different_judges_are_not_paired():
+    with pytest.raises(DataError, match="one judge and one reference"):
+        paired_difference(outcomes([1.0]), outcomes([1.0], judge="k"), seed=0)
