@@ -109,12 +109,13 @@ def execute(run: Run, screen: Screen, *, update: bool = False) -> None:
         run.folder.write_manifest(_facts(run), run.plan.keys)
 
 
-def describe_device() -> str:
-    """The device that tensors would live on, or why there is none."""
+def describe_device() -> dict[str, str]:
+    """What this machine would train with, in words; empty where torch is not installed."""
     try:
-        return str(_training_module("pasture.machine.device").describe())
+        facts: dict[str, str] = _training_module("pasture.machine.device").describe_device()
     except DependencyError:
-        return "no torch: annotating and evaluating work; training comes with pip install 'pasture[train]'"
+        return {}
+    return facts
 
 
 def _do(run: Run, step: Step, screen: Screen) -> None:
@@ -135,8 +136,8 @@ def _do(run: Run, step: Step, screen: Screen) -> None:
 
 
 def _set_threads(recipe: Recipe, step: Step) -> None:
-    if step.work.startswith(("learn.", "generate.")):
-        _training_module("pasture.machine.device").set_threads(recipe.threads)
+    if recipe.threads is not None and step.work.startswith(("learn.", "generate.")):
+        _training_module("pasture.machine.device").use_threads(recipe.threads)
 
 
 def _facts(run: Run) -> dict[str, object]:

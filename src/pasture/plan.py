@@ -13,7 +13,7 @@ from typing import Any
 
 from pasture.core.errors import RecipeError
 from pasture.core.files import fingerprint
-from pasture.recipe import Recipe
+from pasture.recipe import UNTRAINED, Recipe, resolved
 
 WORK_VERSION = 1
 """Raised when a release changes what a step computes, so that older results are not taken for new ones."""
@@ -63,6 +63,7 @@ def assemble(steps: list[Step]) -> Plan:
 DATA = "1-data"
 BOARD = "5-evaluate/board"
 REPORT = "7-report"
+START = "4-learn/start"
 SFT = "4-learn/sft"
 REWARD_MODEL = "4-learn/reward_model"
 
@@ -75,6 +76,8 @@ def build(recipe: Recipe) -> Plan:
     """
     _check_methods(recipe)
     steps = [_data(recipe)]
+    if recipe.model.start == UNTRAINED:
+        steps.append(Step(START, "learn.new_model", {"seed": recipe.seed}))
     if "sft" in recipe.learn:
         steps.append(_sft(recipe))
     if "reward_model" in recipe.learn:
@@ -107,11 +110,19 @@ def _data(recipe: Recipe) -> Step:
 
 def _sft(recipe: Recipe) -> Step:
     config = recipe.learn["sft"]
-    return Step(SFT, "learn.sft", _learning(recipe, config), {"data": DATA}, units=recipe.data.sft * config["epochs"])
+    settings = {
+        "config": dict(config),
+        "demonstrations": recipe.data.demonstrations,
+        "seed": recipe.seed,
+        **_start(recipe),
+    }
+    return Step(
+        SFT, "learn.sft", settings, {"data": DATA, **_start_needs(recipe)}, units=recipe.data.sft * config["epochs"]
+    )
 
 
-def _learning(recipe: Recipe, config: Mapping[str, Any]) -> dict[str, Any]:
-    return {"config": dict(config), "seed": recipe.seed, **_start(recipe)}
+def _start_needs(recipe: Recipe) -> dict[str, str]:
+    return {"model": START} if recipe.model.start == UNTRAINED else {}
 
 
 def _start(recipe: Recipe) -> dict[str, Any]:
@@ -153,7 +164,7 @@ def _feedback(recipe: Recipe) -> list[Step]:
 
 def _systems(recipe: Recipe, steps: list[Step]) -> dict[str, str]:
     """Append the steps that make each system and its answers; the step that holds the answers, by system."""
-    systems = {"base": _answers(recipe, "base", {"data": DATA}, steps)}
+    systems = {"base": _answers(recipe, "base", {"data": DATA, **_start_needs(recipe)}, steps)}
     if "sft" in recipe.learn:
         systems["sft"] = _answers(recipe, "sft", {"data": DATA, "model": SFT}, steps)
     if "best_of_n" in recipe.learn:
@@ -258,9 +269,7 @@ def _board(recipe: Recipe, systems: list[str]) -> Step:
 
 
 def _report(recipe: Recipe, steps: list[Step]) -> Step:
-    return Step(
-        REPORT, "report.page", {"title": recipe.title or recipe.name}, {step.name: step.name for step in steps}, units=1
-    )
+    return Step(REPORT, "report.page", {"recipe": resolved(recipe)}, {step.name: step.name for step in steps}, units=1)
 
 
 def folder_fingerprint(folder: Path) -> str:

@@ -12,8 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pasture.core.errors import RecipeError
 from pasture.core.templates import TEMPLATES
+from pasture.models.sampler_config import SamplerConfig
 
 Count = Annotated[int, Field(ge=1)]
+
+
+BUILT_IN = "meadow-base"
+UNTRAINED = "meadow-untrained"
 
 
 class Section(BaseModel):
@@ -26,7 +31,10 @@ class Data(Section):
     """Which instructions there are, and how many of each split."""
 
     source: Literal["meadow"] = "meadow"
+    demonstrations: Literal["sft", "pretraining"] = "sft"
+    """What supervised fine-tuning imitates: good answers, or the careless ones that the base model grew up with."""
     sft: Count = 10_000
+    """How many demonstrations."""
     preference: Count = 10_000
     unlabeled: Count = 2_000
     validation: Count = 500
@@ -36,19 +44,10 @@ class Data(Section):
 class Model(Section):
     """The language model that everything starts from."""
 
-    start: str = "meadow-base"
-    """`meadow-base` (ships in the package), `meadow-random` (untrained), or the folder of any causal LM."""
+    start: str = BUILT_IN
+    """`meadow-base` (ships in the package), `meadow-untrained`, or the folder of any causal LM."""
     template: str = "plain"
     """How an instruction becomes a prompt: one of `pasture.core.templates.TEMPLATES`."""
-
-
-class Decoding(Section):
-    """How completions are drawn from a model."""
-
-    temperature: Annotated[float, Field(ge=0.0)] = 1.0
-    """0 takes the likeliest token."""
-    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    max_new_tokens: Count = 48
 
 
 class Feedback(Section):
@@ -82,12 +81,12 @@ class Recipe(Section):
     """Headline of the report; the name where empty."""
     seed: Annotated[int, Field(ge=0)] = 0
     threads: Count | None = None
-    """Threads for tensor work; None takes one per core. One thread gives the same bytes on every machine of a kind."""
+    """Threads for tensor work; None leaves torch its own choice, one per core."""
     data: Data = Data()
     model: Model = Model()
-    sampling: Decoding = Decoding()
+    sampling: SamplerConfig = SamplerConfig(max_new_tokens=48)
     """How the completions that people or the pool compare are drawn."""
-    answering: Decoding = Decoding(temperature=0.7)
+    answering: SamplerConfig = SamplerConfig(temperature=0.7, max_new_tokens=48)
     """How a finished system answers when it is evaluated (the paper: temperature 0.7)."""
     feedback: Feedback = Feedback()
     selection: Selection = Selection()

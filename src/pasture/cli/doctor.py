@@ -42,10 +42,9 @@ def _machine() -> list[tuple[str, str]]:
     return [
         ("pasture", pasture.__version__),
         ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
-        ("cores", str(os.cpu_count())),
         ("disk here", f"{free:.0f} GiB free"),
         ("sqlite", f"{sqlite3.sqlite_version} (store journal: {journal})"),
-        ("device", flow.describe_device()),
+        *flow.describe_device().items(),
     ]
 
 

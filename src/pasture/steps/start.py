@@ -4,8 +4,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from pasture.core.errors import ModelError
-
-BUILT_IN = "meadow-base"
+from pasture.recipe import BUILT_IN, UNTRAINED
 
 
 def start_folder(start: str) -> Path:
@@ -19,7 +18,7 @@ def start_folder(start: str) -> Path:
     folder = Path(start)
     if not folder.is_dir():
         raise ModelError(
-            f"model.start: {start!r} is no folder. Expected 'meadow-base' or a folder that save_pretrained wrote "
-            "(config.json, model.safetensors, tokenizer.json)."
+            f"model.start: {start!r} is no folder. Expected {BUILT_IN!r}, {UNTRAINED!r} or a folder that "
+            "save_pretrained wrote (config.json, model.safetensors, tokenizer.json)."
         )
     return folder

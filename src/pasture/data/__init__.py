@@ -1,0 +1,1 @@
+"""Room 1: the instructions that systems are trained on and evaluated with."""

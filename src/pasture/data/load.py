@@ -1,0 +1,26 @@
+"""The instructions of a recipe, split by split."""
+
+from pasture.core.errors import DataError
+from pasture.core.records import Completion, Instruction
+from pasture.world import meadow
+
+DEMONSTRATED = ("sft", "validation", "evaluation")
+"""Splits that come with a demonstration for each instruction: to imitate, or to be compared with."""
+
+
+def load_split(source: str, split: str, count: int, seed: int) -> tuple[list[Instruction], list[Completion]]:
+    """`count` instructions of a split, and a demonstration of each where the split has them.
+
+    Raises:
+        DataError: if the source is unknown, or cannot give so many.
+    """
+    if source != "meadow":
+        raise DataError(f"no instructions of source {source!r}. Sources: meadow.")
+    if split == "pretraining":
+        pairs = meadow.pretraining_texts(count, seed)
+        return [instruction for instruction, _ in pairs], [completion for _, completion in pairs]
+    if split == "evaluation":
+        instructions = meadow.evaluation_set(count, seed)
+    else:
+        instructions = meadow.instructions(split, count, seed)
+    return instructions, meadow.demonstrations(instructions, seed) if split in DEMONSTRATED else []

@@ -1,0 +1,106 @@
+"""Steps of room 5: win rates, the choice of a checkpoint, the leaderboards."""
+
+import io
+import json
+from typing import Any
+
+from rich.console import Console
+
+from pasture.core.files import read_records, write_records, write_text
+from pasture.core.records import Comparison, Preference
+from pasture.evaluate.board import Board, build_board
+from pasture.evaluate.outcomes import Outcomes, outcomes_of
+from pasture.evaluate.table import board_csv, board_table
+from pasture.evaluate.win_rate import paired_difference, win_rate
+from pasture.steps import Outcome, Task
+
+JUDGE_TITLES = {"people": "people (hidden)", "pool": "simulated annotators"}
+"""How the reports call the judges that recipes name."""
+
+_REFERENCE = "demonstrations"
+_TABLE_WIDTH = 110
+
+
+def select(task: Task) -> Outcome:
+    """Pick the checkpoint with the highest validation win rate, the earliest of equals, and write every rate down.
+
+    The model that training set out from (step 0) is listed and cannot be picked: a method answers for its result.
+    """
+    rates = []
+    for path in sorted(task.inputs["judged"].glob("*-comparisons.jsonl")):
+        step = path.name.removesuffix("-comparisons.jsonl")
+        comparisons = read_records(path, Comparison)
+        preferences = read_records(path.with_name(f"{step}-preferences.jsonl"), Preference)
+        rates.append(
+            win_rate(
+                preferences,
+                comparisons,
+                system=comparisons[0].second.system,
+                reference=_REFERENCE,
+                judge="pool",
+                seed=task.settings["seed"],
+            )
+        )
+    write_records(task.folder / "win_rates.jsonl", rates)
+    steps = [int(rate.system.rsplit("@", 1)[1]) for rate in rates]
+    number, best = max(zip(steps[1:], rates[1:], strict=True), key=lambda item: (item[1].rate or 0.0, -item[0]))
+    picked = {"step": number, "win_rate": best.rate, "standard_error": best.standard_error, "split": "validation"}
+    write_text(task.folder / "selection.json", json.dumps(picked, indent=1) + "\n")
+    return Outcome(details=picked)
+
+
+def board(task: Task) -> Outcome:
+    """The leaderboard by every judge: for the terminal, as JSON, as CSV, as win rate records."""
+    settings = task.settings
+    text, details, tables, records = [], {}, {}, []
+    for judge in settings["judges"]:
+        systems = [_outcomes(task, system, judge) for system in settings["systems"]]
+        ranked = build_board(systems, seed=settings["seed"])
+        text.append(_drawn(ranked, f"Leaderboard by {JUDGE_TITLES[judge]}"))
+        tables[judge] = {
+            **json.loads(ranked.to_json()),
+            "differences": _differences(systems, settings["seed"]),
+        }
+        write_text(task.folder / f"leaderboard-{judge}.csv", board_csv(ranked))
+        records += [row.win_rate for row in ranked.rows]
+        details[judge] = {row.win_rate.system: row.win_rate.rate for row in ranked.rows}
+    write_text(task.folder / "leaderboard.json", json.dumps(tables, indent=1) + "\n")
+    write_text(task.folder / "leaderboard.txt", "\n".join(text))
+    write_records(task.folder / "win_rates.jsonl", records)
+    return Outcome(details=details)
+
+
+def _outcomes(task: Task, system: str, judge: str) -> Outcomes:
+    folder = task.inputs[system]
+    comparisons = read_records(folder / "comparisons.jsonl", Comparison)
+    preferences = read_records(folder / f"{judge}.jsonl", Preference)
+    return outcomes_of(preferences, comparisons, judge=judge, reference=_REFERENCE)[0]
+
+
+def _differences(systems: list[Outcomes], seed: int) -> list[dict[str, Any]]:
+    """Every later system against the one that the methods set out from."""
+    by_name = {outcomes.system: outcomes for outcomes in systems}
+    if "sft" not in by_name:
+        return []
+    rows = []
+    for name, outcomes in by_name.items():
+        if name in ("sft", "base"):
+            continue
+        found = paired_difference(outcomes, by_name["sft"], seed)
+        rows.append(
+            {
+                "system": name,
+                "baseline": "sft",
+                "difference": found.difference,
+                "interval_low": found.interval.low,
+                "interval_high": found.interval.high,
+                "p_value": found.p_value,
+            }
+        )
+    return rows
+
+
+def _drawn(ranked: Board, title: str) -> str:
+    file = io.StringIO()
+    Console(file=file, width=_TABLE_WIDTH, no_color=True).print(board_table(ranked, title))
+    return file.getvalue()

@@ -1,0 +1,194 @@
+"""The step of room 7: what a run found, gathered from its files, on one page."""
+
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+import pasture
+from pasture.core.errors import RecordError
+from pasture.core.files import read_json_lines, read_records
+from pasture.core.records import Comparison, Completion, Instruction, Preference, WinRate
+from pasture.core.run_folder import STEP_FILE
+from pasture.core.seeds import uniform
+from pasture.plan import BOARD, DATA, REWARD_MODEL, SFT
+from pasture.report.content import (
+    Answer,
+    Difference,
+    Fact,
+    Figure,
+    Judgement,
+    Leaderboard,
+    Mark,
+    Panel,
+    ReportContent,
+    Sample,
+    Series,
+    StepCost,
+)
+from pasture.report.figures import save
+from pasture.report.page import write_report
+from pasture.report.summary import MEADOW
+from pasture.steps import Outcome, Task
+from pasture.steps.evaluate import JUDGE_TITLES
+
+SAMPLE_COUNT = 8
+_OUTCOMES = {"first": "loss", "second": "win", "tie": "tie", "unjudged": "unjudged"}
+"""What a verdict means for the system, which stands second beside the reference."""
+
+
+def page(task: Task) -> Outcome:
+    """Write `index.html`, and every figure as SVG, PNG and CSV."""
+    recipe = task.settings["recipe"]
+    figures = _figures(task)
+    content = ReportContent(
+        title=recipe.get("title") or recipe["name"],
+        testbed=MEADOW,
+        baseline="sft" if SFT in task.inputs else "",
+        leaderboards=_leaderboards(task),
+        figures=figures,
+        samples=_samples(task),
+        costs=_costs(task),
+        facts=_facts(recipe),
+        recipe=tomli_w.dumps(recipe),
+    )
+    write_report(content, task.folder / "index.html")
+    for figure in figures:
+        save(figure, task.folder / "figures")
+    return Outcome(details={"figures": len(figures), "samples": len(content.samples)})
+
+
+def _leaderboards(task: Task) -> tuple[Leaderboard, ...]:
+    boards = _json(task.inputs[BOARD] / "leaderboard.json")
+    return tuple(
+        Leaderboard(
+            title=JUDGE_TITLES[judge],
+            rows=tuple(WinRate.model_validate(row["win_rate"]) for row in board["rows"]),
+            differences=tuple(Difference(**row) for row in board["differences"]),
+        )
+        for judge, board in boards.items()
+    )
+
+
+def _figures(task: Task) -> tuple[Figure, ...]:
+    selections = [name for name in task.inputs if name.startswith("5-evaluate/selection/")]
+    figures = [_selection(task, name.rsplit("/", 1)[1]) for name in selections]
+    if "4-learn/ppo" in task.inputs:
+        figures.append(_ppo_curves(read_json_lines(task.inputs["4-learn/ppo"] / "metrics.jsonl")))
+    training = _training_panels(task)
+    if training:
+        figures.append(
+            Figure(name="training", title="Imitating and scoring", panels=training, caption="Before PPO begins.")
+        )
+    return tuple(figures)
+
+
+def _selection(task: Task, method: str) -> Figure:
+    folder = task.inputs[f"5-evaluate/selection/{method}"]
+    rates = read_records(folder / "win_rates.jsonl", WinRate)
+    picked = _json(folder / "selection.json")["step"]
+    rows = [
+        {
+            "step": int(rate.system.rsplit("@", 1)[1]),
+            "rate": rate.rate,
+            "low": rate.interval_low,
+            "high": rate.interval_high,
+        }
+        for rate in rates
+    ]
+    series = Series.of("simulated annotators", rows, x="step", y="rate", low="low", high="high")
+    panel = Panel(
+        title="Win rate on the validation split",
+        percent=True,
+        series=(series,),
+        marks=(Mark(x=picked, label=f"picked: step {picked}"),),
+        note="Step 0 is the model that training set out from. Where the line turns down, the reward is no longer "
+        "what the judges want.",
+    )
+    return Figure(
+        name=f"selection-{method.replace('_', '-')}",
+        title=f"Which {method.upper()} step was picked",
+        caption="Judged by the simulated annotators without label noise, against the demonstrations; the evaluation "
+        "set plays no part in the choice.",
+        panels=(panel,),
+    )
+
+
+def _ppo_curves(rows: list[dict[str, object]]) -> Figure:
+    panels = (
+        Panel(title="Reward model's score", series=(Series.of("score", rows, x="step", y="objective/scores"),)),
+        Panel(title="KL to the SFT model, nats an answer", series=(Series.of("KL", rows, x="step", y="objective/kl"),)),
+        Panel(title="Answer length, tokens", series=(Series.of("length", rows, x="step", y="response/length"),)),
+        Panel(title="Entropy, nats a token", series=(Series.of("entropy", rows, x="step", y="objective/entropy"),)),
+    )
+    return Figure(name="ppo", title="How PPO went", caption="Means over each step's rollouts.", panels=panels)
+
+
+def _training_panels(task: Task) -> tuple[Panel, ...]:
+    panels = []
+    for name, title in ((SFT, "SFT loss, nats a token"), (REWARD_MODEL, "Reward model's loss, nats a pair")):
+        if name in task.inputs:
+            rows = read_json_lines(task.inputs[name] / "metrics.jsonl")
+            panels.append(Panel(title=title, series=(Series.of("loss", rows, x="step", y="loss"),)))
+    return tuple(panels)
+
+
+def _samples(task: Task) -> tuple[Sample, ...]:
+    """A few evaluation instructions, drawn by content, with what every system answered."""
+    systems = {
+        name.rsplit("/", 1)[1]: folder
+        for name, folder in task.inputs.items()
+        if name.startswith("3-annotate/evaluation/")
+    }
+    instructions = read_records(task.inputs[DATA] / "evaluation.jsonl", Instruction)
+    chosen = sorted(instructions, key=lambda one: uniform(0, "report-sample", one.id))[:SAMPLE_COUNT]
+    answers: dict[str, list[Answer]] = {one.id: [] for one in chosen}
+    references: dict[str, Completion] = {}
+    for folder in systems.values():
+        judgements = _judgements(folder)
+        for comparison in read_records(folder / "comparisons.jsonl", Comparison):
+            if comparison.instruction.id in answers:
+                references[comparison.instruction.id] = comparison.first
+                answers[comparison.instruction.id].append(
+                    Answer(completion=comparison.second, judgements=judgements[comparison.id])
+                )
+    return tuple(
+        Sample(instruction=one, answers=(Answer(completion=references[one.id]), *answers[one.id])) for one in chosen
+    )
+
+
+def _judgements(folder: Path) -> Mapping[str, tuple[Judgement, ...]]:
+    found: dict[str, tuple[Judgement, ...]] = {}
+    for judge in JUDGE_TITLES:
+        path = folder / f"{judge}.jsonl"
+        if path.exists():
+            for preference in read_records(path, Preference):
+                verdict = Judgement.model_validate({"judge": judge, "outcome": _OUTCOMES[preference.preferred]})
+                found[preference.comparison_id] = (*found.get(preference.comparison_id, ()), verdict)
+    return found
+
+
+def _costs(task: Task) -> tuple[StepCost, ...]:
+    costs = []
+    for name, folder in task.inputs.items():
+        record = _json(folder / STEP_FILE)
+        costs.append(StepCost(step=name, seconds=record["seconds"], cost_usd=record["cost_usd"]))
+    return tuple(costs)
+
+
+def _facts(recipe: Mapping[str, Any]) -> tuple[Fact, ...]:
+    return (
+        Fact(name="Pasture", value=pasture.__version__),
+        Fact(name="Python", value=platform.python_version()),
+        Fact(name="Seed", value=str(recipe["seed"])),
+    )
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecordError(f"{path}: not JSON ({error}).") from error
