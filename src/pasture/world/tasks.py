@@ -40,11 +40,11 @@ WANTED_FACTS: dict[Cue, int] = {"brief": 0, "plain": 2, "detailed": 4}
 """True remarks that people like to read beside the answer itself."""
 
 REQUESTS: dict[str, tuple[str, ...]] = {
-    "repeat": ("repeat {thing} {number} times", "say {thing} {number} times", "write the word {thing} {number} times"),
+    "repeat": ("repeat {thing} {number} times", "say {thing} {number} times", "write {thing} {thing2} {number} times"),
     "list": (
         "name {number} {kinds}",
         "list {number} {kinds} and {number2} {kinds2}",
-        "name {number} {kinds} but not the {thing}",
+        "name {number} {kinds} but not the {thing} or the {thing2}",
     ),
     "sort": ("sort from a to z : {words}", "put in order : {words}", "sort these words by letter :>{words}"),
     "reverse": ("reverse the order : {words}", "write from last to first : {words}", "turn this around :>{words}"),
@@ -188,7 +188,7 @@ def _task(form: _Form, cue: Cue, values: Mapping[str, str]) -> Task | None:
         counted = frozenset({len(words)}) if family == "count" else frozenset()
         return Task(family, cue, expected, subjects, counted) if _fits(family, words) else None
     if family == "repeat":
-        return Task(family, cue, named * numbers[0], subjects) if 2 <= numbers[0] <= 5 else None
+        return Task(family, cue, named * numbers[0], subjects) if 2 <= numbers[0] <= 4 else None
     if family == "list":
         return _list_task(cue, values, numbers, named)
     if family == "add":
@@ -279,6 +279,9 @@ def draw_request(
         values = {slot: _draw_slot(rng, family, slot) for slot in slots(request)}
         if family == "check" and rng.random() < 0.5:  # else nearly every answer would be no
             values["value"] = THINGS[values["thing"]].value(_ADJECTIVES[rng.integers(len(_ADJECTIVES))])
+        if family == "list" and "thing" in values:  # else few exceptions would be of the kind asked for
+            named = [name for name, thing in THINGS.items() if PLURALS[thing.kind] == values["kinds"]]
+            values |= {"thing": _pick(rng, tuple(named)), "thing2": _pick(rng, tuple(named))}
         head = (_pick(rng, GREETINGS), _pick(rng, CUES[cue]))
         base, _, material = request.partition(">")
         instruction = " ".join(part for part in (*head, fill(base, values)) if part)
