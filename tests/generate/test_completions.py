@@ -49,7 +49,7 @@ def test_another_seed_gives_other_answers(system):
 
 
 def test_the_end_token_is_counted_and_a_full_answer_is_called_cut(system):
-    rows = system.complete(instructions(30), system="x", samples=1, seed=0, progress=silent)
+    rows = system.complete(instructions(30), system="x", samples=20, seed=0, progress=silent)
     assert {row.finish_reason for row in rows} == {"stop", "length"}
     for row in rows:
         words = len(row.text.split())
