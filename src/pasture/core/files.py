@@ -4,7 +4,8 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
+import re
+import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -21,31 +22,42 @@ R = TypeVar("R", bound=Record)
 def atomic_file(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to, which becomes `path` when the block ends without an error.
 
-    The bytes are on disk before the name is: after a crash `path` is whole, old or absent.
+    The bytes are on disk before the name is: after a crash `path` is whole, old or absent. A kill can leave the draft
+    behind; see `remove_drafts`.
 
     Raises:
         RunFolderError: if the disk is full or the folder cannot be written.
     """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_DRAFT}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
+        # Not tempfile: its files are the owner's alone, whatever the umask says.
+        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
         raise unwritable(path, error) from error
-    draft = Path(name)
     try:
         yield draft
-        draft.chmod(0o644)
-        _flush_to_disk(draft)
+        flush_to_disk(draft)
         draft.replace(path)
-        _flush_to_disk(path.parent)
+        flush_to_disk(path.parent)
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+_DRAFT = ".draft"
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what killed processes left half written in `folder`; nobody else may be writing there."""
+    for draft in folder.glob(f".*{_DRAFT}"):
         draft.unlink(missing_ok=True)
 
 
-def _flush_to_disk(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
+    """Return when the file's bytes, or the folder's names, would outlive a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -61,22 +73,24 @@ def unwritable(path: Path, error: OSError) -> RunFolderError:
     )
 
 
-WHOLE_FILE_BYTES = 64 * 2**20
+MIB = 2**20
+WHOLE_FILE_BYTES = 64 * MIB
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256, in hexadecimal, of a file's bytes; above 64 MiB of its size and its first and last MiB.
+    """SHA-256, in hexadecimal, of a file's bytes; above 64 MiB of its size and of 64 evenly spaced MiB of it.
 
-    A model of many gigabytes is so told from another one without reading it whole at every start.
+    A model of many gigabytes is so told from another one without reading it whole at every start. The first and the
+    last MiB are among those read.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
         if size <= WHOLE_FILE_BYTES:
             return hashlib.file_digest(file, "sha256").hexdigest()
         digest = hashlib.sha256(f"{size};".encode())
-        digest.update(file.read(2**20))
-        file.seek(-(2**20), os.SEEK_END)
-        digest.update(file.read())
+        for number in range(64):
+            file.seek((size - MIB) * number // 63)
+            digest.update(file.read(MIB))
         return digest.hexdigest()
 
 
@@ -110,13 +124,17 @@ def read_json_lines(path: Path) -> list[dict[str, object]]:
     rows = []
     for number, line in _numbered_lines(path):
         try:
-            row = json.loads(line)
+            row = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
         except ValueError as error:
             raise RecordError(f"{path}:{number}: not JSON ({error}). Mend or remove the line.") from error
         if not isinstance(row, dict):
             raise RecordError(f"{path}:{number}: expected a JSON object, got {type(row).__name__}.")
         rows.append(row)
     return rows
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def read_records(path: Path, kind: type[R]) -> list[R]:
@@ -131,7 +149,7 @@ def read_records(path: Path, kind: type[R]) -> list[R]:
         try:
             records.append(kind.model_validate_json(line))
         except ValidationError as error:
-            raise RecordError(_describe(path, number, kind, error)) from error
+            raise RecordError(_describe(path, number, kind, line, error)) from error
     return records
 
 
@@ -146,12 +164,44 @@ def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
-def _describe(path: Path, number: int, kind: type[Record], error: ValidationError) -> str:
+def _describe(path: Path, number: int, kind: type[Record], line: bytes, error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in first["loc"]) or "the line"
+    field, message = ".".join(str(part) for part in first["loc"]) or "the line", first["msg"]
+    if first["type"] == "json_invalid":
+        garbled = _garbled_field(line)
+        # The JSON parser counts lines within the line that it was given.
+        message = _BAD_TEXT if garbled else message.replace("at line 1 column", "at column")
+        field = garbled or field
     known = f" Fields of {kind.__name__}: {', '.join(kind.model_fields)}." if first["type"] in _FIELD_SET else ""
     more = f" ({error.error_count() - 1} more in this line.)" if error.error_count() > 1 else ""
-    return f"{path}:{number}: {kind.__name__}, {field}: {first['msg']}.{known}{more} Mend or remove the line."
+    return f"{path}:{number}: {kind.__name__}, {field}: {message}.{known}{more} Mend or remove the line."
 
 
 _FIELD_SET = {"extra_forbidden", "missing"}
+_BAD_TEXT = "Bytes that are no UTF-8, or a lone surrogate, which no text may hold"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _garbled_field(line: bytes) -> str | None:
+    """Dotted name of the first field with a lone surrogate or invalid UTF-8; None where neither is the trouble."""
+    try:
+        # Python's parser lets lone surrogates pass, and "surrogateescape" makes them of invalid bytes.
+        return _first_garbled(json.loads(line.decode("utf-8", "surrogateescape")), ())
+    except (ValueError, RecursionError):
+        return None
+
+
+def _first_garbled(value: object, path: tuple[str, ...]) -> str | None:
+    if isinstance(value, str):
+        return ".".join(path) if _SURROGATE.search(value) else None
+    inner: Iterable[tuple[object, object]] = ()
+    if isinstance(value, dict):
+        inner = value.items()
+    elif isinstance(value, list):
+        inner = enumerate(value)
+    for key, item in inner:
+        name = str(key)
+        found = ".".join((*path, repr(name))) if _SURROGATE.search(name) else _first_garbled(item, (*path, name))
+        if found is not None:
+            return found
+    return None

@@ -8,7 +8,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 NonEmpty = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -22,10 +22,20 @@ def content_id(*parts: str | int | None) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
+def _plain_json(value: dict[str, Any]) -> dict[str, Any]:
+    # Pydantic lets NaN and lone surrogates through where a type is Any, and would write NaN as null.
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"not plain JSON: {error}") from error
+    return value
+
+
 class Record(BaseModel):
     """A line of a JSONL file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    # A string type with any bound, even none at all, is checked for lone surrogates; without one it is not.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, str_min_length=0)
 
     def to_json(self) -> str:
         """The record as one line of JSON, fields in the order of their definition."""
@@ -101,7 +111,7 @@ class Preference(Record):
     """None where the price is unknown."""
     seconds: Annotated[float, Field(ge=0.0)] | None = None
     """Time from question to answer; None where no one waited."""
-    evidence: dict[str, Any] | None = None
+    evidence: Annotated[dict[str, Any], AfterValidator(_plain_json)] | None = None
     """What else the judge gave: log-probabilities, reasons, a person's comment."""
     raw_reply: str | None = None
     error: str | None = None

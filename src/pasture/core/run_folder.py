@@ -1,12 +1,14 @@
 """A folder that is a run: finished steps stay finished, half a step is never taken for a whole one.
 
 Every step owns one folder. It is built under a name that ends in `.partial` and appears under its real name in one
-rename, with `step.json` inside; so a kill at any moment leaves each step either finished or to be continued.
+rename, with `step.json` inside; so a kill at any moment leaves each step either finished or to be continued. A result
+that is replaced leaves by a rename too, and is deleted where nobody looks for it.
 """
 
 import contextlib
 import fcntl
 import json
+import secrets
 import shutil
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -16,12 +18,13 @@ from pathlib import Path
 import tomli_w
 
 from pasture.core.errors import RunFolderError
-from pasture.core.files import fingerprint, unwritable, write_text
+from pasture.core.files import fingerprint, flush_to_disk, remove_drafts, unwritable, write_text
 
 RECIPE_FILE = "recipe.toml"
 MANIFEST_FILE = "manifest.json"
 STEP_FILE = "step.json"
 KEY_FILE = ".key"
+DISCARDED = ".discarded"
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,19 @@ class RunFolder:
                 raise RunFolderError(
                     f"{self.path} is in use by another pasture process. Wait for it, or choose another folder."
                 ) from error
+            except OSError as error:
+                raise unwritable(self.path / ".lock", error) from error
+            self._sweep()
             yield
+
+    def _sweep(self) -> None:
+        """Remove what a killed process was about to remove, or had half written beside the steps."""
+        try:
+            remove_drafts(self.path)
+            if (self.path / DISCARDED).exists():
+                shutil.rmtree(self.path / DISCARDED)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
 
     def claim(self, recipe: Mapping[str, object], *, update: bool = False) -> None:
         """Write down the resolved recipe, or check that it is the one this folder was begun with.
@@ -101,12 +116,14 @@ class RunFolder:
             return None
         try:
             row = json.loads(record.read_text(encoding="utf-8"))
-            step = FinishedStep(row["key"], row["files"], row["seconds"], row["cost_usd"], row["details"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunFolderError(f"{record} is damaged ({error}). Remove {record.parent} to redo the step.") from error
+            step = FinishedStep(row["key"], dict(row["files"]), row["seconds"], row["cost_usd"], dict(row["details"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunFolderError(
+                f"{record} is damaged ({error!r}). Remove {record.parent} to redo the step."
+            ) from error
         for file, digest in step.files.items():
             path = self.step_path(name) / file
-            if not path.exists() or fingerprint(path) != digest:
+            if not path.is_file() or fingerprint(path) != digest:
                 raise RunFolderError(
                     f"{path} is missing or was changed after its step finished. "
                     f"Put it back, or remove {record.parent} to redo the step."
@@ -119,32 +136,49 @@ class RunFolder:
         return step is not None and step.key == key
 
     def workspace(self, name: str, key: str) -> Path:
-        """A folder to build the step in; what an interrupted try with the same key left is still there."""
-        partial = self._partial(name)
+        """A folder to build the step in; what an interrupted try with the same key left is still there.
+
+        Whole files, that is: half-written drafts of `atomic_file` are gone.
+
+        Raises:
+            RunFolderError: if it cannot be written, or where the step would go lies what no step made.
+        """
+        partial, target = self._partial(name), self.step_path(name)
+        if target.exists() and not (target / STEP_FILE).exists():
+            raise RunFolderError(
+                f"{target} is in the way: it holds no {STEP_FILE}, so no finished step made it. "
+                "Move it elsewhere, or choose another folder with --out."
+            )
         try:
             if partial.exists() and _read_key(partial) != key:
                 shutil.rmtree(partial)
             partial.mkdir(parents=True, exist_ok=True)
+            for folder in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
+                remove_drafts(folder)
             write_text(partial / KEY_FILE, key)
         except OSError as error:
             raise unwritable(partial, error) from error
         return partial
 
     def publish(self, name: str, *, seconds: float, cost_usd: float | None, details: Mapping[str, object]) -> None:
-        """Turn the workspace into the finished step, in one rename; an older result makes room."""
+        """Turn the workspace into the finished step, in one rename; an older result makes room.
+
+        Raises:
+            RunFolderError: if the folder cannot be written.
+        """
         partial, target = self._partial(name), self.step_path(name)
         key = _read_key(partial)
         try:
-            files = {
-                str(path.relative_to(partial)): fingerprint(path)
-                for path in sorted(partial.rglob("*"))
-                if path.is_file() and path.name not in (KEY_FILE, STEP_FILE)
-            }
+            files = {}
+            for path in sorted(partial.rglob("*")):
+                flush_to_disk(path)
+                if path.is_file() and path not in (partial / KEY_FILE, partial / STEP_FILE):
+                    files[path.relative_to(partial).as_posix()] = fingerprint(path)
             row = {"key": key, "files": files, "seconds": seconds, "cost_usd": cost_usd, "details": dict(details)}
             write_text(partial / STEP_FILE, json.dumps(row, indent=1, sort_keys=True) + "\n")
-            if target.exists():
-                shutil.rmtree(target)
+            self._discard(target)
             partial.replace(target)
+            flush_to_disk(target.parent)
         except OSError as error:
             raise unwritable(target, error) from error
 
@@ -164,6 +198,15 @@ class RunFolder:
         manifest = {**facts, "steps": rows}
         write_text(self.path / MANIFEST_FILE, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
+    def _discard(self, target: Path) -> None:
+        """Take an old result away whole: a kill amid deleting it in place would leave half of it under its name."""
+        discarded = self.path / DISCARDED
+        if target.exists():
+            discarded.mkdir(exist_ok=True)
+            target.replace(discarded / secrets.token_hex(4))
+        if discarded.exists():
+            shutil.rmtree(discarded)
+
     def _partial(self, name: str) -> Path:
         return self.path / f"{name}.partial"
 
@@ -176,7 +219,7 @@ def _read_key(partial: Path) -> str:
 def _read_toml(path: Path) -> dict[str, object]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise RunFolderError(f"{path} cannot be read ({error}). Choose another folder with --out.") from error
 
 
