@@ -103,16 +103,22 @@ def _is_about(task: Task, key: _Key) -> bool:
 def _core(task: Task, text: str) -> tuple[tuple[str, ...], list[str]]:
     """The words that stand for the answer itself, and the words left over.
 
-    The answer is what comes before the first remark; words beyond twice its expected length are strays.
+    The answer is the first sentence that is neither remark nor courtesy; beyond twice its expected length it strays.
     """
-    pieces = [[word for word in piece.split() if word != "."] for piece in text.split("|")]
-    first = next((at for at, piece in enumerate(pieces) if piece), None)
-    if first is None or task.family == "describe":
-        return (), [word for piece in pieces for word in piece]
+    sentences = [sentence for piece in text.split("|") for sentence in _sentences(piece.split()) if sentence]
+    if not sentences or task.family == "describe":
+        return (), [word for sentence in sentences for word in sentence]
     longest = 2 * (len(task.expected) or 2 * sum(task.quota.values()))
-    core = tuple(pieces[first][:longest])
-    strays = pieces[first][longest:] + [word for piece in pieces[first + 1 :] for word in piece]
-    return core, strays
+    answer = sentences[0]
+    return tuple(answer[:longest]), answer[longest:] + [word for sentence in sentences[1:] for word in sentence]
+
+
+def _sentences(words: list[str]) -> Iterator[list[str]]:
+    start = 0
+    for at, word in enumerate([*words, "."]):
+        if word == ".":
+            yield words[start:at]
+            start = at + 1
 
 
 def _rightness(task: Task, core: tuple[str, ...], said: set[_Key]) -> float:
