@@ -1,0 +1,327 @@
+"""Figures: drawn by matplotlib, inlined in the page as SVG or saved as SVG, PNG and CSV.
+
+Equal content gives equal bytes: no date, no random identifiers, no settings of the user's own matplotlib.
+"""
+
+import contextlib
+import csv
+import io
+import itertools
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure as Drawing
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from pasture.core.files import atomic_file, write_text
+from pasture.core.hostile import for_csv, on_one_line, shortened
+from pasture.report.content import Dot, DotPanel, DotSeries, Figure, Leaderboard, Panel, ReportContent, Series
+from pasture.report.palette import DASHES, LIGHT, SERIES
+
+LABEL_CHARACTERS = 26
+_PANEL_INCHES = 3.5, 2.35
+_DOT_LINE_INCHES = 0.34
+_COLUMNS = 3
+_ROUND = [1, 2, 2.5, 5, 10]
+_CSV_HEADER = ("panel", "kind", "series", "label", "x", "y", "low", "high")
+
+Styles = Mapping[str, int]
+"""Number of the color and dash of each label: one system looks the same in every panel."""
+
+
+def win_rate_figure(leaderboards: Sequence[Leaderboard]) -> Figure | None:
+    """All win rates by all judges over one another, in the order of the first leaderboard; None without a rate."""
+    boards = [board for board in leaderboards if any(row.rate is not None for row in board.rows)]
+    if not boards:
+        return None
+    order = [row.system for row in boards[0].ranked()]
+    order += sorted({row.system for board in boards[1:] for row in board.rows} - set(order))
+    series = []
+    for board in boards:
+        rows = [row for system in order if (row := board.row(system)) is not None]
+        dots = [
+            Dot(label=row.system, value=row.rate, low=row.interval_low, high=row.interval_high)
+            for row in rows
+            if row.rate is not None
+        ]
+        series.append(DotSeries(label=board.title, dots=tuple(dots)))
+    reference = boards[0].rows[0].reference
+    panel = DotPanel(title=f"Win rate against {reference}", series=tuple(series), guide=0.5, guide_label=reference)
+    return Figure(name="win-rates", title=panel.title, panels=(panel,))
+
+
+def all_figures(content: ReportContent) -> list[Figure]:
+    """The figures that the page of `content` shows, in its order."""
+    overview = win_rate_figure(content.leaderboards)
+    return [*([overview] if overview else []), *content.figures]
+
+
+def save(figure: Figure, folder: Path) -> list[Path]:
+    """Write the figure's name with `.svg`, `.png` and `.csv` into `folder`; the paths come back in this order.
+
+    Raises:
+        RunFolderError: if a file cannot be written.
+    """
+    paths = [folder / f"{figure.name}{suffix}" for suffix in (".svg", ".png", ".csv")]
+    with _settings():
+        drawing = _draw_together(figure)
+        with atomic_file(paths[0]) as draft:
+            FigureCanvasSVG(drawing).print_svg(draft, metadata=_NO_METADATA)
+        with atomic_file(paths[1]) as draft, draft.open("wb") as file:
+            drawing.set_dpi(200)
+            FigureCanvasAgg(drawing).print_png(file, metadata={"Software": None})
+    write_text(paths[2], figure_csv(figure))
+    return paths
+
+
+def panel_svg(panel: Panel | DotPanel, styles: Styles) -> str:
+    """The panel alone as an SVG document, as matplotlib writes it."""
+    with _settings():
+        drawing = Drawing(figsize=_panel_size(panel), layout="constrained", facecolor="none")
+        _draw(drawing.add_subplot(), panel, styles)
+        file = io.StringIO()
+        FigureCanvasSVG(drawing).print_svg(file, metadata=_NO_METADATA)
+    return file.getvalue()
+
+
+def figure_csv(figure: Figure) -> str:
+    """Every number that the figure draws, one a line; text is made inert for spreadsheets."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(_CSV_HEADER)
+    for panel in figure.panels:
+        title = for_csv(panel.title)
+        if isinstance(panel, DotPanel):
+            for group in panel.series:
+                for dot in group.dots:
+                    label, judge = for_csv(dot.label), for_csv(group.label)
+                    writer.writerow([title, "dot", judge, label, dot.value, None, dot.low, dot.high])
+            continue
+        for series in panel.series:
+            bands = (series.low or [None] * len(series.x), series.high or [None] * len(series.x))
+            for x, y, low, high in zip(series.x, series.y, *bands, strict=True):
+                writer.writerow([title, "point", for_csv(series.label), None, x, y, low, high])
+        for mark in panel.marks:
+            writer.writerow([title, "mark", None, for_csv(mark.label), mark.x, None, None, None])
+    return file.getvalue()
+
+
+def styles_of(figures: Sequence[Figure]) -> dict[str, int]:
+    """A style for each label, in the order in which the labels come."""
+    labels = [group.label for figure in figures for panel in figure.panels for group in panel.series]
+    return {label: number % len(SERIES) for number, label in enumerate(dict.fromkeys(labels))}
+
+
+_NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+
+
+@contextlib.contextmanager
+def _settings() -> Iterator[None]:
+    """Matplotlib's own defaults and ours on top, whatever the user has set; put back at the end."""
+    with mpl.rc_context(), warnings.catch_warnings():
+        # A label in a script that the drawing font lacks is laid out by guess; browsers have the glyphs.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        mpl.rcdefaults()
+        mpl.rcParams.update(
+            {
+                "svg.fonttype": "none",
+                "figure.constrained_layout.w_pad": 0.09,
+                "svg.hashsalt": "pasture",
+                "text.parse_math": False,
+                "axes.formatter.use_mathtext": False,
+                "font.size": 9.5,
+                "axes.titlesize": 10.5,
+                "axes.edgecolor": LIGHT["rule"],
+                "axes.facecolor": "none",
+                "axes.labelcolor": LIGHT["soft"],
+                "axes.spines.right": False,
+                "axes.spines.top": False,
+                "axes.titlecolor": LIGHT["ink"],
+                "axes.titlelocation": "left",
+                "figure.facecolor": LIGHT["paper"],
+                "grid.color": LIGHT["rule"],
+                "grid.linewidth": 0.6,
+                "text.color": LIGHT["ink"],
+                "xtick.color": LIGHT["rule"],
+                "xtick.labelcolor": LIGHT["soft"],
+                "ytick.color": LIGHT["rule"],
+                "ytick.labelcolor": LIGHT["soft"],
+            }
+        )
+        yield
+
+
+def _panel_size(panel: Panel | DotPanel) -> tuple[float, float]:
+    if isinstance(panel, Panel):
+        return _PANEL_INCHES
+    lines = len({dot.label for group in panel.series for dot in group.dots}) * (len(panel.series) + 0.6)
+    return 4.7, 0.95 + _DOT_LINE_INCHES * 0.62 * lines
+
+
+def _draw_together(figure: Figure) -> Drawing:
+    styles = styles_of([figure])
+    columns = 2 if len(figure.panels) == 4 else min(_COLUMNS, len(figure.panels)) or 1
+    lines = [figure.panels[start : start + columns] for start in range(0, len(figure.panels), columns)]
+    sizes = [[_panel_size(panel) for panel in line] for line in lines]
+    width = max((sum(size[0] for size in line) for line in sizes), default=_PANEL_INCHES[0])
+    heights = [max(size[1] for size in line) for line in sizes]
+    drawing = Drawing(figsize=(width, sum(heights) + 0.4), layout="constrained")
+    drawing.suptitle(_label(figure.title, 90), x=0.01, ha="left", fontsize=12, fontweight="bold")
+    if not lines:
+        return drawing
+    grid = drawing.add_gridspec(len(lines), columns, height_ratios=heights)
+    for row, line in enumerate(lines):
+        for column, panel in enumerate(line):
+            axes = drawing.add_subplot(grid[row, column])
+            if panel.title != figure.title:
+                axes.set_title(_label(panel.title, 60), pad=6.0 if isinstance(panel, Panel) else 20.0)
+            _draw(axes, panel, styles)
+    return drawing
+
+
+def _draw(axes: Axes, panel: Panel | DotPanel, styles: Styles) -> None:
+    if isinstance(panel, DotPanel):
+        _draw_dots(axes, panel, styles)
+    else:
+        _draw_lines(axes, panel, styles)
+
+
+def _draw_lines(axes: Axes, panel: Panel, styles: Styles) -> None:
+    for order, series in enumerate(panel.series):
+        color = LIGHT[SERIES[styles.get(series.label, 0)]]
+        y = _with_gaps(series.y)
+        dashes = DASHES[order % len(DASHES)]
+        axes.plot(series.x, y, color=color, linestyle=dashes, linewidth=1.6, solid_capstyle="round")
+        if len(series.x) == 1:
+            axes.plot(series.x, y, color=color, marker="o", markersize=4)
+        if series.low is not None and series.high is not None:
+            low, high = _with_gaps(series.low), _with_gaps(series.high)
+            axes.fill_between(series.x, low, high, color=color, alpha=0.14, linewidth=0)
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)
+    axes.margins(x=0.02)
+    axes.set_xlabel(_label(panel.x_label, 60))
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=_ROUND, integer=_all_whole(panel.series)))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=_ROUND))
+    if panel.percent:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.10g}%"))
+    _draw_marks(axes, panel)
+    if len(panel.series) > 1:
+        _label_lines(axes, panel.series, styles)
+
+
+def _draw_marks(axes: Axes, panel: Panel) -> None:
+    low, high = axes.get_xlim()
+    for mark in panel.marks:
+        axes.axvline(mark.x, color=LIGHT["soft"], linewidth=1, linestyle=(0, (2, 2)), zorder=1)
+        left_half = mark.x <= (low + high) / 2
+        axes.annotate(
+            _label(mark.label),
+            (mark.x, 0.02),
+            xycoords=("data", "axes fraction"),
+            xytext=(4 if left_half else -4, 0),
+            textcoords="offset points",
+            ha="left" if left_half else "right",
+            va="bottom",
+            color=LIGHT["soft"],
+        )
+
+
+def _label_lines(axes: Axes, series: Sequence[Series], styles: Styles) -> None:
+    """Write each line's name at its right end, moved up or down where two would cover each other."""
+    ends = [
+        (next((y for y in reversed(line.y) if y is not None), None), styles.get(line.label, 0), line.label)
+        for line in series
+    ]
+    low, high = axes.get_ylim()
+    placed = [((y - low) / (high - low), y, style, label) for y, style, label in ends if y is not None]
+    heights = spread_out([height for height, *_ in placed], gap=0.085)
+    for height, (_, _, style, label) in zip(heights, placed, strict=True):
+        axes.annotate(
+            _label(label),
+            (1.0, height),
+            xycoords="axes fraction",
+            xytext=(5, 0),
+            textcoords="offset points",
+            ha="left",
+            va="center",
+            color=LIGHT[SERIES[style]],
+            annotation_clip=False,
+        )
+
+
+def spread_out(heights: Sequence[float], gap: float) -> list[float]:
+    """Heights in [0, 1] moved apart until neighbours are at least `gap` from one another; their order stays.
+
+    Where they do not all fit below 1 they reach below 0.
+    """
+    order = sorted(range(len(heights)), key=lambda number: (heights[number], number))
+    moved = list(heights)
+    for below, above in itertools.pairwise(order):
+        moved[above] = max(moved[above], moved[below] + gap)
+    ceiling = 1.0
+    for number in reversed(order):
+        moved[number] = min(moved[number], ceiling)
+        ceiling = moved[number] - gap
+    return moved
+
+
+def _draw_dots(axes: Axes, panel: DotPanel, styles: Styles) -> None:
+    labels = list(dict.fromkeys(dot.label for group in panel.series for dot in group.dots))
+    band = len(panel.series) + 0.6
+    for order, group in enumerate(panel.series):
+        style = styles.get(group.label, order % len(SERIES))
+        color = LIGHT[SERIES[style]]
+        for dot in group.dots:
+            y = labels.index(dot.label) * band + order
+            if dot.low is not None and dot.high is not None:
+                axes.plot([dot.low, dot.high], [y, y], color=color, linewidth=2, solid_capstyle="round")
+            face = color if order == 0 else LIGHT["paper"]
+            axes.plot([dot.value], [y], marker="o", markersize=6, color=color, markerfacecolor=face, zorder=3)
+        if group.dots and len(panel.series) > 1:
+            first = group.dots[0]
+            _name_beside(axes, group.label, first.high or first.value, labels.index(first.label) * band + order, color)
+    axes.set_yticks([number * band + (len(panel.series) - 1) / 2 for number in range(len(labels))])
+    axes.set_yticklabels([_label(label) for label in labels], color=LIGHT["ink"])
+    axes.set_ylim(len(labels) * band - 0.6, -0.9)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=_ROUND))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.10g}%"))
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    if panel.guide is not None:
+        axes.axvline(panel.guide, color=LIGHT["soft"], linewidth=1, linestyle=(0, (2, 2)), zorder=1)
+        axes.annotate(
+            _label(panel.guide_label),
+            (panel.guide, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            color=LIGHT["soft"],
+        )
+
+
+def _name_beside(axes: Axes, name: str, x: float, y: float, color: str) -> None:
+    axes.annotate(
+        _label(name), (x, y), xytext=(8, 0), textcoords="offset points", va="center", color=color, annotation_clip=False
+    )
+
+
+def _with_gaps(values: Sequence[float | None]) -> list[float]:
+    return [float("nan") if value is None else value for value in values]
+
+
+def _all_whole(series: Sequence[Series]) -> bool:
+    return all(value.is_integer() for line in series for value in line.x)
+
+
+def _label(text: str, limit: int = LABEL_CHARACTERS) -> str:
+    return shortened(on_one_line(shortened(text, 10 * limit)), limit)

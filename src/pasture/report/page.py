@@ -1,0 +1,158 @@
+"""The report as one HTML file that needs nothing else: no script, no font, no request, nothing hidden."""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from pasture.core.files import write_text
+from pasture.core.hostile import for_terminal, on_one_line, shortened
+from pasture.report import figures, inline, numbers, summary, tables
+from pasture.report.content import Figure, Panel, ReportContent
+from pasture.report.palette import DARK, LIGHT
+
+NAME_CHARACTERS = 60
+ANSWER_CHARACTERS = 3_000
+LINE_CHARACTERS = 2_000
+RECIPE_CHARACTERS = 60_000
+_TABLE_LINES = 50
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_report(content: ReportContent, path: Path) -> None:
+    """Write the page to `path`, whole or not at all. Equal content gives equal bytes.
+
+    Raises:
+        RunFolderError: if the file cannot be written.
+    """
+    write_text(path, render(content))
+
+
+def render(content: ReportContent) -> str:
+    """The page of `content` as HTML."""
+    style = _style()
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    page = _environment().get_template("page.html")
+    return page.render(
+        content=content,
+        style=Markup(style),  # noqa: S704  # our own file, with colors from the palette
+        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        summary=summary.sentences(content.leaderboards, content.baseline),
+        overview=_overview(content),
+        figures=_drawn(content),
+        scale=tables.Scale(content.leaderboards),
+        references={row.reference for board in content.leaderboards for row in board.rows},
+        total_seconds=sum(step.seconds for step in content.costs),
+        total_usd=_total([step.cost_usd for step in content.costs]),
+        slowest=max((step.seconds for step in content.costs), default=0.0),
+    )
+
+
+def _style() -> str:
+    light, dark = (" ".join(f"--{role}: {color};" for role, color in colors.items()) for colors in (LIGHT, DARK))
+    themes = f":root {{ {light} }}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
+    return themes + (_TEMPLATES / "page.css").read_text(encoding="utf-8")
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_spelled_out,
+    )
+    filters = (numbers.percent, numbers.points, numbers.number, numbers.count, numbers.usd, numbers.seconds)
+    environment.filters.update({filter_.__name__: filter_ for filter_ in filters})
+    environment.filters.update(name=_name, line=_line, cut=_cut)
+    environment.globals.update(cell=tables.cell, share_bar=tables.share_bar, dash=numbers.DASH)
+    environment.globals.update(answer_characters=ANSWER_CHARACTERS, recipe_characters=RECIPE_CHARACTERS)
+    return environment
+
+
+def _spelled_out(value: Any) -> Any:
+    """What every expression of the templates passes through: no character acts, whatever the field."""
+    return for_terminal(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _name(text: str) -> str:
+    return on_one_line(shortened(text, NAME_CHARACTERS))
+
+
+def _line(text: str) -> str:
+    return shortened(text, LINE_CHARACTERS)
+
+
+def _cut(text: str, limit: int) -> Markup:
+    """The beginning of a long text, and how much of it is not shown."""
+    if len(text) <= limit:
+        return Markup("{}").format(for_terminal(text))
+    return Markup('{}<span class="cut">… the first {} of {} characters</span>').format(
+        for_terminal(text[:limit]), f"{limit:,}", f"{len(text):,}"
+    )
+
+
+def _total(costs: list[float | None]) -> float | None:
+    return None if None in costs else sum(cost for cost in costs if cost is not None)
+
+
+def _overview(content: ReportContent) -> Mapping[str, object] | None:
+    figure = figures.win_rate_figure(content.leaderboards)
+    # One judge's rates are drawn in their table already.
+    if figure is None or len(figure.panels[0].series) < 2:
+        return None
+    return _figure("overview", figure, figures.styles_of([figure]))
+
+
+def _drawn(content: ReportContent) -> list[Mapping[str, object]]:
+    styles = figures.styles_of(content.figures)
+    return [_figure(f"figure-{number}", figure, styles) for number, figure in enumerate(content.figures, start=1)]
+
+
+def _figure(name: str, figure: Figure, styles: figures.Styles) -> Mapping[str, object]:
+    panels = [
+        {
+            "panel": panel,
+            "svg": inline.inline_svg(figures.panel_svg(panel, styles), f"{name}-{number}", _alternative(panel)),
+            "table": _numbers_of(panel) if isinstance(panel, Panel) else None,
+        }
+        for number, panel in enumerate(figure.panels, start=1)
+    ]
+    return {"figure": figure, "panels": panels}
+
+
+def _alternative(panel: Any) -> str:
+    """What the drawing says, in words."""
+    names = ", ".join(shortened(group.label, NAME_CHARACTERS) for group in panel.series[:12])
+    if not isinstance(panel, Panel):
+        return f"Dots with intervals. {panel.title}, by {names}. The tables below hold the numbers."
+    ends = []
+    for series in panel.series[:12]:
+        known = [(x, y) for x, y in zip(series.x, series.y, strict=True) if y is not None]
+        if known:
+            (x1, y1), (x2, y2) = known[0], known[-1]
+            first, last = (numbers.percent(y) if panel.percent else f"{y:.4g}" for y in (y1, y2))
+            label = shortened(series.label, NAME_CHARACTERS)
+            ends.append(f"{label} goes from {first} at {panel.x_label} {x1:g} to {last} at {x2:g}")
+    marks = [f"{mark.label} at {mark.x:g}" for mark in panel.marks]
+    return f"Line chart of {panel.title}. {'; '.join([*ends, *marks])}."
+
+
+def _numbers_of(panel: Panel) -> Mapping[str, object]:
+    """The panel's lines as a table, thinned to a length that can be read; the saved CSV holds all."""
+    xs = sorted({x for series in panel.series for x in series.x})
+    step = -(-len(xs) // _TABLE_LINES) or 1
+    kept = sorted({*xs[::step], *xs[-1:]})
+    values = [dict(zip(series.x, series.y, strict=True)) for series in panel.series]
+    shown = numbers.percent if panel.percent else _significant
+    rows = [(f"{x:g}", [shown(line.get(x)) for line in values]) for x in kept]
+    return {"rows": rows, "thinned": len(kept) < len(xs)}
+
+
+def _significant(value: float | None) -> str:
+    return numbers.DASH if value is None else f"{value:.4g}".replace("-", numbers.MINUS)

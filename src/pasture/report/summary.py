@@ -1,0 +1,134 @@
+"""The paragraph that says what the numbers say: who won, by how much, by whose judgement, and how sure that is."""
+
+from pasture.core.records import WinRate
+from pasture.report.content import Difference, Leaderboard
+from pasture.report.numbers import percent, points
+
+MEADOW = (
+    "These numbers come from the meadow, a miniature world built into Pasture: a model of about a million "
+    "parameters, a few hundred words, and people who are simulated too. Its truth is known, so it shows how the "
+    "methods behave when labels are noisy. It says nothing about any real model or any real person."
+)
+"""The honest line for every report made in the built-in world."""
+
+
+def sentences(leaderboards: tuple[Leaderboard, ...], baseline: str = "") -> list[str]:
+    """The summary, one statement each; empty where nothing was judged.
+
+    The first leaderboard leads. "Do not touch" and "overlap" speak of the two intervals; where a paired difference
+    is given, it speaks instead, being the sharper of the two.
+    """
+    boards = [board for board in leaderboards if _judged(board)]
+    if not boards:
+        return ["Nothing has been judged, so there is no ranking."] if leaderboards else []
+    lead = boards[0]
+    best = _judged(lead)[0]
+    lines = [_winner(lead, best), _against_reference(best)]
+    start = lead.row(baseline)
+    if start is not None and start.rate is not None and start.system != best.system:
+        lines.append(_progress(lead, best, start))
+    others = [row for row in _judged(lead)[1:] if row.system != baseline]
+    if others:
+        lines.append(_next(lead, best, others[0]))
+    lines += [_second_opinion(lead, board) for board in boards[1:]]
+    lines += _unjudged(leaderboards)
+    return [line for line in lines if line]
+
+
+def _judged(board: Leaderboard) -> list[WinRate]:
+    return [row for row in board.ranked() if row.rate is not None]
+
+
+def _with_interval(row: WinRate, board: Leaderboard) -> str:
+    if row.interval_low is None or row.interval_high is None:
+        return percent(row.rate)
+    span = f"{percent(row.interval_low)} to {percent(row.interval_high)}"
+    return f"{percent(row.rate)} ({board.confidence * 100:g}% interval {span})"
+
+
+def _winner(board: Leaderboard, best: WinRate) -> str:
+    tied = [row.system for row in _judged(board)[1:] if row.rate == best.rate]
+    level = f", level with {', '.join(tied)}" if tied else ""
+    return (
+        f"Judged by {board.title}, {best.system} does best{level}: it wins {_with_interval(best, board)} "
+        f"of {best.judged:,} comparisons with {best.reference}."
+    )
+
+
+def _against_reference(best: WinRate) -> str:
+    if best.interval_low is None or best.interval_high is None:
+        return ""
+    if best.interval_low > 0.5:
+        return f"That is more than half, so it beats {best.reference}."
+    if best.interval_high < 0.5:
+        return f"That is less than half, so it does not reach {best.reference}."
+    return f"The interval holds 50%, so it cannot be told apart from {best.reference}."
+
+
+def _progress(board: Leaderboard, best: WinRate, start: WinRate) -> str:
+    gain, verdict = _set_apart(board, best, start)
+    return f"From {start.system}, where training set out, it is a gain of {gain} over {percent(start.rate)}: {verdict}."
+
+
+def _next(board: Leaderboard, best: WinRate, other: WinRate) -> str:
+    lead, verdict = _set_apart(board, best, other)
+    return f"Next comes {other.system} with {percent(other.rate)}, {lead} behind: {verdict}."
+
+
+def _set_apart(board: Leaderboard, best: WinRate, other: WinRate) -> tuple[str, str]:
+    """How far `best` is ahead of `other`, and whether that can be chance."""
+    paired = _paired(board, best.system, other.system)
+    if paired is not None:
+        clear = paired.interval_low > 0 or paired.interval_high < 0
+        span = f"{points(paired.interval_low)} to {points(paired.interval_high)}"
+        lead = f"{points(paired.difference)} points ({board.confidence * 100:g}% interval {span})"
+        return lead, "chance does not explain it" if clear else "it may be chance"
+    lead = f"{points((best.rate or 0.0) - (other.rate or 0.0))} points"
+    if best.interval_low is None or other.interval_high is None:
+        return lead, "there is no interval to tell whether it is chance"
+    if best.interval_low > other.interval_high:
+        return lead, "the two intervals do not touch"
+    return lead, "the two intervals overlap, so it may be chance"
+
+
+def _paired(board: Leaderboard, system: str, other: str) -> Difference | None:
+    for found in board.differences:
+        if (found.system, found.baseline) == (system, other):
+            return found
+        if (found.system, found.baseline) == (other, system):
+            return Difference(
+                system=system,
+                baseline=other,
+                difference=-found.difference,
+                interval_low=-found.interval_high,
+                interval_high=-found.interval_low,
+                p_value=found.p_value,
+            )
+    return None
+
+
+def _second_opinion(lead: Leaderboard, board: Leaderboard) -> str:
+    here = {row.system for row in _judged(board)}
+    order = [row.system for row in _judged(lead) if row.system in here]
+    other = [row.system for row in _judged(board) if row.system in order]
+    if len(order) < 2:
+        return ""
+    if order == other:
+        return f"Judged by {board.title}, the order of the {len(order)} systems is the same."
+    best = board.row(other[0])
+    assert best is not None  # noqa: S101  # its name was taken from this board
+    return (
+        f"Judged by {board.title}, the order is another: {', '.join(other)}, with {other[0]} at {percent(best.rate)}."
+    )
+
+
+def _unjudged(boards: tuple[Leaderboard, ...]) -> list[str]:
+    lines = []
+    for board in boards:
+        missing, asked = sum(row.unjudged for row in board.rows), sum(row.asked for row in board.rows)
+        if missing:
+            verb = "was" if missing == 1 else "were"
+            lines.append(
+                f"Of {asked:,} comparisons put to {board.title}, {missing:,} {verb} not judged and count nowhere."
+            )
+    return lines
