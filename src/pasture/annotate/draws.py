@@ -7,13 +7,39 @@ asked, and flipped, exactly as that of A and B.
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from pasture.core.errors import DataError
 from pasture.core.records import Comparison
 from pasture.core.seeds import uniform
 
 Side = Literal["first", "second"]
+
+
+class Draws(Protocol):
+    """Where a pool takes its draws from."""
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """What the draws depend on, as plain JSON."""
+        ...
+
+    def annotator_for(self, comparison: Comparison, weights: Mapping[str, float]) -> str:
+        """Who judges."""
+        ...
+
+    def shows_second_first(self, comparison: Comparison) -> bool:
+        """In which order."""
+        ...
+
+    def noise_label(self, comparison: Comparison, probability: float) -> Side | None:
+        """The noise that takes the judgement's place, if any."""
+        ...
+
+    def uniform(self, comparison: Comparison, name: str) -> float:
+        """A draw from [0, 1) for everything else."""
+        ...
 
 
 def other_side(side: Side) -> Side:
@@ -78,3 +104,31 @@ def pair_uniform(comparison: Comparison, seed: int, name: str) -> float:
 def _drawn_side(comparison: Comparison, seed: int, name: str) -> Side:
     earlier: Side = "first" if comparison.first.text <= comparison.second.text else "second"
     return earlier if pair_uniform(comparison, seed, name) < 0.5 else other_side(earlier)
+
+
+@dataclass(frozen=True)
+class ContentDraws:
+    """The draws of this module, with one seed."""
+
+    seed: int = 0
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """The seed."""
+        return {"draws": "content", "seed": self.seed}
+
+    def annotator_for(self, comparison: Comparison, weights: Mapping[str, float]) -> str:
+        """See `annotator_for`."""
+        return annotator_for(comparison.instruction.instruction, comparison.instruction.input, self.seed, weights)
+
+    def shows_second_first(self, comparison: Comparison) -> bool:
+        """See `shows_second_first`."""
+        return shows_second_first(comparison, self.seed)
+
+    def noise_label(self, comparison: Comparison, probability: float) -> Side | None:
+        """See `noise_label`."""
+        return noise_label(comparison, self.seed, probability)
+
+    def uniform(self, comparison: Comparison, name: str) -> float:
+        """See `pair_uniform`."""
+        return pair_uniform(comparison, self.seed, name)

@@ -1,0 +1,288 @@
+"""Judges on language models behind the annotator's door: comparisons in, one preference for each out.
+
+Conventions, for every judge and every entry point:
+
+- Completions with the same text are a tie; nobody is asked.
+- A pair that several rows hold is asked about once.
+- In both orders, a judge that changes its mind is recorded as a tie; a probability is the mean of the two.
+- A pair that a judge of several pairs gave no plain verdict on is asked about again by itself, and only that pair.
+- A failure is 'unjudged', with its reason; it is never a vote.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from pasture.annotate.draws import ContentDraws, Draws, Side, other_side
+from pasture.annotate.noise import noise_label, with_noise
+from pasture.annotate.panel import Panel
+from pasture.annotate.render import ShownPair
+from pasture.annotate.verdicts import Reading
+from pasture.core.ports import Engine, Progress, silent
+from pasture.core.records import Comparison, Preference, content_id
+from pasture.core.requests import Reply, Request
+
+_RETRY_SAMPLE = 1000
+"""Distance between the sample numbers of the tries to get a plain verdict; replicates number from 0 up to here."""
+_MOST_RETRIES = 100
+_WINDOW = 4096
+
+
+@dataclass(frozen=True)
+class Question:
+    """One pair, shown in one order to one judge."""
+
+    judge: int
+    shown: ShownPair
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a question brought: a reading, or the reason why there is none."""
+
+    reading: Reading | None
+    error: str | None
+    reply: Reply
+    cost_usd: float | None
+    """This question's part of all calls that it took."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    comparison: Comparison
+    settled: Preference | None
+    """The preference, where nobody needs to be asked."""
+    asked: tuple[tuple[Question, Side], ...]
+    """The questions, each with the side that it shows first."""
+
+
+class LLMPool:
+    """An `Annotator`: the judges of a panel, asked through an engine."""
+
+    def __init__(
+        self,
+        panel: Panel,
+        engine: Engine,
+        *,
+        draws: Draws | None = None,
+        sample: int = 0,
+        retry_unjudged: bool = False,
+        progress: Progress = silent,
+    ) -> None:
+        """Prepare to ask; nothing is sent yet.
+
+        Args:
+            panel: who is asked, in which order, with what noise.
+            engine: who answers.
+            draws: where annotators, orders and noise come from; None draws by content with seed 0.
+            sample: number of the replicate, for a judge that is to be asked anew about what it has answered.
+            retry_unjudged: whether answers in the store that hold no verdict are asked for once more.
+            progress: told of every answered question.
+        """
+        self.panel = panel
+        self.engine = engine
+        self.draws: Draws = draws or ContentDraws()
+        self.sample = sample
+        self.retry_unjudged = retry_unjudged
+        self.progress = progress
+        self._reported = 0.0
+        self._weights = {judge.name: weight for judge, weight in zip(panel.judges, panel.weights, strict=True)}
+        self._numbers = {judge.name: number for number, judge in enumerate(panel.judges)}
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """The panel, the draws, the replicate and who answers, as plain JSON."""
+        return {
+            **self.panel.identity,
+            **self.draws.identity,
+            "sample": self.sample,
+            "engine": dict(self.engine.identity),
+        }
+
+    def annotate(self, comparisons: Sequence[Comparison]) -> list[Preference]:
+        """One preference for each comparison, in order."""
+        plans = [self._plan(comparison) for comparison in comparisons]
+        answers = self._ask(_questions(plans))
+        billed: set[Question] = set()
+        return [self._preference(plan, answers, billed) for plan in plans]
+
+    def stream(self, comparisons: Iterable[Comparison]) -> Iterator[Preference]:
+        """The same, some thousands of comparisons at a time, so that memory does not grow with their number."""
+        rest = iter(comparisons)
+        while window := list(islice(rest, _WINDOW)):
+            yield from self.annotate(window)
+
+    def requests(self, comparisons: Sequence[Comparison]) -> Iterator[Request]:
+        """The calls that `annotate` would make if every reply were plain: what a dry run counts."""
+        questions = _questions([self._plan(comparison) for comparison in comparisons])
+        return (self._request(batch, self.sample) for batch in self._batches(questions))
+
+    def _plan(self, comparison: Comparison) -> _Plan:
+        name = self.draws.annotator_for(comparison, self._weights)
+        settled = {"comparison_id": comparison.id, "annotator": name, "cost_usd": 0.0}
+        if comparison.first.text == comparison.second.text:
+            tie = Preference.model_validate({**settled, "preferred": "tie", "evidence": {"identical": True}})
+            return _Plan(comparison, tie, ())
+        swapped = self.panel.order == "random" and self.draws.shows_second_first(comparison)
+        side: Side = "second" if swapped else "first"
+        label = noise_label(self.panel.noise, comparison, name, side, self.draws)
+        if label is not None:
+            settled |= {"preferred": label, "shown_first": side, "flipped_by_noise": True}
+            return _Plan(comparison, Preference.model_validate(settled), ())
+        sides = (side, other_side(side)) if self.panel.order == "both" else (side,)
+        number = self._numbers[name]
+        return _Plan(comparison, None, tuple((Question(number, _shown(comparison, each)), each) for each in sides))
+
+    def _ask(self, questions: Sequence[Question]) -> dict[Question, Answer]:
+        answers: dict[Question, Answer] = {}
+        self._run(self._batches(questions), self.sample, answers, len(questions))
+        alone = [
+            question
+            for question in questions
+            if self.panel.judges[question.judge].batch_size > 1 and _may_be_worth_a_call(answers[question])
+        ]
+        self._run([[question] for question in alone], self.sample, answers, len(questions))
+        for attempt in range(1, _MOST_RETRIES if self.retry_unjudged else 1):
+            stale = [
+                question
+                for question in questions
+                if _may_be_worth_a_call(answers[question]) and answers[question].reply.from_store
+            ]
+            if not stale:
+                break
+            sample = self.sample + attempt * _RETRY_SAMPLE
+            self._run([[question] for question in stale], sample, answers, len(questions))
+        return answers
+
+    def _run(
+        self, batches: Sequence[Sequence[Question]], sample: int, answers: dict[Question, Answer], total: int
+    ) -> None:
+        replies = self.engine.run(self._request(batch, sample) for batch in batches)
+        for batch, reply in zip(batches, replies, strict=True):
+            readings = {} if reply.failed else self.panel.judges[batch[0].judge].read(reply, len(batch))
+            for number, question in enumerate(batch, start=1):
+                found = readings.get(number, reply.error or "the reply does not speak of it")
+                earlier = answers.get(question)
+                answers[question] = Answer(
+                    found if isinstance(found, Reading) else None,
+                    None if isinstance(found, Reading) else found,
+                    reply,
+                    _sum(0.0 if earlier is None else earlier.cost_usd, _share(reply.cost_usd, len(batch))),
+                )
+            self._report(answers, total)
+
+    def _report(self, answers: Mapping[Question, Answer], total: int) -> None:
+        now = time.monotonic()
+        if now - self._reported >= 0.2 or len(answers) == total:
+            self._reported = now
+            self.progress(len(answers), total)
+
+    def _batches(self, questions: Sequence[Question]) -> list[list[Question]]:
+        """Questions to the same judge, as many to a call as it takes.
+
+        What shares a call is settled by content, so that rows in another order cost no new calls.
+        """
+        batches: list[list[Question]] = []
+        for number, judge in enumerate(self.panel.judges):
+            mine = [question for question in questions if question.judge == number]
+            if judge.batch_size > 1:
+                mine.sort(key=lambda question: content_id(*question.shown.texts))
+            batches += [mine[start : start + judge.batch_size] for start in range(0, len(mine), judge.batch_size)]
+        return batches
+
+    def _request(self, batch: Sequence[Question], sample: int) -> Request:
+        return self.panel.judges[batch[0].judge].request([question.shown for question in batch], sample)
+
+    def _preference(self, plan: _Plan, answers: Mapping[Question, Answer], billed: set[Question]) -> Preference:
+        if plan.settled is not None:
+            return plan.settled
+        parts = []
+        for question, side in plan.asked:
+            answer = answers[question]
+            # Rows that share a question share its answer, not its price.
+            if question in billed:
+                answer = replace(answer, cost_usd=0.0)
+            billed.add(question)
+            parts.append(self._of_one_order(plan.comparison, question, side, answer))
+        judged = parts[0] if len(parts) == 1 else of_both_orders(parts[0], parts[1])
+        return with_noise(self.panel.noise, plan.comparison, judged, self.draws)
+
+    def _of_one_order(self, comparison: Comparison, question: Question, side: Side, answer: Answer) -> Preference:
+        judge = self.panel.judges[question.judge]
+        reading, reply = answer.reading, answer.reply
+        known = {
+            "comparison_id": comparison.id,
+            "annotator": judge.name,
+            "shown_first": side,
+            "cost_usd": answer.cost_usd,
+            "seconds": reply.seconds,
+            "raw_reply": None if reply.failed else reply.text,
+        }
+        if reading is None:
+            return Preference.model_validate({**known, "preferred": "unjudged", "error": answer.error})
+        return Preference.model_validate(
+            {
+                **known,
+                "preferred": "tie" if reading.better == "tie" else side if reading.better == "a" else other_side(side),
+                "probability_first": _of_first(reading.probability_a, side),
+                "evidence": dict(reading.evidence) or None,
+            }
+        )
+
+
+def of_both_orders(one: Preference, other: Preference) -> Preference:
+    """What a judge said of a pair shown in both orders: its verdict if it stood by it, else a tie.
+
+    If one of the two is unjudged, so is the pair. `evidence["orders"]` holds both.
+    """
+    orders = [
+        {
+            "shown_first": each.shown_first,
+            "preferred": each.preferred,
+            "probability_first": each.probability_first,
+            "raw_reply": each.raw_reply,
+            **(each.evidence or {}),
+        }
+        for each in (one, other)
+    ]
+    failed = next((each for each in (one, other) if each.preferred == "unjudged"), None)
+    probabilities = [each.probability_first for each in (one, other) if each.probability_first is not None]
+    return one.model_copy(
+        update={
+            "preferred": "unjudged" if failed else one.preferred if one.preferred == other.preferred else "tie",
+            "probability_first": sum(probabilities) / 2 if len(probabilities) == 2 else None,
+            "cost_usd": _sum(one.cost_usd, other.cost_usd),
+            "seconds": _sum(one.seconds, other.seconds),
+            "evidence": {"orders": orders, "agree": None if failed else one.preferred == other.preferred},
+            "error": failed and f"shown with the {failed.shown_first} first: {failed.error}",
+        }
+    )
+
+
+def _questions(plans: Iterable[_Plan]) -> list[Question]:
+    """Every question of `plans` once, in order."""
+    return list(dict.fromkeys(question for plan in plans for question, _ in plan.asked))
+
+
+def _shown(comparison: Comparison, first: Side) -> ShownPair:
+    one, two = comparison.first.text, comparison.second.text
+    a, b = (one, two) if first == "first" else (two, one)
+    return ShownPair(comparison.instruction.instruction, comparison.instruction.input, a, b)
+
+
+def _may_be_worth_a_call(answer: Answer) -> bool:
+    """Whether the service answered, but not with a verdict; what it refused to answer at all is the engine's matter."""
+    return answer.reading is None and (not answer.reply.failed or answer.reply.finish_reason == "filtered")
+
+
+def _of_first(probability_a: float | None, shown_first: Side) -> float | None:
+    return probability_a if probability_a is None or shown_first == "first" else 1 - probability_a
+
+
+def _share(cost_usd: float | None, count: int) -> float | None:
+    return None if cost_usd is None else cost_usd / count
+
+
+def _sum(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other
