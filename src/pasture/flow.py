@@ -73,11 +73,12 @@ def _complete_methods(recipe: Recipe, origin: str) -> dict[str, dict[str, Any]]:
     methods: Mapping[str, Any] = _training_module("pasture.learn").METHODS
     complete = {}
     for name, table in recipe.learn.items():
-        if name not in methods:
-            unknown = recipes.describe_unknown(name, list(methods), "learn")
-            raise RecipeError(f"{origin}: {unknown}")
-        config = recipes.check_section(methods[name].Config, table, origin, f"learn.{name}")
-        complete[name] = config.model_dump(mode="json", exclude_none=True)
+        method = table.get("method", name)
+        if method not in methods:
+            raise RecipeError(f"{origin}: {recipes.describe_unknown(str(method), list(methods), 'learn')}")
+        settings = {key: value for key, value in table.items() if key != "method"}
+        config = recipes.check_section(methods[method].Config, settings, origin, f"learn.{name}")
+        complete[name] = {"method": method, **config.model_dump(mode="json", exclude_none=True)}
     return complete
 
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pasture.core.errors import RecipeError
 from pasture.core.files import fingerprint
@@ -61,11 +61,18 @@ def assemble(steps: list[Step]) -> Plan:
 
 
 DATA = "1-data"
-BOARD = "5-evaluate/board"
-REPORT = "7-report"
 START = "4-learn/start"
 SFT = "4-learn/sft"
 REWARD_MODEL = "4-learn/reward_model"
+BOARD = "5-evaluate/board"
+REPORT = "7-report"
+
+STAGES = ("sft", "reward_model")
+"""What other methods build on; tables of these names are no systems of their own but for the SFT model."""
+
+LearnsFrom = Literal["candidates", "scores"]
+LEARNS_FROM: Mapping[str, LearnsFrom] = {"best_of_n": "candidates", "ppo": "scores"}
+"""What a method is given beside the SFT model: several answers to choose from, or a scorer to please."""
 
 
 def build(recipe: Recipe) -> Plan:
@@ -90,11 +97,11 @@ def build(recipe: Recipe) -> Plan:
 
 
 def _check_methods(recipe: Recipe) -> None:
-    builds_on = {"reward_model": "sft", "best_of_n": "reward_model", "ppo": "reward_model"}
-    for method, needed in builds_on.items():
-        if method in recipe.learn and needed not in recipe.learn:
+    for name in recipe.learn:
+        needed = {"sft": None, "reward_model": "sft"}.get(name, "reward_model")
+        if needed is not None and needed not in recipe.learn:
             raise RecipeError(
-                f"[learn.{method}] builds on [learn.{needed}], which the recipe lacks. "
+                f"[learn.{name}] builds on [learn.{needed}], which the recipe lacks. "
                 f"Add an empty table [learn.{needed}] to take its defaults."
             )
 
@@ -109,15 +116,17 @@ def _data(recipe: Recipe) -> Step:
 
 
 def _sft(recipe: Recipe) -> Step:
-    config = recipe.learn["sft"]
     settings = {
-        "config": dict(config),
+        **_method(recipe, "sft"),
         "demonstrations": recipe.data.demonstrations,
-        "seed": recipe.seed,
         **_start(recipe),
     }
     return Step(
-        SFT, "learn.sft", settings, {"data": DATA, **_start_needs(recipe)}, units=recipe.data.sft * config["epochs"]
+        SFT,
+        "learn.sft",
+        settings,
+        {"data": DATA, **_start_needs(recipe)},
+        units=recipe.data.sft * settings["config"]["epochs"],
     )
 
 
@@ -151,13 +160,13 @@ def _feedback(recipe: Recipe) -> list[Step]:
         {"pairs": pairs.name},
         units=recipe.data.preference,
     )
-    config = recipe.learn["reward_model"]
+    settings = _method(recipe, "reward_model")
     reward_model = Step(
         REWARD_MODEL,
         "learn.reward_model",
-        {"config": dict(config), "seed": recipe.seed, "template": recipe.model.template},
+        settings,
         {"pairs": pairs.name, "labels": labels.name, "model": SFT},
-        units=recipe.data.preference * config["epochs"],
+        units=recipe.data.preference * settings["config"]["epochs"],
     )
     return [pairs, labels, reward_model]
 
@@ -167,10 +176,10 @@ def _systems(recipe: Recipe, steps: list[Step]) -> dict[str, str]:
     systems = {"base": _answers(recipe, "base", {"data": DATA, **_start_needs(recipe)}, steps)}
     if "sft" in recipe.learn:
         systems["sft"] = _answers(recipe, "sft", {"data": DATA, "model": SFT}, steps)
-    if "best_of_n" in recipe.learn:
-        systems["best_of_n"] = _best_of_n(recipe, steps)
-    if "ppo" in recipe.learn:
-        systems["ppo"] = _ppo(recipe, steps)
+    build_system = {"candidates": _chosen_answers, "scores": _trained_on_scores}
+    for name, table in recipe.learn.items():
+        if name not in STAGES:
+            systems[name] = build_system[LEARNS_FROM[table["method"]]](recipe, name, steps)
     return systems
 
 
@@ -181,70 +190,81 @@ def _answers(recipe: Recipe, system: str, needs: Mapping[str, str], steps: list[
     return step.name
 
 
-def _best_of_n(recipe: Recipe, steps: list[Step]) -> str:
-    config = recipe.learn["best_of_n"]
+def _method(recipe: Recipe, name: str) -> dict[str, Any]:
+    return {
+        "config": {key: value for key, value in recipe.learn[name].items() if key != "method"},
+        "seed": recipe.seed,
+        "template": recipe.model.template,
+    }
+
+
+def _chosen_answers(recipe: Recipe, name: str, steps: list[Step]) -> str:
+    """A method that chooses among answers of the SFT model."""
+    settings = _method(recipe, name)
+    count = settings["config"]["n"] * recipe.data.evaluation
     candidates = Step(
-        "2-generate/evaluation/best_of_n",
+        f"2-generate/evaluation/{name}",
         "generate.candidates",
         {
-            "n": config["n"],
+            "n": settings["config"]["n"],
             "decoding": recipe.sampling.model_dump(),
             "seed": recipe.seed,
             "template": recipe.model.template,
         },
         {"data": DATA, "model": SFT},
-        units=config["n"] * recipe.data.evaluation,
+        units=count,
     )
     chosen = Step(
-        "4-learn/best_of_n",
-        "learn.best_of_n",
-        {"config": dict(config), "template": recipe.model.template},
+        f"4-learn/{name}",
+        f"learn.{recipe.learn[name]['method']}",
+        {**settings, "system": name},
         {"data": DATA, "candidates": candidates.name, "scorer": REWARD_MODEL},
-        units=config["n"] * recipe.data.evaluation,
+        units=count,
     )
     steps += [candidates, chosen]
     return chosen.name
 
 
-def _ppo(recipe: Recipe, steps: list[Step]) -> str:
-    config = recipe.learn["ppo"]
-    settings = {"config": dict(config), "seed": recipe.seed, "template": recipe.model.template}
+def _trained_on_scores(recipe: Recipe, name: str, steps: list[Step]) -> str:
+    """A method that learns from scores of its own answers; one of its saved steps is picked on the validation split."""
+    settings = _method(recipe, name)
+    config = settings["config"]
     training = Step(
-        "4-learn/ppo",
-        "learn.ppo",
+        f"4-learn/{name}",
+        f"learn.{recipe.learn[name]['method']}",
         settings,
         {"data": DATA, "model": SFT, "scorer": REWARD_MODEL},
         units=config["steps"] * config["rollout_batch_size"],
     )
-    checkpoints = config["steps"] // config["save_every"]
+    count = (config["steps"] // config["save_every"] + 1) * recipe.data.validation
     answers = Step(
-        "2-generate/validation/ppo",
+        f"2-generate/validation/{name}",
         "generate.checkpoint_answers",
         {
-            "system": "ppo",
+            "system": name,
             "decoding": recipe.answering.model_dump(),
             "seed": recipe.seed,
             "template": recipe.model.template,
         },
         {"data": DATA, "model": SFT, "checkpoints": training.name},
-        units=(checkpoints + 1) * recipe.data.validation,
+        units=count,
     )
     judged = Step(
-        "3-annotate/validation/ppo",
+        f"3-annotate/validation/{name}",
         "annotate.judge_checkpoints",
         {**recipe.selection.model_dump(), "seed": recipe.seed},
         {"data": DATA, "answers": answers.name},
-        units=(checkpoints + 1) * recipe.data.validation,
+        units=count,
     )
     selection = Step(
-        "5-evaluate/selection/ppo",
+        f"5-evaluate/selection/{name}",
         "evaluate.select",
         {"seed": recipe.seed},
         {"judged": judged.name, "answers": answers.name},
     )
     steps += [training, answers, judged, selection]
     needs = {"data": DATA, "checkpoints": training.name, "selection": selection.name}
-    return _answers(recipe, "ppo", needs, steps)
+    return _answers(recipe, name, needs, steps)
 
 
 def _judged(recipe: Recipe, system: str, answers: str) -> Step:

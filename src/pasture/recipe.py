@@ -92,7 +92,7 @@ class Recipe(Section):
     selection: Selection = Selection()
     evaluate: Evaluation = Evaluation()
     learn: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Settings by method name; each method checks its own."""
+    """Settings by system. The method is the one of that name, or what `method` says; each method checks its own."""
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -8,6 +8,7 @@ from pasture.learn import best_of_n as best_of_n_method
 from pasture.learn import ppo as ppo_method
 from pasture.learn import reward_model as reward_model_method
 from pasture.learn import sft as sft_method
+from pasture.learn.rollouts import Environment
 from pasture.models.load import save_model
 from pasture.models.tiny import new_meadow_model, word_tokenizer
 from pasture.steps import Outcome, Task
@@ -52,8 +53,7 @@ def reward_model(task: Task) -> Outcome:
     reward_model_method.train(
         reward_model_method.Config(**settings["config"]),
         start=task.inputs["model"] / "model",
-        comparisons=comparisons,
-        preferences=preferences,
+        feedback=list(zip(comparisons, preferences, strict=True)),
         template=_template(task),
         folder=task.folder,
         seed=settings["seed"],
@@ -74,7 +74,7 @@ def best_of_n(task: Task) -> Outcome:
     write_records(task.folder / "scores.jsonl", _records(candidates, scores))
     write_records(
         task.folder / "completions.jsonl",
-        [one.model_copy(update={"system": "best_of_n", "seed": 0}) for one in chosen],
+        [one.model_copy(update={"system": task.settings["system"], "seed": 0}) for one in chosen],
     )
     return Outcome(details={"n": config.n, "analytic_kl": best_of_n_method.analytic_kl(config.n)})
 
@@ -93,9 +93,11 @@ def ppo(task: Task) -> Outcome:
         ppo_method.Config(**settings["config"]),
         start=task.inputs["model"] / "model",
         value_start=task.inputs["scorer"] / "model",
-        instructions=read_records(task.inputs["data"] / "unlabeled.jsonl", Instruction),
-        scorer=reward_model_method.ModelScorer.load(task.inputs["scorer"] / "model", _template(task)),
-        template=_template(task),
+        environment=Environment(
+            instructions=read_records(task.inputs["data"] / "unlabeled.jsonl", Instruction),
+            template=_template(task),
+            scorer=reward_model_method.ModelScorer.load(task.inputs["scorer"] / "model", _template(task)),
+        ),
         folder=task.folder,
         seed=settings["seed"],
         progress=task.progress,
