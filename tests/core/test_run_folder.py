@@ -1,0 +1,302 @@
+"""A run folder keeps what was finished, through kills, other recipes and other processes."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pasture.core.errors import RunFolderError
+from pasture.core.files import atomic_file
+from pasture.core.run_folder import RunFolder, differing_keys
+from tests.crashes import survives_kill_at
+from tests.disks import mounted
+
+STEP = "2-generate/evaluation/sft"
+RECIPE: Mapping[str, Any] = {"name": "r", "seed": 0, "data": {"sft": 10}, "learn": {"ppo": {"steps": 3}}}
+
+
+def finish(folder: RunFolder, key: str, content: str, name: str = STEP) -> None:
+    workspace = folder.workspace(name, key)
+    (workspace / "rows.jsonl").write_text(content)
+    (workspace / "model").mkdir(exist_ok=True)
+    (workspace / "model" / "weights").write_text(content * 2)
+    folder.publish(name, seconds=1.5, cost_usd=0.25, details={"rows": 1})
+
+
+def contents(folder: RunFolder, name: str = STEP) -> str:
+    return (folder.step_path(name) / "rows.jsonl").read_text()
+
+
+def everything(path: Path) -> dict[str, str]:
+    return {str(file.relative_to(path)): file.read_text() for file in path.rglob("*") if file.is_file()}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "run")
+
+
+def test_a_finished_step_is_known_with_the_hash_of_each_file(folder: RunFolder) -> None:
+    assert folder.finished(STEP) is None
+    finish(folder, "key-1", "abc")
+    step = folder.finished(STEP)
+    assert step is not None
+    assert (step.key, step.seconds, step.cost_usd, step.details) == ("key-1", 1.5, 0.25, {"rows": 1})
+    assert step.files == {
+        "rows.jsonl": hashlib.sha256(b"abc").hexdigest(),
+        "model/weights": hashlib.sha256(b"abcabc").hexdigest(),
+    }
+    assert folder.is_finished(STEP, "key-1")
+    assert not folder.is_finished(STEP, "key-2")
+    assert not folder.is_finished("1-data", "key-1")
+
+
+def test_a_step_in_work_is_not_there(folder: RunFolder) -> None:
+    (folder.workspace(STEP, "key-1") / "rows.jsonl").write_text("half")
+    assert folder.finished(STEP) is None
+    assert not folder.step_path(STEP).exists()
+
+
+def test_an_interrupted_try_goes_on_with_its_files_but_without_their_drafts(folder: RunFolder) -> None:
+    workspace = folder.workspace(STEP, "key-1")
+    (workspace / "steps").mkdir()
+    (workspace / "steps" / "0010").write_text("checkpoint")
+
+    def killed_while_writing() -> None:
+        with atomic_file(workspace / "steps" / "0020") as draft:
+            draft.write_text("half")
+            (workspace / "never").unlink()  # the operation at which the kill comes
+
+    for number in range(1, 4):
+        survives_kill_at(number, killed_while_writing)
+    assert any(path.name.endswith(".draft") for path in (workspace / "steps").iterdir())
+
+    assert folder.workspace(STEP, "key-1") == workspace
+    folder.publish(STEP, seconds=0, cost_usd=None, details={})
+    step = folder.finished(STEP)
+    assert step is not None
+    assert list(step.files) == ["steps/0010"]
+    assert [path.name for path in (folder.step_path(STEP) / "steps").iterdir()] == ["0010"]
+
+
+def test_a_try_for_another_key_begins_anew(folder: RunFolder) -> None:
+    (folder.workspace(STEP, "key-1") / "rows.jsonl").write_text("of key 1")
+    assert not (folder.workspace(STEP, "key-2") / "rows.jsonl").exists()
+
+
+def test_outputs_that_are_called_like_the_records_of_a_step_are_outputs_all_the_same(folder: RunFolder) -> None:
+    inner = folder.workspace(STEP, "key-1") / "inner"
+    inner.mkdir()
+    (inner / "step.json").write_text("{}")
+    (inner / ".key").write_text("x")
+    folder.publish(STEP, seconds=0, cost_usd=None, details={})
+    (folder.step_path(STEP) / "inner" / ".key").write_text("y")
+    with pytest.raises(RunFolderError, match=r"inner/\.key is missing or was changed"):
+        folder.finished(STEP)
+
+
+def test_a_new_result_takes_the_place_of_the_old_one_whole(folder: RunFolder) -> None:
+    workspace = folder.workspace(STEP, "key-1")
+    (workspace / "only-in-old").write_text("x")
+    finish(folder, "key-1", "old")
+    finish(folder, "key-2", "new")
+    assert contents(folder) == "new"
+    assert not (folder.step_path(STEP) / "only-in-old").exists()
+    assert not list(folder.path.rglob("*.partial"))
+    assert not (folder.path / ".discarded").exists()
+
+
+def test_a_kill_at_any_file_operation_of_a_step_leaves_nothing_to_mend_by_hand(tmp_path: Path) -> None:
+    reference = RunFolder(tmp_path / "undisturbed")
+    finish(reference, "key-2", "new")
+    seen = set()
+    for number in range(1, 500):
+        folder = RunFolder(tmp_path / f"run-{number}")
+        with folder.held():
+            finish(folder, "key-1", "old")
+
+        def again(folder: RunFolder = folder) -> None:
+            with folder.held():
+                finish(folder, "key-2", "new")
+
+        done = survives_kill_at(number, again)
+        step = folder.finished(STEP)  # raises where half a step lies under its name
+        found = None if step is None else step.key
+        assert found in ("key-1", "key-2", None)
+        if found is not None:
+            assert contents(folder) == {"key-1": "old", "key-2": "new"}[found]
+        seen.add(found)
+        if not folder.is_finished(STEP, "key-2"):
+            again()
+        with folder.held():
+            pass  # any run that follows sweeps up
+        assert everything(folder.path / "2-generate") == everything(reference.path / "2-generate")
+        assert {path.name for path in folder.path.iterdir()} == {".lock", "2-generate"}
+        if done:
+            break
+    assert seen == {"key-1", "key-2", None}
+    assert number > 20
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing", "folder"])
+@pytest.mark.parametrize("file", ["rows.jsonl", "model/weights"])
+def test_an_output_that_is_not_as_it_was_is_named_and_not_built_upon(folder: RunFolder, damage: str, file: str) -> None:
+    finish(folder, "key-1", "abc")
+    path = folder.step_path(STEP) / file
+    if damage == "changed":
+        path.write_text(path.read_text().replace("a", "A"))
+    else:
+        path.unlink()
+        if damage == "folder":
+            path.mkdir()
+    with pytest.raises(RunFolderError, match="is missing or was changed after its step finished") as caught:
+        folder.is_finished(STEP, "key-1")
+    assert str(path) in str(caught.value)
+    assert f"remove {folder.step_path(STEP)} to redo the step" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", '{"key": "k"}', '{"key": "k", "files": 3, "seconds": 1, "cost_usd": 0, "details": {}}'],
+)
+def test_a_damaged_record_of_a_step_is_said_to_be_that(folder: RunFolder, text: str) -> None:
+    finish(folder, "key-1", "abc")
+    (folder.step_path(STEP) / "step.json").write_text(text)
+    with pytest.raises(RunFolderError, match=r"step\.json is damaged .* Remove .* to redo the step"):
+        folder.finished(STEP)
+
+
+def test_a_folder_that_no_step_made_is_never_deleted(folder: RunFolder) -> None:
+    (folder.path / "1-data").mkdir(parents=True)
+    (folder.path / "1-data" / "thesis.txt").write_text("three years of work")
+    with pytest.raises(RunFolderError, match="1-data is in the way"):
+        folder.workspace("1-data", "key-1")
+    assert (folder.path / "1-data" / "thesis.txt").read_text() == "three years of work"
+
+
+def test_the_resolved_recipe_is_written_and_claimed_again_by_its_equal(folder: RunFolder) -> None:
+    folder.claim(RECIPE)
+    written = (folder.path / "recipe.toml").read_text()
+    assert tomllib.loads(written) == RECIPE
+    folder.claim({**RECIPE, "data": {"sft": 10}})
+    assert (folder.path / "recipe.toml").read_text() == written
+
+
+def test_another_recipe_is_refused_with_the_keys_that_differ(folder: RunFolder) -> None:
+    folder.claim(RECIPE)
+    other = {**RECIPE, "seed": 1, "learn": {"ppo": {"steps": 4}, "sft": {}}, "data": {"sft": 10, "validation": 5}}
+    with pytest.raises(RunFolderError) as caught:
+        folder.claim(other)
+    assert "different keys: data.validation, learn.ppo.steps, learn.sft, seed. " in str(caught.value)
+    assert "--update" in str(caught.value)
+    assert tomllib.loads((folder.path / "recipe.toml").read_text()) == RECIPE
+    folder.claim(other, update=True)
+    assert tomllib.loads((folder.path / "recipe.toml").read_text()) == other
+
+
+@pytest.mark.parametrize("damage", [b"name = ", b"\xff\xfe"])
+def test_a_recipe_that_cannot_be_read_any_more_is_said_to_be_that(folder: RunFolder, damage: bytes) -> None:
+    folder.claim(RECIPE)
+    (folder.path / "recipe.toml").write_bytes(damage)
+    with pytest.raises(RunFolderError, match=r"recipe\.toml cannot be read"):
+        folder.claim(RECIPE)
+
+
+def test_differing_keys_see_values_tables_and_absences() -> None:
+    assert differing_keys({"a": {"b": 1, "c": {"d": 2}}, "e": 1}, {"a": {"b": 1, "c": {"d": 3}}, "f": 1}) == [
+        "a.c.d",
+        "e",
+        "f",
+    ]
+    assert differing_keys({"a": {"b": 1}}, {"a": 1}) == ["a"]
+    assert differing_keys({"a": [1, 2]}, {"a": [1, 2]}) == []
+
+
+def test_the_manifest_holds_what_is_known_of_the_steps_of_this_plan(folder: RunFolder) -> None:
+    finish(folder, "key-1", "abc")
+    finish(folder, "of-an-older-recipe", "x", "1-data")
+    folder.write_manifest({"seed": 7}, {STEP: "key-1", "1-data": "newer", "7-report": "not yet"})
+    manifest = json.loads((folder.path / "manifest.json").read_text())
+    assert manifest == {
+        "seed": 7,
+        "steps": {
+            STEP: {
+                "key": "key-1",
+                "seconds": 1.5,
+                "cost_usd": 0.25,
+                "details": {"rows": 1},
+                "files": {
+                    "model/weights": hashlib.sha256(b"abcabc").hexdigest(),
+                    "rows.jsonl": hashlib.sha256(b"abc").hexdigest(),
+                },
+            }
+        },
+    }
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from pasture.core.run_folder import RunFolder
+with RunFolder(Path(sys.argv[1])).held():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_kept_out_until_the_first_ends_even_by_a_kill(folder: RunFolder) -> None:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(folder.path)], stdin=pipe, stdout=pipe) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(RunFolderError, match="is in use by another pasture process"), folder.held():
+            pytest.fail("two processes held one run folder")
+        other.kill()
+    with folder.held():
+        pass
+
+
+def test_holding_ends_with_an_error_of_the_work(folder: RunFolder) -> None:
+    with pytest.raises(ZeroDivisionError), folder.held():
+        raise ZeroDivisionError
+    with folder.held():
+        pass
+
+
+def test_a_full_disk_amid_a_step_is_one_clear_error_and_the_step_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "64k") as disk:
+        folder = RunFolder(disk.path / "run")
+        finish(folder, "key-0", "abc", "1-data")
+        (folder.workspace(STEP, "key-1") / "kept").write_text("a checkpoint")
+        with pytest.raises(OSError, match="No space left"):
+            (disk.path / "filler").write_bytes(b"x" * 2**20)
+        for attempt in (
+            lambda: folder.publish(STEP, seconds=0, cost_usd=0, details={}),
+            lambda: folder.workspace("7-report", "key-9"),
+            lambda: folder.claim(RECIPE),
+            lambda: folder.write_manifest({}, {"1-data": "key-0"}),
+        ):
+            with pytest.raises(RunFolderError, match=r"cannot write .*: No space left on device"):
+                attempt()
+        assert folder.is_finished("1-data", "key-0")
+        (disk.path / "filler").unlink()
+        assert (folder.workspace(STEP, "key-1") / "kept").read_text() == "a checkpoint"
+        folder.publish(STEP, seconds=0, cost_usd=0, details={})
+        assert folder.is_finished(STEP, "key-1")
+
+
+def test_a_read_only_folder_is_one_clear_error_and_can_still_be_read(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "256k") as disk:
+        folder = RunFolder(disk.path / "run")
+        finish(folder, "key-1", "abc")
+        disk.remount("ro")
+        for path in (folder.path, disk.path / "new"):
+            with pytest.raises(RunFolderError, match=r"cannot write .*: Read-only file system"), RunFolder(path).held():
+                pytest.fail("a folder that cannot be written was held")
+        assert folder.is_finished(STEP, "key-1")
