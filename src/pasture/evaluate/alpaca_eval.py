@@ -1,0 +1,154 @@
+"""AlpacaEval's annotations and leaderboards, read and written in its own layout.
+
+Its preference is 1 for the reference, 2 for the system, 1.5 or 0 for a draw, anything between for a probability, and
+null, NaN or -1 for a judge that failed.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from pasture.core.errors import DataError
+from pasture.core.hostile import for_csv
+from pasture.core.layout import has_list
+from pasture.core.records import Comparison, Preference, content_id
+from pasture.core.tables import Row, text_field
+from pasture.evaluate.board import Board
+from pasture.evaluate.outcomes import Outcomes
+
+_DRAW, _FAILED = 0.0, -1.0
+
+
+def instruction_key(instruction: str, material: str = "") -> str:
+    """The identity of an instruction known by its text alone."""
+    return content_id(instruction, material)
+
+
+def credit_of(preference: object, where: str) -> float:
+    """AlpacaEval's preference as the system's share of a win; NaN where the judge failed.
+
+    Raises:
+        DataError: for anything but a number in [1, 2], 0, -1, NaN or nothing.
+    """
+    if preference is None or preference == "":
+        return math.nan
+    try:
+        value = float(str(preference))
+    except ValueError as error:
+        raise DataError(f"{where}: preference {preference!r} is no number.") from error
+    if math.isnan(value) or value == _FAILED:
+        return math.nan
+    if value == _DRAW:
+        return 0.5
+    if not 1 <= value <= 2:
+        raise DataError(f"{where}: preference {value} is outside [1, 2] and neither 0 (draw) nor -1 (failed).")
+    return value - 1
+
+
+def outcomes_of_annotations(rows: Sequence[Row], *, judge: str | None = None) -> list[Outcomes]:
+    """The outcomes of every pair of generators in AlpacaEval's annotations, rows in their order.
+
+    `judge` is the name to give; left out, it is the annotators' own names, joined. Whose output was shown first
+    follows from nothing in these files: `shown_first` is False throughout unless a row has `is_switched`.
+
+    Raises:
+        DataError: naming the row, if a field is missing or a preference out of range.
+    """
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for number, row in enumerate(rows, start=1):
+        where = f"annotation {number}"
+        pair = (text_field(row, "generator_2", where), text_field(row, "generator_1", where))
+        groups.setdefault(pair, []).append(row)
+    return [_outcomes(system, reference, found, judge) for (system, reference), found in groups.items()]
+
+
+def _outcomes(system: str, reference: str, rows: list[Row], judge: str | None) -> Outcomes:
+    where = f"annotations of {system!r}"
+    own = [text_field(row, "output_2", where) for row in rows]
+    other = [text_field(row, "output_1", where) for row in rows]
+    names = sorted({text_field(row, "annotator", where, "unknown") for row in rows})
+    return Outcomes(
+        system=system,
+        reference=reference,
+        judge=judge or "+".join(names),
+        instruction=np.array(
+            [
+                instruction_key(text_field(row, "instruction", where), text_field(row, "input", where, ""))
+                for row in rows
+            ]
+        ),
+        source=np.array([text_field(row, "dataset", where, "unknown") for row in rows]),
+        credit=np.array([credit_of(row.get("preference"), where) for row in rows]),
+        shown_first=np.array([row.get("is_switched") is True for row in rows]),
+        system_length=np.array([len(text) for text in own], dtype=np.float64),
+        reference_length=np.array([len(text) for text in other], dtype=np.float64),
+        system_list=np.array([has_list(text) for text in own]),
+        reference_list=np.array([has_list(text) for text in other]),
+    )
+
+
+_PREFERENCE = {"first": 1.0, "second": 2.0, "tie": 1.5}
+
+
+def annotation_rows(preferences: Sequence[Preference], comparisons: Sequence[Comparison]) -> list[Row]:
+    """The preferences in the layout of annotations.json, first completion as output 1; null where unjudged."""
+    by_id = {comparison.id: comparison for comparison in comparisons}
+    rows: list[Row] = []
+    for preference in preferences:
+        comparison = by_id[preference.comparison_id]
+        probability = None if preference.flipped_by_noise else preference.probability_first
+        value = _PREFERENCE.get(preference.preferred)
+        rows.append(
+            {
+                "instruction": comparison.instruction.instruction,
+                "input": comparison.instruction.input,
+                "output_1": comparison.first.text,
+                "generator_1": comparison.first.system,
+                "dataset": comparison.instruction.source,
+                "output_2": comparison.second.text,
+                "generator_2": comparison.second.system,
+                "annotator": preference.annotator,
+                "preference": value if value is None or probability is None else 2.0 - probability,
+                "is_switched": preference.shown_first == "second",
+                "raw_completion": preference.raw_reply,
+                "price_per_example": preference.cost_usd,
+                "time_per_example": preference.seconds,
+            }
+        )
+    return rows
+
+
+def leaderboard_csv(board: Board) -> str:
+    """The board in the layout of AlpacaEval's leaderboard.csv: percentages, lengths cut to whole characters."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(
+        ["", "win_rate", "standard_error", "n_wins", "n_wins_base", "n_draws", "n_total", "discrete_win_rate", "mode",
+         "avg_length", "length_controlled_winrate", "lc_standard_error"]
+    )  # fmt: skip
+    for row in board.rows:
+        rate, control = row.win_rate, row.length_controlled
+        writer.writerow(
+            [
+                for_csv(rate.system),
+                _percent(rate.rate),
+                _percent(rate.standard_error),
+                rate.wins,
+                rate.losses,
+                rate.ties,
+                rate.judged,
+                _percent(row.discrete_rate),
+                "community",
+                None if rate.mean_length is None else int(rate.mean_length),
+                None if control is None else _percent(control.rate),
+                None if control is None else _percent(control.standard_error),
+            ]
+        )
+    return file.getvalue()
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value
