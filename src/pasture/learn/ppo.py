@@ -1,0 +1,362 @@
+"""PPO: raise a scorer's reward of the policy's own answers, without straying far from where it began.
+
+A token's reward is -beta * (log pi - log pi_ref), and the answer's score is added at its last token. Advantages A are
+estimated with a value model; with rho = pi / pi_old the policy minimizes max(-A rho, -A clip(rho, 1 - e, 1 + e)).
+
+Source: Schulman et al. 2017, Eq. 7, https://arxiv.org/abs/1707.06347; Ziegler et al. 2019, Eq. 2,
+https://arxiv.org/abs/1909.08593; settings of Dubois et al. 2023 (AlpacaFarm), https://arxiv.org/abs/2305.14387, as
+defaults.
+
+What differs from AlpacaFarm's released code:
+1. Masked positions count nowhere: whitening, losses, entropy and clip shares are over answer tokens, and a pad is never
+   given a reward. AlpacaFarm averaged over pads, and whitening gave every pad a reward.
+2. The divergence in the reward is k1, which may be negative for a token; `kl_estimator = "clamped_k1"` is AlpacaFarm's.
+   Coefficients do not carry over between the two.
+3. The value model starts as the reward model, head included; AlpacaFarm's head started at zero.
+4. The log-probabilities recorded while sampling are pi_old; they are compared with a forward pass at the start.
+5. Policy and value gradients are clipped each on its own, so that a poor value model does not shrink the policy's step.
+6. The mean of a loss is over the answer tokens of a minibatch, however it is cut to fit into memory. Dropout is off.
+7. A scorer reads text; it needs not share the policy's tokenizer.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from pasture.core.errors import DataError, TrainingError
+from pasture.core.ports import Progress
+from pasture.core.seeds import derived_seed, stream
+from pasture.formulas.advantages import generalized_advantages, shaped_rewards
+from pasture.formulas.divergence import clamped_k1, k1
+from pasture.formulas.logprobs import head_logprobs, head_logprobs_with_entropy
+from pasture.formulas.masks import masked_mean, rescale, standardize
+from pasture.learn.resume import Resumable, fingerprint
+from pasture.learn.rollouts import Environment, Rollouts, collect, step_instructions
+from pasture.learn.update import adamw, linear_factor, take_step
+from pasture.machine.device import DeviceChoice, resolve_device
+from pasture.models.batches import token_budget_batches
+from pasture.models.encode import Encoder
+from pasture.models.heads import ScalarModel
+from pasture.models.load import load_causal_lm, load_tokenizer, save_model, stop_token_ids
+from pasture.models.response import ResponseModel
+
+
+class Config(BaseModel):
+    """Settings of PPO."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(80, ge=1)
+    """Batches of answers to learn from."""
+    rollout_batch_size: int = Field(512, ge=1)
+    """Answers drawn a step."""
+    minibatch_size: int = Field(256, ge=1)
+    """Answers to one step of the optimizer."""
+    inner_epochs: int = Field(2, ge=1)
+    """Times that a batch of answers is gone through."""
+    learning_rate: float = Field(1e-5, gt=0)
+    """The highest rate of policy and value model; it falls to 0 in a line over all steps."""
+    warmup_steps: int = Field(5, ge=0)
+    adam_epsilon: float = Field(1e-5, gt=0)
+    max_gradient_norm: float = Field(1.0, gt=0)
+    kl_coefficient: float = Field(0.0067, ge=0)
+    """beta; where the controller is adaptive, its first value."""
+    kl_estimator: Literal["k1", "clamped_k1"] = "k1"
+    kl_controller: Literal["fixed", "adaptive"] = "fixed"
+    kl_target: float = Field(6.0, gt=0)
+    """Nats per answer that the adaptive controller aims at."""
+    kl_gain: float = Field(0.1, gt=0)
+    """How fast the adaptive controller reacts."""
+    discount: float = Field(1.0, ge=0, le=1)
+    decay: float = Field(1.0, ge=0, le=1)
+    """Lambda of the advantage estimates."""
+    clip_range: float = Field(0.2, gt=0)
+    value_clip_range: float = Field(0.2, gt=0)
+    value_coefficient: float = Field(0.1, ge=0)
+    """Weight of the value loss."""
+    reward_whitening: Literal["none", "rescale"] = "rescale"
+    """Whether token rewards are scaled to variance 1 about their mean in every batch."""
+    missing_eos_score: float | None = None
+    """Score of an answer that was cut before its end, in place of the scorer's; None leaves it to the scorer."""
+    max_prompt_tokens: int = Field(192, ge=1)
+    max_new_tokens: int = Field(300, ge=1)
+    save_every: int = Field(20, ge=1)
+    """Steps between two copies of the policy in `steps/`, to pick one from afterwards."""
+    micro_batch_tokens: int = Field(1024, ge=1)
+    """Tokens in one forward pass, padding included; results do not depend on it."""
+    checkpoint_steps: int = Field(10, ge=1)
+    """Steps between two checkpoints to go on from after a kill."""
+    device: DeviceChoice = "auto"
+
+
+def policy_loss(
+    logprob_N: Float[Tensor, " N"],
+    old_logprob_N: Float[Tensor, " N"],
+    advantage_N: Float[Tensor, " N"],
+    clip_range: float,
+) -> Float[Tensor, " N"]:
+    """Clipped surrogate loss of each answer token.
+
+    Source: Schulman et al. 2017, Eq. 7, https://arxiv.org/abs/1707.06347, with the sign of a loss.
+    """
+    ratio_N = (logprob_N - old_logprob_N).exp()
+    clipped_N = ratio_N.clamp(1 - clip_range, 1 + clip_range)
+    return torch.maximum(-advantage_N * ratio_N, -advantage_N * clipped_N)
+
+
+def value_loss(
+    value_N: Float[Tensor, " N"], old_value_N: Float[Tensor, " N"], return_N: Float[Tensor, " N"], clip_range: float
+) -> Float[Tensor, " N"]:
+    """Half the squared error of each token's value, the larger of that of the value and of the value kept near the old.
+
+    Source: openai/baselines ppo2/model.py (value clipping), as in Stiennon et al. 2020,
+    https://arxiv.org/abs/2009.01325
+    """
+    near_N = old_value_N + (value_N - old_value_N).clamp(-clip_range, clip_range)
+    return torch.maximum((value_N - return_N).square(), (near_N - return_N).square()) / 2
+
+
+def adapted_coefficient(coefficient: float, kl: float, *, target: float, gain: float) -> float:
+    """The next beta after a batch whose answers diverged by `kl` nats on average.
+
+    Source: Ziegler et al. 2019, Section 2.2, https://arxiv.org/abs/1909.08593 (gain is K_beta)
+    """
+    error = min(max((kl - target) / target, -0.2), 0.2)
+    return coefficient * (1 + gain * error)
+
+
+@dataclass(frozen=True)
+class Models:
+    """The three models at work; the scorer is the environment's."""
+
+    policy: ResponseModel
+    value: ScalarModel
+    reference: ResponseModel
+
+
+@dataclass(frozen=True)
+class Experience:
+    """A batch of answers with what learning from it needs; every tensor is 0 at masked entries."""
+
+    rollouts: Rollouts
+    value_BT: Float[Tensor, "B T"]
+    advantage_BT: Float[Tensor, "B T"]
+    return_BT: Float[Tensor, "B T"]
+    kl: float
+    """Mean over answers of the summed k1 divergence from the reference, in nats."""
+    figures: dict[str, Tensor | float]
+
+
+def train(
+    config: Config,
+    *,
+    start: Path,
+    value_start: Path,
+    environment: Environment,
+    folder: Path,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Train the language model in `start`, its value model begun as the reward model in `value_start`.
+
+    `folder` then holds `model/`, `metrics.jsonl`, and a copy of the policy every `save_every` steps, `steps/0020/` and
+    so on. Called again after a kill, it goes on from the last checkpoint to the same weights.
+
+    Raises:
+        DataError: if there are no instructions, or one is too long.
+        ScorerError: if the scorer raises, or does not give one finite number for each answer.
+        TrainingError: if a figure becomes NaN or infinite, or sampling and training disagree about log-probabilities.
+    """
+    device = resolve_device(config.device)
+    tokenizer = load_tokenizer(start)
+    policy, reference = (load_causal_lm(start, device=device, tokenizer=tokenizer) for _ in range(2))
+    models = Models(ResponseModel(policy), ScalarModel.load(value_start, device=device), ResponseModel(reference))
+    encoder = Encoder(tokenizer, environment.template, max_tokens=config.max_prompt_tokens + 1)
+    prompts = [encoder.prompt(instruction) for instruction in environment.instructions]
+    if not prompts:
+        raise DataError("there are no instructions to answer.")
+    optimizer = adamw(policy, models.value, epsilon=config.adam_epsilon)
+    identity = fingerprint(config.model_dump(), seed, prompts, modules=[policy, models.value])
+    run = Resumable(folder, {"policy": policy, "value": models.value}, optimizer, identity=identity)
+    first_step, numbers = run.resume()
+    kl_coefficient = numbers.get("kl_coefficient", config.kl_coefficient)
+    for step in range(first_step, config.steps):
+        rollouts = collect(
+            policy,
+            encoder,
+            environment,
+            step_instructions(len(prompts), config.rollout_batch_size, step, seed),
+            stop_ids=stop_token_ids(policy, tokenizer),
+            max_new_tokens=config.max_new_tokens,
+            seed=derived_seed(seed, "ppo-answers", step),
+        )
+        if step == first_step:
+            check_sampler(models.policy, rollouts, config.micro_batch_tokens)
+        experience = evaluate(config, models, rollouts, kl_coefficient)
+        factor = linear_factor(step, config.steps, config.warmup_steps)
+        learning_rate = config.learning_rate * factor
+        learned = learn(
+            config, models, optimizer, experience, learning_rate, derived_seed(seed, "ppo-minibatches", step)
+        )
+        more = {"learning_rate": learning_rate, "objective/kl_coefficient": kl_coefficient}
+        run.log(step + 1, experience.figures | learned | more)
+        if config.kl_controller == "adaptive":
+            kl_coefficient = adapted_coefficient(
+                kl_coefficient, experience.kl, target=config.kl_target, gain=config.kl_gain
+            )
+        if (step + 1) % config.save_every == 0:
+            save_model(policy, tokenizer, folder / "steps" / f"{step + 1:04d}")
+        if (step + 1) % config.checkpoint_steps == 0:
+            run.checkpoint(step + 1, kl_coefficient=kl_coefficient)
+        run.report(progress, step + 1, config.steps, score=experience.figures["objective/scores"], kl=experience.kl)
+    run.finish(lambda target: save_model(policy, tokenizer, target))
+
+
+def check_sampler(policy: ResponseModel, rollouts: Rollouts, micro_batch_tokens: int) -> None:
+    """Compare the log-probabilities recorded while sampling with those of a forward pass.
+
+    Raises:
+        TrainingError: if they differ by more than rounding.
+    """
+    difference_BT = (token_logprobs(policy, rollouts, micro_batch_tokens) - rollouts.sampler_logprob_BT).abs()
+    tolerance = 1e-3 if policy.model.dtype == torch.float32 else 0.5
+    worst = float(difference_BT.max())
+    if not worst <= tolerance:
+        raise TrainingError(
+            f"log-probabilities from sampling and from training differ by up to {worst:.2g} nats, expected at most "
+            f"{tolerance:g}: the sampler does not draw from the policy that is trained. "
+            "Check that the model's attention handles padding and a cache, and report it."
+        )
+
+
+@torch.no_grad()
+def token_logprobs(model: ResponseModel, rollouts: Rollouts, micro_batch_tokens: int) -> Float[Tensor, "B T"]:
+    """Log-probability of every answer token under `model`; 0 at masked entries."""
+
+    def of_tokens(ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        hidden_NH = model.hidden(ids_BT[:, :-1], mask_BT)
+        return head_logprobs(hidden_NH, model.head, ids_BT[:, 1:][mask_BT], model.vocabulary_size)
+
+    return rollouts.spread(of_tokens, micro_batch_tokens)
+
+
+def token_values(model: ScalarModel, ids_BT: Tensor, mask_BT: Tensor) -> Float[Tensor, " N"]:
+    """The value before each answer token was chosen: read one token earlier, where that token is predicted."""
+    hidden_BTH = model.backbone(input_ids=ids_BT[:, :-1], use_cache=False).last_hidden_state
+    value_N: Tensor = model.head(hidden_BTH[mask_BT].float()).squeeze(-1) - model.offset
+    return value_N
+
+
+@torch.no_grad()
+def evaluate(config: Config, models: Models, rollouts: Rollouts, kl_coefficient: float) -> Experience:
+    """Rewards, values and advantages of a batch of answers, before anything is learned from it."""
+    mask_BT = rollouts.mask_BT
+    logprob_BT = rollouts.sampler_logprob_BT
+    reference_logprob_BT = token_logprobs(models.reference, rollouts, config.micro_batch_tokens)
+    value_BT = rollouts.spread(lambda ids, mask: token_values(models.value, ids, mask), config.micro_batch_tokens)
+    score_B = rollouts.score_B
+    if config.missing_eos_score is not None:
+        score_B = torch.where(rollouts.finished_B, score_B, config.missing_eos_score)
+    divergence = {"k1": k1, "clamped_k1": clamped_k1}[config.kl_estimator]
+    reward_BT = shaped_rewards(score_B, divergence(logprob_BT, reference_logprob_BT), mask_BT, kl_coefficient)
+    whitened_BT = rescale(reward_BT, mask_BT) if config.reward_whitening == "rescale" else reward_BT
+    advantage_BT = generalized_advantages(whitened_BT, value_BT, mask_BT, discount=config.discount, decay=config.decay)
+    kl_B = k1(logprob_BT, reference_logprob_BT).sum(1)
+    figures: dict[str, Tensor | float] = {
+        "objective/scores": rollouts.score_B.mean(),
+        "objective/kl": kl_B.mean(),
+        "objective/rlhf_reward": reward_BT.sum(1).mean(),
+        "objective/entropy": -logprob_BT.sum(1).mean(),
+        "completions/mean_length": mask_BT.sum(1).float().mean(),
+        "completions/finished": rollouts.finished_B.float().mean(),
+        "value/mean": masked_mean(value_BT, mask_BT),
+    }
+    return Experience(
+        rollouts=rollouts,
+        value_BT=value_BT,
+        advantage_BT=standardize(advantage_BT, mask_BT),
+        return_BT=advantage_BT + value_BT,
+        kl=float(kl_B.mean()),
+        figures=figures,
+    )
+
+
+def learn(
+    config: Config,
+    models: Models,
+    optimizer: torch.optim.Optimizer,
+    experience: Experience,
+    learning_rate: float,
+    seed: int,
+) -> dict[str, Tensor | float]:
+    """Go through a batch of answers `inner_epochs` times; means over answer tokens of what was met come back."""
+    count = len(experience.rollouts.rows)
+    sums, tokens, policy_norms, value_norms = [], [], [], []
+    for epoch in range(config.inner_epochs):
+        order = stream(seed, "order", epoch).permutation(count).tolist()
+        for begin in range(0, count, config.minibatch_size):
+            numbers = order[begin : begin + config.minibatch_size]
+            token_count = sum(len(experience.rollouts.rows[number].response_ids) for number in numbers)
+            sums.append(accumulate_gradients(config, models, experience, numbers, token_count))
+            tokens.append(token_count)
+            policy_norm, value_norm = take_step(
+                optimizer, learning_rate=learning_rate, max_gradient_norm=config.max_gradient_norm
+            )
+            policy_norms.append(policy_norm)
+            value_norms.append(value_norm)
+    means = torch.stack(sums).sum(0) / sum(tokens)
+    figures: dict[str, Tensor | float] = dict(zip(_TOKEN_FIGURES, means, strict=True))
+    figures["policy/gradient_norm"] = torch.stack(policy_norms).mean()
+    figures["value/gradient_norm"] = torch.stack(value_norms).mean()
+    return figures
+
+
+_TOKEN_FIGURES = (
+    "policy/loss",
+    "value/loss",
+    "policy/clipfrac",
+    "value/clipfrac",
+    "policy/approxkl",
+    "policy/entropy",
+    "policy/ratio",
+)
+
+
+def accumulate_gradients(
+    config: Config, models: Models, experience: Experience, numbers: list[int], token_count: int
+) -> Float[Tensor, " F"]:
+    """Add the gradients of a minibatch's mean loss per token; sums over its tokens of `_TOKEN_FIGURES` come back."""
+    rollouts = experience.rollouts
+    policy = models.policy
+    sums = []
+    for batch in token_budget_batches([len(rollouts.rows[number]) for number in numbers], config.micro_batch_tokens):
+        ids_BT, mask_BT, place = rollouts.part([numbers[row] for row in batch])
+        hidden_NH = policy.hidden(ids_BT[:, :-1], mask_BT)
+        logprob_N, entropy_N = head_logprobs_with_entropy(
+            hidden_NH, policy.head, ids_BT[:, 1:][mask_BT], policy.vocabulary_size
+        )
+        value_N = token_values(models.value, ids_BT, mask_BT)
+        old_logprob_N, old_value_N = rollouts.sampler_logprob_BT[place][mask_BT], experience.value_BT[place][mask_BT]
+        advantage_N, return_N = experience.advantage_BT[place][mask_BT], experience.return_BT[place][mask_BT]
+        policy_loss_N = policy_loss(logprob_N, old_logprob_N, advantage_N, config.clip_range)
+        value_loss_N = value_loss(value_N, old_value_N, return_N, config.value_clip_range)
+        loss = (policy_loss_N.sum() + config.value_coefficient * value_loss_N.sum()) / token_count
+        torch.autograd.backward(loss)
+        with torch.no_grad():
+            log_ratio_N = logprob_N - old_logprob_N
+            figures = (
+                policy_loss_N,
+                value_loss_N,
+                ((log_ratio_N.exp() - 1).abs() > config.clip_range).float(),
+                ((value_N - old_value_N).abs() > config.value_clip_range).float(),
+                log_ratio_N.square() / 2,
+                entropy_N,
+                log_ratio_N.exp(),
+            )
+            sums.append(torch.stack([figure.sum() for figure in figures]))
+    return torch.stack(sums).sum(0)

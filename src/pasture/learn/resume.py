@@ -1,0 +1,126 @@
+"""Training that a kill at any moment cannot change: weights, optimizers and metrics go on from one checkpoint."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pasture.core.errors import RunFolderError
+from pasture.core.ports import Progress
+from pasture.machine.checkpoint import (
+    load_checkpoint,
+    optimizer_tensors,
+    prefixed,
+    remove_checkpoint,
+    restore_optimizer,
+    save_checkpoint,
+    under_prefix,
+)
+from pasture.machine.meter import MetricsLog
+
+CHECKPOINT_FOLDER = "checkpoint"
+METRICS_FILE = "metrics.jsonl"
+MODEL_FOLDER = "model"
+_LOGS_HELD_BACK = 20
+_SECONDS_BETWEEN_REPORTS = 0.3
+
+
+class Resumable:
+    """What one training run keeps in its folder: a checkpoint, the metrics and, at the end, the model.
+
+    Random draws must come from named streams that the step alone decides; then nothing else needs keeping.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        modules: Mapping[str, nn.Module],
+        optimizer: torch.optim.Optimizer,
+        *,
+        identity: str,
+    ) -> None:
+        self.folder = folder
+        self.modules = modules
+        self.optimizer = optimizer
+        self.identity = identity
+        """Hash of all that the result depends on, to tell another run's checkpoint from this one's."""
+        self._held_back: list[tuple[int, Mapping[str, Tensor | float]]] = []
+        self._reported_at = -_SECONDS_BETWEEN_REPORTS
+
+    def resume(self) -> tuple[int, dict[str, float]]:
+        """Steps finished and the numbers kept with them, everything else put back as it was; (0, {}) at the start.
+
+        Raises:
+            RunFolderError: if the checkpoint is of another model, other data or other settings.
+        """
+        found = load_checkpoint(self.folder / CHECKPOINT_FOLDER)
+        if found is not None:
+            if found.facts["identity"] != self.identity:
+                raise RunFolderError(
+                    f"{self.folder / CHECKPOINT_FOLDER} was left by a training with another model, other data or "
+                    "other settings. Remove it to begin anew, or choose another folder."
+                )
+            for name, module in self.modules.items():
+                module.load_state_dict(under_prefix(f"{name}/", found.tensors))
+            restore_optimizer(self.optimizer, under_prefix("optimizer/", found.tensors))
+        step = 0 if found is None else found.step
+        self._log = MetricsLog(self.folder / METRICS_FILE, after_step=step)
+        return step, {} if found is None else found.facts["numbers"]  # type: ignore[return-value]
+
+    def log(self, step: int, figures: Mapping[str, Tensor | float]) -> None:
+        """Keep a step's figures for `metrics.jsonl`; tensors are read later, so that no device is waited for.
+
+        Raises:
+            TrainingError: sooner or later, if a figure is not finite.
+        """
+        self._held_back.append((step, figures))
+        if len(self._held_back) >= _LOGS_HELD_BACK:
+            self._write_logs()
+
+    def report(self, progress: Progress, done: int, total: int, **figures: Tensor | float) -> None:
+        """Tell `progress` where training is, unless it was told a moment ago."""
+        now = time.monotonic()
+        if done == total or now - self._reported_at >= _SECONDS_BETWEEN_REPORTS:
+            self._reported_at = now
+            progress(done, total, **{name: float(value) for name, value in figures.items()})
+
+    def checkpoint(self, step: int, **numbers: float) -> None:
+        """Make `step` the one to go on from; `numbers` come back from `resume`."""
+        self._write_logs()
+        tensors = prefixed("optimizer/", optimizer_tensors(self.optimizer))
+        for name, module in self.modules.items():
+            tensors |= prefixed(f"{name}/", module.state_dict())
+        facts = {"identity": self.identity, "numbers": numbers}
+        save_checkpoint(self.folder / CHECKPOINT_FOLDER, step=step, tensors=tensors, facts=facts)
+
+    def finish(self, save: Callable[[Path], None]) -> None:
+        """Write the model with `save`, then drop the checkpoint."""
+        self._write_logs()
+        self._log.close()
+        save(self.folder / MODEL_FOLDER)
+        remove_checkpoint(self.folder / CHECKPOINT_FOLDER)
+        if (self.folder / CHECKPOINT_FOLDER).exists():
+            (self.folder / CHECKPOINT_FOLDER).rmdir()
+
+    def _write_logs(self) -> None:
+        for step, figures in self._held_back:
+            self._log.write(step, **{name: float(value) for name, value in figures.items()})
+        self._held_back.clear()
+
+
+def fingerprint(*parts: object, modules: Sequence[nn.Module]) -> str:
+    """Hash of settings and data given as plain JSON, and of the models that a training begins with.
+
+    Of each parameter the name, the shape and the first values are taken: enough to tell models apart, and quick.
+    """
+    digest = hashlib.sha256(json.dumps(parts).encode())
+    for module in modules:
+        for name, parameter in module.named_parameters():
+            digest.update(f"{name} {tuple(parameter.shape)}".encode())
+            head = parameter.detach().flatten()[:16].float().cpu()
+            digest.update(head.numpy().tobytes())
+    return digest.hexdigest()

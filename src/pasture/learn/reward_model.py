@@ -1,0 +1,341 @@
+"""Reward model: a score for every answer, fitted to preferences between two.
+
+Minimizes -[t log sigma(r_1 - r_2) + (1 - t) log sigma(r_2 - r_1)], the Bradley-Terry likelihood of a preference, where
+t is 1 if the first answer was preferred, 0 if the second, and 1/2 for a tie.
+
+Source: Bradley & Terry 1952, https://doi.org/10.2307/2334029; Stiennon et al. 2020, Eq. 1,
+https://arxiv.org/abs/2009.01325; settings of Dubois et al. 2023 (AlpacaFarm), https://arxiv.org/abs/2305.14387, as
+defaults: 1 epoch, 16 pairs a step, rate 3e-6, cosine with 3% warmup.
+
+What differs:
+1. The score is read at the answer's last token, the end token where it has one; AlpacaFarm read it at the last position
+   of left-padded text without an end token.
+2. A tie counts half for each side, as in Rao & Kupper's limit of no threshold; AlpacaFarm had no ties.
+3. After training the score is shifted so that the judged answers (the SFT model's own) score 0 on average, as in
+   Stiennon et al. 2020; differences between scores stay.
+4. Unjudged comparisons and pairs of equal answers teach nothing; they are left out and counted in the metrics.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from pasture.core.errors import DataError
+from pasture.core.ports import Progress
+from pasture.core.records import Comparison, Completion, Instruction, Preference
+from pasture.core.seeds import derived_seed, stream
+from pasture.core.templates import PromptTemplate
+from pasture.learn.resume import Resumable, fingerprint
+from pasture.learn.update import adamw, cosine_factor, take_step
+from pasture.machine.device import DeviceChoice, resolve_device
+from pasture.models.batches import pad_right, token_budget_batches
+from pasture.models.encode import EncodedPair, Encoder
+from pasture.models.heads import ScalarModel
+from pasture.models.load import load_causal_lm, load_tokenizer, save_pretrained
+
+
+class Config(BaseModel):
+    """Settings of reward modelling."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(1, ge=1)
+    learning_rate: float = Field(3e-6, gt=0)
+    """The highest rate, reached after the warmup."""
+    batch_size: int = Field(16, ge=1)
+    """Pairs a step."""
+    warmup_fraction: float = Field(0.03, ge=0, lt=1)
+    """Share of all steps in which the rate rises."""
+    weight_decay: float = Field(0.0, ge=0)
+    max_gradient_norm: float = Field(1.0, gt=0)
+    max_tokens: int = Field(512, ge=2)
+    """Prompt and answer together; longer answers are cut."""
+    held_out_count: int = Field(0, ge=0)
+    """Pairs kept back, whole instructions at a time, to measure the accuracy on after every epoch."""
+    centring_count: int = Field(1000, ge=1)
+    """Most judged answers that the mean score is taken over at the end."""
+    micro_batch_tokens: int = Field(1024, ge=1)
+    """Tokens in one forward pass, padding included; results do not depend on it."""
+    checkpoint_steps: int = Field(200, ge=1)
+    """Steps between two checkpoints to go on from after a kill."""
+    device: DeviceChoice = "auto"
+
+
+@dataclass(frozen=True)
+class JudgedPair:
+    """Two answers to one prompt as tokens, and which was preferred."""
+
+    instruction_id: str
+    first: EncodedPair
+    second: EncodedPair
+    first_preferred: float
+    """1, 0, or 1/2 for a tie."""
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+
+def bradley_terry_loss(
+    first_score_P: Float[Tensor, " P"], second_score_P: Float[Tensor, " P"], first_preferred_P: Float[Tensor, " P"]
+) -> Float[Tensor, " P"]:
+    """Negative log-likelihood of each preference, in nats.
+
+    Source: Bradley & Terry 1952; the soft label as in Christiano et al. 2017, Section 2.2.3,
+    https://arxiv.org/abs/1706.03741
+    """
+    margin_P = first_score_P - second_score_P
+    return -(first_preferred_P * F.logsigmoid(margin_P) + (1 - first_preferred_P) * F.logsigmoid(-margin_P))
+
+
+def train(
+    config: Config,
+    *,
+    start: Path,
+    feedback: Sequence[tuple[Comparison, Preference]],
+    template: PromptTemplate,
+    folder: Path,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Fit a score to `feedback`, from the language model in `start`; `folder` then holds `model/` and `metrics.jsonl`.
+
+    Called again after a kill, it goes on from the last checkpoint to the same weights.
+
+    Raises:
+        DataError: if a preference is of another comparison, or none is left to train on.
+        TrainingError: if the loss becomes NaN or infinite.
+    """
+    tokenizer = load_tokenizer(start)
+    encoder = Encoder(tokenizer, template, max_tokens=config.max_tokens)
+    pairs, left_out = encode_feedback(encoder, feedback)
+    language_model = load_causal_lm(start, device=resolve_device(config.device), tokenizer=tokenizer)
+    model = ScalarModel.from_causal_lm(language_model, seed=derived_seed(seed, "reward-head"))
+    training_pairs, held_out_pairs = _split(pairs, config.held_out_count, seed)
+    optimizer = adamw(model, weight_decay=config.weight_decay)
+    steps_per_epoch = -(-len(training_pairs) // config.batch_size)
+    total_steps = steps_per_epoch * config.epochs
+    data = [(pair.first.ids, pair.second.ids, pair.first_preferred) for pair in pairs]
+    identity = fingerprint(config.model_dump(), seed, data, modules=[model])
+    run = Resumable(folder, {"model": model}, optimizer, identity=identity)
+    first_step, _ = run.resume()
+    for step in range(first_step, total_steps):
+        epoch, place = divmod(step, steps_per_epoch)
+        order = stream(seed, "reward-batches", epoch).permutation(len(training_pairs))
+        batch = [training_pairs[row] for row in order[place * config.batch_size : (place + 1) * config.batch_size]]
+        loss, accuracy = _accumulate_gradients(model, batch, encoder.pad_id, config.micro_batch_tokens)
+        factor = cosine_factor(step, total_steps, round(config.warmup_fraction * total_steps))
+        learning_rate = config.learning_rate * factor
+        [norm] = take_step(optimizer, learning_rate=learning_rate, max_gradient_norm=config.max_gradient_norm)
+        figures: dict[str, Tensor | float] = {
+            "loss": loss,
+            "accuracy": accuracy,
+            "gradient_norm": norm,
+            "learning_rate": learning_rate,
+        }
+        if step == 0:
+            figures |= left_out
+        if held_out_pairs and place == steps_per_epoch - 1:
+            figures |= evaluate(model, held_out_pairs, encoder.pad_id, config.micro_batch_tokens)
+        run.log(step + 1, figures)
+        if (step + 1) % config.checkpoint_steps == 0:
+            run.checkpoint(step + 1)
+        run.report(progress, step + 1, total_steps, loss=loss)
+    answers = [answer for pair in pairs for answer in (pair.first, pair.second)]
+    drawn = stream(seed, "reward-centre").permutation(len(answers))[: config.centring_count]
+    centre(model, [answers[number] for number in drawn], encoder.pad_id, config.micro_batch_tokens)
+    run.finish(lambda target: _save(model, tokenizer, target))
+
+
+def encode_feedback(
+    encoder: Encoder, feedback: Sequence[tuple[Comparison, Preference]]
+) -> tuple[list[JudgedPair], dict[str, float]]:
+    """Judged pairs as tokens, in order, and how many were asked for and left out, by reason.
+
+    Raises:
+        DataError: if a preference is of another comparison, or no pair is left.
+    """
+    pairs = []
+    unjudged = equal = 0
+    for comparison, preference in feedback:
+        if preference.comparison_id != comparison.id:
+            raise DataError(
+                f"comparison {comparison.id!r} was handed over with a preference about "
+                f"{preference.comparison_id!r}. Join the two files by comparison id."
+            )
+        if preference.preferred == "unjudged":
+            unjudged += 1
+        elif comparison.first.text == comparison.second.text:
+            equal += 1
+        else:
+            first = encoder.pair(comparison.instruction, comparison.first)
+            second = encoder.pair(comparison.instruction, comparison.second)
+            pairs.append(JudgedPair(comparison.instruction.id, first, second, _TARGETS[preference.preferred]))
+    if not pairs:
+        raise DataError(
+            f"no preference is left to train on: of {len(feedback)}, {unjudged} are unjudged "
+            f"and {equal} compare equal answers."
+        )
+    return pairs, {"pairs_asked": len(feedback), "pairs_unjudged": unjudged, "pairs_equal": equal}
+
+
+_TARGETS = {"first": 1.0, "second": 0.0, "tie": 0.5}
+
+
+def _split(pairs: list[JudgedPair], held_out_count: int, seed: int) -> tuple[list[JudgedPair], list[JudgedPair]]:
+    # Two pairs of one instruction share a prompt, and often an answer: they stay on one side.
+    identifiers = sorted({pair.instruction_id for pair in pairs})
+    per_instruction = dict.fromkeys(identifiers, 0)
+    for pair in pairs:
+        per_instruction[pair.instruction_id] += 1
+    held_out: set[str] = set()
+    count = 0
+    for number in stream(seed, "reward-held-out").permutation(len(identifiers)):
+        if count >= held_out_count:
+            break
+        held_out.add(identifiers[number])
+        count += per_instruction[identifiers[number]]
+    if len(held_out) == len(identifiers):
+        raise DataError(f"held_out_count = {held_out_count} leaves nothing to train on: there are {len(pairs)} pairs.")
+    return (
+        [pair for pair in pairs if pair.instruction_id not in held_out],
+        [pair for pair in pairs if pair.instruction_id in held_out],
+    )
+
+
+def answer_scores(model: ScalarModel, rows: Sequence[EncodedPair], pad_id: int) -> Float[Tensor, " B"]:
+    """The score of each row, read at its last token.
+
+    Rows are padded on the right, where causal attention keeps the pads from every real token.
+    """
+    device = model.head.weight.device
+    ids_BT = pad_right([row.ids for row in rows], pad_id)[0].to(device)
+    last_B = torch.tensor([len(row) - 1 for row in rows], device=device)
+    hidden_BTH = model.backbone(input_ids=ids_BT, use_cache=False).last_hidden_state
+    hidden_BH = hidden_BTH[torch.arange(len(rows), device=device), last_B]
+    score_B: Tensor = model.head(hidden_BH.float()).squeeze(-1) - model.offset
+    return score_B
+
+
+def _pair_scores(model: ScalarModel, pairs: Sequence[JudgedPair], pad_id: int) -> tuple[Tensor, Tensor]:
+    rows = [pair.first for pair in pairs] + [pair.second for pair in pairs]
+    score_B = answer_scores(model, rows, pad_id)
+    return score_B[: len(pairs)], score_B[len(pairs) :]
+
+
+def _pair_batches(pairs: Sequence[JudgedPair], budget: int) -> list[list[int]]:
+    return token_budget_batches([2 * max(len(pair.first), len(pair.second)) for pair in pairs], budget)
+
+
+def _accumulate_gradients(
+    model: ScalarModel, batch: Sequence[JudgedPair], pad_id: int, micro_batch_tokens: int
+) -> tuple[Tensor, Tensor]:
+    losses, agreements = [], []
+    for numbers in _pair_batches(batch, micro_batch_tokens):
+        pairs = [batch[number] for number in numbers]
+        first_P, second_P = _pair_scores(model, pairs, pad_id)
+        target_P = torch.tensor([pair.first_preferred for pair in pairs], device=first_P.device)
+        loss = bradley_terry_loss(first_P, second_P, target_P).sum() / len(batch)
+        torch.autograd.backward(loss)
+        losses.append(loss.detach())
+        agreements.append(agreement(first_P.detach(), second_P.detach(), target_P).sum())
+    return torch.stack(losses).sum(), torch.stack(agreements).sum() / len(batch)
+
+
+def agreement(
+    first_score_P: Float[Tensor, " P"], second_score_P: Float[Tensor, " P"], first_preferred_P: Float[Tensor, " P"]
+) -> Float[Tensor, " P"]:
+    """1 where the preferred answer scores higher, 0 where lower; 1/2 where scores are equal, or the label a tie."""
+    predicted_P = (torch.sign(first_score_P - second_score_P) + 1) / 2
+    return 1 - (predicted_P - first_preferred_P).abs()
+
+
+@torch.no_grad()
+def evaluate(
+    model: ScalarModel, pairs: Sequence[JudgedPair], pad_id: int, micro_batch_tokens: int
+) -> dict[str, Tensor | float]:
+    """Mean loss over all pairs, and the share of pairs without ties whose preferred answer scores higher."""
+    losses, agreements, decided = [], [], 0
+    for numbers in _pair_batches(pairs, micro_batch_tokens):
+        batch = [pairs[number] for number in numbers]
+        first_P, second_P = _pair_scores(model, batch, pad_id)
+        target_P = torch.tensor([pair.first_preferred for pair in batch], device=first_P.device)
+        losses.append(bradley_terry_loss(first_P, second_P, target_P).sum())
+        decided_P = target_P != _TARGETS["tie"]
+        agreements.append(agreement(first_P, second_P, target_P)[decided_P].sum())
+        decided += int(decided_P.sum())
+    figures: dict[str, Tensor | float] = {"held_out_loss": torch.stack(losses).sum() / len(pairs)}
+    if decided:
+        figures["held_out_accuracy"] = torch.stack(agreements).sum() / decided
+    return figures
+
+
+@torch.no_grad()
+def centre(model: ScalarModel, answers: Sequence[EncodedPair], pad_id: int, micro_batch_tokens: int) -> None:
+    """Shift the model so that `answers` score 0 on average."""
+    scores = _scores(model, answers, pad_id, micro_batch_tokens)
+    model.offset += sum(scores) / len(scores)
+
+
+def _scores(model: ScalarModel, rows: Sequence[EncodedPair], pad_id: int, micro_batch_tokens: int) -> list[float]:
+    scores = [0.0] * len(rows)
+    for numbers in token_budget_batches([len(row) for row in rows], micro_batch_tokens):
+        values = answer_scores(model, [rows[number] for number in numbers], pad_id).tolist()
+        for number, value in zip(numbers, values, strict=True):
+            scores[number] = value
+    return scores
+
+
+def _save(model: ScalarModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    model.save(folder)
+    save_pretrained(tokenizer, folder)
+
+
+@dataclass(frozen=True)
+class ModelScorer:
+    """A trained reward model as a `Scorer`."""
+
+    model: ScalarModel
+    encoder: Encoder
+    micro_batch_tokens: int
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        template: PromptTemplate,
+        *,
+        max_tokens: int = 512,
+        micro_batch_tokens: int = 4096,
+        device: DeviceChoice = "auto",
+    ) -> Self:
+        """The reward model that `train` wrote to its `model/`.
+
+        Raises:
+            ModelError: if `folder` holds no reward model.
+        """
+        encoder = Encoder(load_tokenizer(folder), template, max_tokens=max_tokens)
+        return cls(ScalarModel.load(folder, device=resolve_device(device)), encoder, micro_batch_tokens)
+
+    @torch.no_grad()
+    def __call__(self, instructions: Sequence[Instruction], completions: Sequence[Completion]) -> list[float]:
+        """The score of each completion, higher is better.
+
+        Raises:
+            DataError: if a completion answers another instruction, or a prompt is too long.
+        """
+        for instruction, completion in zip(instructions, completions, strict=True):
+            if instruction.id != completion.instruction_id:
+                raise DataError(
+                    f"a completion of instruction {completion.instruction_id!r} was handed over with "
+                    f"instruction {instruction.id!r}. Hand both over in one order."
+                )
+        rows = [self.encoder.pair(*both) for both in zip(instructions, completions, strict=True)]
+        return _scores(self.model, rows, self.encoder.pad_id, self.micro_batch_tokens)
