@@ -26,7 +26,9 @@ from pasture.report.palette import DASHES, LIGHT, SERIES
 LABEL_CHARACTERS = 26
 _PANEL_INCHES = 3.5, 2.35
 _DOT_LINE_INCHES = 0.34
+_CELL_CHARACTERS = 1_000
 _COLUMNS = 3
+_OVERVIEW_SYSTEMS = 30
 _ROUND = [1, 2, 2.5, 5, 10]
 _CSV_HEADER = ("panel", "kind", "series", "label", "x", "y", "low", "high")
 
@@ -35,24 +37,36 @@ Styles = Mapping[str, int]
 
 
 def win_rate_figure(leaderboards: Sequence[Leaderboard]) -> Figure | None:
-    """All win rates by all judges over one another, in the order of the first leaderboard; None without a rate."""
+    """All win rates by all judges over one another, in the order of the first leaderboard; None without a rate.
+
+    Leaderboards against another reference than the first are left out: their rates cannot be laid beside it.
+    """
     boards = [board for board in leaderboards if any(row.rate is not None for row in board.rows)]
     if not boards:
         return None
-    order = [row.system for row in boards[0].ranked()]
-    order += sorted({row.system for board in boards[1:] for row in board.rows} - set(order))
-    series = []
-    for board in boards:
-        rows = [row for system in order if (row := board.row(system)) is not None]
-        dots = [
-            Dot(label=row.system, value=row.rate, low=row.interval_low, high=row.interval_high)
-            for row in rows
-            if row.rate is not None
-        ]
-        series.append(DotSeries(label=board.title, dots=tuple(dots)))
     reference = boards[0].rows[0].reference
-    panel = DotPanel(title=f"Win rate against {reference}", series=tuple(series), guide=0.5, guide_label=reference)
+    boards = [board for board in boards if board.rows[0].reference == reference]
+    systems = [row.system for row in boards[0].ranked()]
+    systems += sorted({row.system for board in boards[1:] for row in board.rows} - set(systems))
+    shown = systems[:_OVERVIEW_SYSTEMS]
+    left_out = len(systems) - len(shown)
+    panel = DotPanel(
+        title=f"Win rate against {reference}",
+        series=tuple(DotSeries(label=board.title, dots=_dots(board, shown)) for board in boards),
+        guide=0.5,
+        guide_label=reference,
+        note=f"The first {len(shown)} of {len(systems)} systems; the tables hold all." if left_out else "",
+    )
     return Figure(name="win-rates", title=panel.title, panels=(panel,))
+
+
+def _dots(board: Leaderboard, systems: Sequence[str]) -> tuple[Dot, ...]:
+    rows = [row for system in systems if (row := board.row(system)) is not None]
+    return tuple(
+        Dot(label=row.system, value=row.rate, low=row.interval_low, high=row.interval_high)
+        for row in rows
+        if row.rate is not None
+    )
 
 
 def all_figures(content: ReportContent) -> list[Figure]:
@@ -95,19 +109,19 @@ def figure_csv(figure: Figure) -> str:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(_CSV_HEADER)
     for panel in figure.panels:
-        title = for_csv(panel.title)
+        title = _cell(panel.title)
         if isinstance(panel, DotPanel):
             for group in panel.series:
                 for dot in group.dots:
-                    label, judge = for_csv(dot.label), for_csv(group.label)
+                    label, judge = _cell(dot.label), _cell(group.label)
                     writer.writerow([title, "dot", judge, label, dot.value, None, dot.low, dot.high])
             continue
         for series in panel.series:
             bands = (series.low or [None] * len(series.x), series.high or [None] * len(series.x))
             for x, y, low, high in zip(series.x, series.y, *bands, strict=True):
-                writer.writerow([title, "point", for_csv(series.label), None, x, y, low, high])
+                writer.writerow([title, "point", _cell(series.label), None, x, y, low, high])
         for mark in panel.marks:
-            writer.writerow([title, "mark", None, for_csv(mark.label), mark.x, None, None, None])
+            writer.writerow([title, "mark", None, _cell(mark.label), mark.x, None, None, None])
     return file.getvalue()
 
 
@@ -321,6 +335,10 @@ def _with_gaps(values: Sequence[float | None]) -> list[float]:
 
 def _all_whole(series: Sequence[Series]) -> bool:
     return all(value.is_integer() for line in series for value in line.x)
+
+
+def _cell(text: str) -> str:
+    return for_csv(shortened(text, _CELL_CHARACTERS))
 
 
 def _label(text: str, limit: int = LABEL_CHARACTERS) -> str:

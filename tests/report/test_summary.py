@@ -1,0 +1,102 @@
+"""The sentences are read by people who will not check them, so each claim is held against numbers set by hand."""
+
+from pasture.core.records import WinRate
+from pasture.report.content import Difference, Leaderboard
+from pasture.report.summary import sentences
+
+
+def row(system: str, rate: float | None, low: float | None = None, high: float | None = None, **more: int) -> WinRate:
+    counts = {"asked": 1000, "judged": 1000, "unjudged": 0, "wins": 0, "losses": 0, "ties": 0} | more
+    return WinRate(
+        system=system,
+        reference="demos",
+        judge="people",
+        rate=rate,
+        standard_error=None,
+        interval_low=low,
+        interval_high=high,
+        **counts,
+    )
+
+
+def text(*boards: Leaderboard, baseline: str = "") -> str:
+    return " ".join(sentences(boards, baseline))
+
+
+def test_the_winner_is_named_with_rate_interval_and_count() -> None:
+    board = Leaderboard(title="people", rows=(row("sft", 0.36, 0.33, 0.39), row("ppo", 0.52, 0.49, 0.55)))
+    assert sentences((board,))[0] == (
+        "Judged by people, ppo does best: it wins 52.0% (95% interval 49.0% to 55.0%) of 1,000 comparisons with demos."
+    )
+
+
+def test_equal_rates_are_called_level() -> None:
+    assert "a does best, level with b:" in text(Leaderboard(title="people", rows=(row("b", 0.5), row("a", 0.5))))
+
+
+def test_the_reference_is_beaten_only_when_the_whole_interval_lies_above_half() -> None:
+    def said(low: float, high: float) -> str:
+        return text(Leaderboard(title="people", rows=(row("ppo", (low + high) / 2, low, high),)))
+
+    assert "it beats demos" in said(0.501, 0.6)
+    assert "cannot be told apart from demos" in said(0.5, 0.6)
+    assert "cannot be told apart from demos" in said(0.4, 0.5)
+    assert "does not reach demos" in said(0.4, 0.499)
+
+
+def test_intervals_that_touch_are_said_to_overlap() -> None:
+    def said(high: float) -> str:
+        rows = (row("ppo", 0.52, 0.49, 0.55), row("sft", 0.46, 0.43, high))
+        return text(Leaderboard(title="people", rows=rows), baseline="sft")
+
+    assert "a gain of 6.0 points over 46.0%: the two intervals overlap, so it may be chance." in said(0.49)
+    assert "the two intervals do not touch" in said(0.489)
+
+
+def test_a_paired_difference_speaks_instead_of_overlapping_intervals_whichever_way_round_it_is_given() -> None:
+    rows = (row("ppo", 0.52, 0.45, 0.59), row("bon", 0.48, 0.41, 0.55))
+    forward = Difference(system="ppo", baseline="bon", difference=0.04, interval_low=0.01, interval_high=0.07)
+    backward = Difference(system="bon", baseline="ppo", difference=-0.04, interval_low=-0.07, interval_high=-0.01)
+    expected = "Next comes bon with 48.0%, 4.0 points (95% interval 1.0 to 7.0) behind: chance does not explain it."
+    for pair in (forward, backward):
+        assert expected in text(Leaderboard(title="people", rows=rows, differences=(pair,)))
+
+
+def test_a_paired_interval_that_holds_zero_may_be_chance() -> None:
+    rows = (row("ppo", 0.52, 0.51, 0.53), row("bon", 0.48, 0.47, 0.49))
+    pair = Difference(system="ppo", baseline="bon", difference=0.04, interval_low=-0.01, interval_high=0.09)
+    assert "it may be chance" in text(Leaderboard(title="people", rows=rows, differences=(pair,)))
+
+
+def test_without_intervals_nothing_is_called_sure() -> None:
+    said = text(Leaderboard(title="people", rows=(row("ppo", 0.52), row("sft", 0.3))), baseline="sft")
+    assert "there is no interval to tell" in said
+    assert "beats" not in said
+    assert "do not touch" not in said
+
+
+def test_a_second_judge_who_ranks_otherwise_is_quoted() -> None:
+    first = Leaderboard(title="people", rows=(row("a", 0.5), row("b", 0.4), row("c", 0.3)))
+    same = Leaderboard(title="raters", rows=(row("a", 0.6), row("b", 0.5), row("c", 0.1)))
+    other = Leaderboard(title="raters", rows=(row("a", 0.4), row("b", 0.5), row("c", 0.1)))
+    assert "Judged by raters, the order of the 3 systems is the same." in text(first, same)
+    assert "Judged by raters, the order is another: b, a, c, with b at 50.0%." in text(first, other)
+
+
+def test_a_baseline_that_wins_is_no_gain_over_itself() -> None:
+    said = text(Leaderboard(title="people", rows=(row("sft", 0.5), row("ppo", 0.4))), baseline="sft")
+    assert "training set out" not in said
+    assert "Next comes ppo" in said
+
+
+def test_unjudged_comparisons_are_never_passed_over() -> None:
+    board = Leaderboard(title="people", rows=(row("a", 0.5, judged=990, unjudged=10), row("b", 0.4)))
+    assert "Of 2,000 comparisons put to people, 10 were not judged and count nowhere." in text(board)
+
+
+def test_nothing_judged_ranks_nothing() -> None:
+    unjudged = row("a", None, judged=0, unjudged=1000)
+    assert sentences((Leaderboard(title="people", rows=(unjudged,)),)) == [
+        "Nothing has been judged, so there is no ranking."
+    ]
+    assert sentences(()) == []
