@@ -22,7 +22,7 @@ class RuleEngine:
 
     @property
     def in_flight(self) -> int:
-        return 1
+        return 64
 
     async def complete(self, request: Request) -> Reply:
         return self._answer(request)
@@ -70,3 +70,21 @@ def shown(request: Request) -> list[tuple[str, str]]:
 
 def letters(verdicts: list[str]) -> str:
     return "\n".join(f"Pair {number}: answer ({verdict})" for number, verdict in enumerate(verdicts, start=1))
+
+
+def answer_like(request: Request, verdicts: list[str]) -> str:
+    """`verdicts` in the form that the judge behind `request` was asked for."""
+    if request.json_schema is not None:
+        rows = ", ".join(f'{{"pair": {n}, "reason": "r", "better": "{v}"}}' for n, v in enumerate(verdicts, start=1))
+        return (
+            f'{{"verdicts": [{rows}]}}' if "verdicts" in str(request.json_schema) else f'{{"better": "{verdicts[0]}"}}'
+        )
+    return letters(verdicts)
+
+
+def prefers_good(request: Request) -> str:
+    return answer_like(request, ["a" if a.startswith("good") else "b" for a, _ in shown(request)])
+
+
+def always_first(request: Request) -> str:
+    return answer_like(request, ["a"] * len(shown(request)))

@@ -91,6 +91,12 @@ Noise = Annotated[
     UniformFlips | PerAnnotatorFlips | PositionLeaning | LengthLeaning | MarginFlips, Field(discriminator="kind")
 ]
 
+NOISES: Mapping[str, type[Definition]] = {
+    kind.model_fields["kind"].default: kind
+    for kind in (UniformFlips, PerAnnotatorFlips, PositionLeaning, LengthLeaning, MarginFlips)
+}
+"""By the name that a pool file gives."""
+
 
 def noise_label(
     noise: Noise | None, comparison: Comparison, annotator: str, shown_first: Side, draws: Draws

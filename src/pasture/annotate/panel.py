@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from pasture.annotate.judge import Judge, JudgeDefinition, PairJudge
-from pasture.annotate.noise import MarginFlips, Noise
+from pasture.annotate.noise import NOISES, MarginFlips, Noise
 from pasture.annotate.render import Definition, Example, Prompt
 from pasture.core.errors import RecipeError
 
@@ -163,7 +163,8 @@ def _read(path: Path, kind: type[D]) -> D:
 
 
 def _explained(kind: type[BaseModel], error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
         return f"{where}: {first['msg']}, got {first['input']!r}."
@@ -178,7 +179,7 @@ def _fields_beside(kind: type[BaseModel], location: Sequence[int | str]) -> Sequ
         return list(JudgeDefinition.model_fields)
     if location[0] == "example":
         return list(Example.model_fields)
-    return ["kind", "probability", "probabilities", "otherwise", "temperature"]
+    return list(NOISES[str(location[1])].model_fields)
 
 
 def _hint(name: str, known: Sequence[str]) -> str:
