@@ -7,6 +7,7 @@ from pasture.core.records import Comparison, Completion, Instruction, Preference
 from pasture.core.requests import Reply, Request
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Where long work reports to, at most a few times a second."""
 
@@ -60,6 +61,7 @@ class Engine(Protocol):
         ...
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Instructions and completions in, one number each out; any callable will do."""
 
