@@ -6,6 +6,7 @@ content of files from outside. Steps with the same key do the same work, in this
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 from pasture.core.errors import RecipeError
 from pasture.core.files import fingerprint
-from pasture.recipe import UNTRAINED, Recipe, resolved
+from pasture.recipe import UNTRAINED, Recipe, resolved, start_folder
 
 WORK_VERSION = 1
 """Raised when a release changes what a step computes, so that older results are not taken for new ones."""
@@ -75,6 +76,11 @@ LEARNS_FROM: Mapping[str, LearnsFrom] = {"best_of_n": "candidates", "ppo": "scor
 """What a method is given beside the SFT model: several answers to choose from, or a scorer to please."""
 
 
+_SYSTEM_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_RESERVED = ("base", "start")
+"""Names of what every run has: the systems' names become folders beside theirs."""
+
+
 def build(recipe: Recipe) -> Plan:
     """The plan of a recipe whose method settings are complete (`pasture.flow.prepare` fills them in).
 
@@ -97,7 +103,18 @@ def build(recipe: Recipe) -> Plan:
 
 
 def _check_methods(recipe: Recipe) -> None:
-    for name in recipe.learn:
+    for name, table in recipe.learn.items():
+        method = table["method"]
+        if not _SYSTEM_NAME.fullmatch(name) or name in _RESERVED:
+            raise RecipeError(
+                f"[learn.{name}]: a system cannot be called {name!r}. Expected small letters, digits, '-' and '_', "
+                f"and none of {', '.join(_RESERVED)}."
+            )
+        if (name in STAGES or method in STAGES) and name != method:
+            raise RecipeError(
+                f"[learn.{name}] says method = {method!r}. {' and '.join(STAGES)} are the stages that other methods "
+                "build on: each has the table of its own name, and no other table names it."
+            )
         needed = {"sft": None, "reward_model": "sft"}.get(name, "reward_model")
         if needed is not None and needed not in recipe.learn:
             raise RecipeError(
@@ -135,9 +152,9 @@ def _start_needs(recipe: Recipe) -> dict[str, str]:
 
 
 def _start(recipe: Recipe) -> dict[str, Any]:
-    folder = Path(recipe.model.start)
-    fingerprint = folder_fingerprint(folder) if folder.is_dir() else ""
-    return {"start": recipe.model.start, "start_fingerprint": fingerprint, "template": recipe.model.template}
+    start = recipe.model.start
+    fingerprint = "" if start == UNTRAINED else folder_fingerprint(start_folder(start))
+    return {**recipe.model.model_dump(), "start_fingerprint": fingerprint}
 
 
 def _feedback(recipe: Recipe) -> list[Step]:

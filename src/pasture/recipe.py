@@ -1,16 +1,18 @@
 """What a run is asked to do: a TOML file, overrides from the command line, strict keys, every default written out."""
 
 import difflib
+import json
 import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pasture.core.errors import RecipeError
+from pasture.core.errors import ModelError, RecipeError
 from pasture.core.templates import TEMPLATES
 from pasture.models.sampler_config import SamplerConfig
 
@@ -24,7 +26,7 @@ UNTRAINED = "meadow-untrained"
 class Section(BaseModel):
     """A table of a recipe: frozen, every key known."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Data(Section):
@@ -50,6 +52,19 @@ class Model(Section):
     """How an instruction becomes a prompt: one of `pasture.core.templates.TEMPLATES`."""
 
 
+class Sampling(SamplerConfig):
+    """How the completions that people or the pool compare are drawn."""
+
+    max_new_tokens: Count = 48
+
+
+class Answering(Sampling):
+    """How a finished system answers when it is evaluated."""
+
+    temperature: Annotated[float, Field(ge=0.0)] = 0.7
+    """The paper's."""
+
+
 class Feedback(Section):
     """Who says which of two sampled completions is better, for training."""
 
@@ -70,7 +85,7 @@ class Evaluation(Section):
     """Which systems are compared with which reference, and by whom."""
 
     reference: Literal["demonstrations"] = "demonstrations"
-    judges: tuple[Literal["people", "pool"], ...] = ("people", "pool")
+    judges: Annotated[tuple[Literal["people", "pool"], ...], Field(min_length=1)] = ("people", "pool")
 
 
 class Recipe(Section):
@@ -84,10 +99,8 @@ class Recipe(Section):
     """Threads for tensor work; None leaves torch its own choice, one per core."""
     data: Data = Data()
     model: Model = Model()
-    sampling: SamplerConfig = SamplerConfig(max_new_tokens=48)
-    """How the completions that people or the pool compare are drawn."""
-    answering: SamplerConfig = SamplerConfig(temperature=0.7, max_new_tokens=48)
-    """How a finished system answers when it is evaluated (the paper: temperature 0.7)."""
+    sampling: Sampling = Sampling()
+    answering: Answering = Answering()
     feedback: Feedback = Feedback()
     selection: Selection = Selection()
     evaluate: Evaluation = Evaluation()
@@ -146,7 +159,8 @@ def check_section(kind: type[S], table: Mapping[str, Any], origin: str, section:
         RecipeError: naming the section and key, with the likeliest intended key for an unknown one.
     """
     try:
-        return kind.model_validate(table)
+        # As JSON, where a list may become a tuple and yet "3" or true never becomes 3.
+        return kind.model_validate_json(json.dumps(table, default=str), strict=True)
     except ValidationError as error:
         raise RecipeError(_explain(kind, error, origin, section)) from error
 
@@ -157,7 +171,8 @@ def _explain(kind: type[BaseModel], error: ValidationError, origin: str, section
     if first["type"] == "extra_forbidden":
         home = ".".join(filter(None, [section, *path[:-1]]))
         return f"{origin}: {describe_unknown(path[-1], _keys_at(kind, path[:-1]), home)}"
-    return f"{origin}: {'.'.join(filter(None, [section, *path]))}: {first['msg']}, got {first['input']!r}."
+    came = "" if first["type"] == "missing" else f", got {first['input']!r}"
+    return f"{origin}: {'.'.join(filter(None, [section, *path]))}: {first['msg']}{came}."
 
 
 def describe_unknown(key: str, known: Sequence[str], section: str) -> str:
@@ -191,6 +206,8 @@ def _apply(table: dict[str, Any], override: str) -> None:
     keys = name.strip().split(".")
     if not separator or not all(keys):
         raise RecipeError(f"override {override!r}: expected key=value, such as seed=1 or learn.ppo.steps=20.")
+    if not override.isprintable():
+        raise RecipeError(f"override {override!r}: holds bytes or characters that a recipe cannot.")
     place = table
     for key in keys[:-1]:
         place = place.setdefault(key, {})
@@ -205,6 +222,23 @@ def _value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def start_folder(start: str) -> Path:
+    """The folder of the model that a recipe calls `start`: the built-in base model, or a folder of the user's.
+
+    Raises:
+        ModelError: if there is no such folder.
+    """
+    if start == BUILT_IN:
+        return Path(str(files("pasture.world") / "base_model"))
+    folder = Path(start)
+    if not folder.is_dir():
+        raise ModelError(
+            f"model.start: {start!r} is no folder. Expected {BUILT_IN!r}, {UNTRAINED!r} or a folder that "
+            "save_pretrained wrote (config.json, model.safetensors, tokenizer.json)."
+        )
+    return folder
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:

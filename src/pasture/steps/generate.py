@@ -12,8 +12,8 @@ from pasture.core.templates import TEMPLATES
 from pasture.generate.completions import LocalSystem
 from pasture.generate.pairs import sample_pairs
 from pasture.models.sample import SamplerConfig
+from pasture.recipe import start_folder
 from pasture.steps import Outcome, Task
-from pasture.steps.start import start_folder
 
 ANSWERS = "completions.jsonl"
 PAIRS = "comparisons.jsonl"

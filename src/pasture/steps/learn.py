@@ -11,8 +11,8 @@ from pasture.learn import sft as sft_method
 from pasture.learn.rollouts import Environment
 from pasture.models.load import save_model
 from pasture.models.tiny import new_meadow_model, word_tokenizer
+from pasture.recipe import start_folder
 from pasture.steps import Outcome, Task
-from pasture.steps.start import start_folder
 from pasture.world.meadow import vocabulary
 from pasture.world.words import END, PAD, UNKNOWN
 

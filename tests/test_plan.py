@@ -1,0 +1,204 @@
+"""A plan's keys change where the work changes and nowhere else."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pasture.core.errors import ModelError, RecipeError
+from pasture.plan import Plan, Step, assemble, build, folder_fingerprint
+from pasture.recipe import parse
+
+# Settings as `pasture.flow.prepare` completes them; written here so that planning is tested without torch.
+LEARN: Mapping[str, Mapping[str, Any]] = {
+    "sft": {"method": "sft", "epochs": 2},
+    "reward_model": {"method": "reward_model", "epochs": 1},
+    "best_of_n": {"method": "best_of_n", "n": 4},
+    "ppo": {"method": "ppo", "steps": 4, "rollout_batch_size": 8, "save_every": 2},
+}
+
+
+def planned(**changes: Any) -> Plan:
+    """The plan of a small recipe with sections replaced; `learn` is merged table by table."""
+    learn = {name: {**table, **changes.get("learn", {}).get(name, {})} for name, table in LEARN.items()}
+    extra = {name: table for name, table in changes.pop("learn", {}).items() if name not in LEARN}
+    return build(parse({"name": "tiny", **changes, "learn": {**learn, **extra}}, "loop.toml"))
+
+
+def changed(before: Plan, after: Plan) -> set[str]:
+    """Names of the steps whose key is new."""
+    return {name for name, key in after.keys.items() if before.keys.get(name) != key}
+
+
+EVERY_RUN = {"5-evaluate/board", "7-report"}
+PPO = {
+    "4-learn/ppo",
+    "2-generate/validation/ppo",
+    "3-annotate/validation/ppo",
+    "5-evaluate/selection/ppo",
+    "2-generate/evaluation/ppo",
+    "3-annotate/evaluation/ppo",
+}
+BEST_OF_N = {"2-generate/evaluation/best_of_n", "4-learn/best_of_n", "3-annotate/evaluation/best_of_n"}
+FEEDBACK = {"2-generate/preference", "3-annotate/preference", "4-learn/reward_model"}
+SFT = {"4-learn/sft", "2-generate/evaluation/sft", "3-annotate/evaluation/sft"}
+BASE = {"2-generate/evaluation/base", "3-annotate/evaluation/base"}
+EVERYTHING = {"1-data"} | BASE | SFT | FEEDBACK | BEST_OF_N | PPO | EVERY_RUN
+ANSWERS = {f"2-generate/evaluation/{system}" for system in ("base", "sft", "ppo")}
+JUDGED = {f"3-annotate/evaluation/{system}" for system in ("base", "sft", "ppo", "best_of_n")}
+
+
+def test_the_loop_takes_these_steps() -> None:
+    assert {step.name for step in planned().steps} == EVERYTHING
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"learn": {"ppo": {"steps": 8}}}, PPO | EVERY_RUN),
+        ({"learn": {"best_of_n": {"n": 8}}}, BEST_OF_N | EVERY_RUN),
+        ({"learn": {"reward_model": {"epochs": 2}}}, (FEEDBACK & {"4-learn/reward_model"}) | BEST_OF_N
+            - {"2-generate/evaluation/best_of_n"} | PPO | EVERY_RUN),
+        ({"learn": {"sft": {"epochs": 3}}}, EVERYTHING - {"1-data"} - BASE),
+        ({"feedback": {"label_flip_probability": 0.0}}, FEEDBACK - {"2-generate/preference"}
+            | BEST_OF_N - {"2-generate/evaluation/best_of_n"} | PPO | EVERY_RUN),
+        ({"sampling": {"temperature": 0.9}}, FEEDBACK | BEST_OF_N | PPO | EVERY_RUN),
+        ({"answering": {"temperature": 0.9}}, ANSWERS | (JUDGED - {"3-annotate/evaluation/best_of_n"})
+            | PPO - {"4-learn/ppo"} | EVERY_RUN),
+        ({"selection": {"label_flip_probability": 0.1}}, {"3-annotate/validation/ppo", "5-evaluate/selection/ppo",
+            "2-generate/evaluation/ppo", "3-annotate/evaluation/ppo"} | EVERY_RUN),
+        ({"evaluate": {"judges": ["people"]}}, JUDGED | EVERY_RUN),
+        ({"title": "Another headline"}, {"7-report"}),
+        ({"data": {"validation": 7}}, EVERYTHING),
+        ({"model": {"template": "alpaca"}}, EVERYTHING - {"1-data"}),
+        ({"seed": 1}, EVERYTHING),
+        ({}, set()),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_change_touches_its_own_branch_and_what_builds_on_it(change: dict[str, Any], expected: set[str]) -> None:
+    assert changed(planned(), planned(**change)) == expected
+
+
+def test_a_second_system_of_the_same_method_leaves_the_first_alone() -> None:
+    before, after = planned(), planned(learn={"ppo-long": {**LEARN["ppo"], "steps": 40}})
+    second = {name.replace("/ppo", "/ppo-long") for name in PPO}
+    assert changed(before, after) == second | EVERY_RUN
+    by_name = {step.name: step for step in after.steps}
+    assert by_name["4-learn/ppo-long"].work == "learn.ppo"
+
+
+def test_each_step_comes_after_what_it_needs() -> None:
+    seen: set[str] = set()
+    for step in planned().steps:
+        assert set(step.needs.values()) <= seen, step.name
+        seen.add(step.name)
+
+
+def test_no_two_steps_share_a_key_or_lie_within_each_other() -> None:
+    plan = planned()
+    assert len(set(plan.keys.values())) == len(plan.steps) == len(plan.keys)
+    for outer in plan.keys:
+        assert not [inner for inner in plan.keys if inner.startswith(f"{outer}/") or inner == f"{outer}.partial"]
+
+
+@pytest.mark.parametrize("hash_seed", ["0", "7"])
+def test_the_same_recipe_has_the_same_keys_in_another_process(hash_seed: str) -> None:
+    program = "import json; from tests.test_plan import planned; print(json.dumps(dict(planned(seed=5).keys)))"
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    repository = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, cwd=repository, capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == dict(planned(seed=5).keys)
+
+
+def test_the_content_of_a_model_folder_enters_the_keys_and_its_place_among_files_does_not_fool_them(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "model"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "inner" / "model.safetensors").write_bytes(b"weights")
+    change = {"model": {"start": str(folder)}}
+    before = planned(**change)
+    assert changed(before, planned(**change)) == set()
+    (folder / "inner" / "model.safetensors").write_bytes(b"weighty")
+    after = planned(**change)
+    assert changed(before, after) == EVERYTHING - {"1-data"}
+    (folder / "inner" / "model.safetensors").rename(folder / "model.safetensors")
+    assert changed(after, planned(**change)) == EVERYTHING - {"1-data"}
+
+
+def test_a_fingerprint_of_a_folder_sees_every_name_and_byte(tmp_path: Path) -> None:
+    seen = {folder_fingerprint(tmp_path)}
+    for name, content in (("a", "1"), ("a", "2"), ("b", "2"), ("c/a", "2")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+        seen.add(folder_fingerprint(tmp_path))
+    (tmp_path / "a").unlink()
+    seen.add(folder_fingerprint(tmp_path))
+    assert len(seen) == 6
+
+
+def test_a_model_folder_that_is_not_there_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"none' is no folder"):
+        planned(model={"start": str(tmp_path / "none")})
+
+
+def test_an_untrained_model_is_made_once_and_everything_begins_with_it() -> None:
+    plan = planned(model={"start": "meadow-untrained"})
+    by_name = {step.name: step for step in plan.steps}
+    assert by_name["4-learn/sft"].needs["model"] == "4-learn/start"
+    assert by_name["2-generate/evaluation/base"].needs["model"] == "4-learn/start"
+
+
+@pytest.mark.parametrize(
+    ("learn", "said"),
+    [
+        ({"ppo": LEARN["ppo"]}, r"\[learn\.ppo\] builds on \[learn\.reward_model\], which the recipe lacks"),
+        ({"reward_model": LEARN["reward_model"]}, r"\[learn\.reward_model\] builds on \[learn\.sft\]"),
+        ({**LEARN, "../../up": LEARN["ppo"]}, "a system cannot be called '../../up'"),
+        ({**LEARN, "a/b": LEARN["ppo"]}, "a system cannot be called 'a/b'"),
+        ({**LEARN, "x.partial": LEARN["ppo"]}, r"a system cannot be called 'x\.partial'"),
+        ({**LEARN, "": LEARN["ppo"]}, "a system cannot be called ''"),
+        ({**LEARN, "base": LEARN["ppo"]}, "a system cannot be called 'base'.* none of base, start"),
+        ({**LEARN, "start": LEARN["ppo"]}, "a system cannot be called 'start'"),
+        ({**LEARN, "sft": LEARN["ppo"]}, r"\[learn\.sft\] says method = 'ppo'"),
+        ({**LEARN, "more": LEARN["sft"]}, r"\[learn\.more\] says method = 'sft'"),
+    ],
+)  # fmt: skip
+def test_systems_that_cannot_be_built_are_refused(learn: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        build(parse({"name": "tiny", "learn": learn}, "loop.toml"))
+
+
+def test_a_recipe_that_learns_nothing_still_compares_the_base_model() -> None:
+    plan = build(parse({"name": "tiny"}, "loop.toml"))
+    assert {step.name for step in plan.steps} == {"1-data"} | BASE | EVERY_RUN
+
+
+def test_keys_tell_apart_everything_that_a_result_depends_on() -> None:
+    before = Step("a", "data.make", {"n": 1})
+    steps = [
+        Step("b", "data.make", {"n": 2}),
+        Step("c", "data.other", {"n": 1}),
+        Step("d", "data.make", {"n": 1}, {"in": "a"}),
+        Step("e", "data.make", {"n": 1}, {"out": "a"}),
+        Step("f", "data.make", {"n": 1}, {"in": "b"}),
+    ]
+    keys = assemble([before, *steps]).keys
+    assert len(set(keys.values())) == 6
+    # A step's name and the size of its work change no result.
+    again = assemble([Step("other-name", "data.make", {"n": 1}, units=99)]).keys
+    assert again["other-name"] == keys["a"]
+
+
+def test_two_steps_of_one_name_are_a_defect_of_the_plan() -> None:
+    with pytest.raises(ValueError, match="two steps are called 'a'"):
+        assemble([Step("a", "data.make", {}), Step("a", "data.other", {})])

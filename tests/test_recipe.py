@@ -1,0 +1,245 @@
+"""A recipe says exactly what is done: nothing unknown, nothing converted, every default written out."""
+
+import math
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+from pydantic import BaseModel, Field
+
+from pasture.core.errors import ModelError, RecipeError
+from pasture.recipe import Recipe, check_section, load, parse, resolved, start_folder
+
+REPOSITORY = Path(__file__).parents[1]
+MEADOW = sorted((REPOSITORY / "recipes" / "meadow").glob("*.toml"))
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    path = tmp_path / "loop.toml"
+    path.write_text(
+        'name = "tiny"\nseed = 3\ndata.sft = 64\nsampling.temperature = 0.5\n[learn.sft]\nepochs = 2\n[learn.ppo]\n'
+    )
+    return path
+
+
+def refusal(table: dict[str, Any]) -> str:
+    with pytest.raises(RecipeError) as caught:
+        parse({"name": "tiny", **table}, "loop.toml")
+    return str(caught.value)
+
+
+def test_a_recipe_file_is_read_with_its_defaults(recipe_file: Path) -> None:
+    recipe = load(recipe_file)
+    assert (recipe.name, recipe.seed, recipe.data.sft, recipe.sampling.temperature) == ("tiny", 3, 64, 0.5)
+    assert recipe.learn == {"sft": {"epochs": 2}, "ppo": {}}
+    # The paper's: 805 evaluation instructions, a quarter of the pool's labels flipped, answers at temperature 0.7.
+    assert recipe.data.evaluation == 805
+    assert recipe.feedback.label_flip_probability == 0.25
+    assert recipe.answering.temperature == 0.7
+
+
+@pytest.mark.parametrize("section", ["sampling", "answering", "data", "feedback", "model"])
+def test_setting_one_key_of_a_section_leaves_its_others_at_their_defaults(section: str) -> None:
+    defaults = resolved(parse({"name": "tiny"}, "loop.toml"))[section]
+    for key, value in defaults.items():
+        assert resolved(parse({"name": "tiny", section: {key: value}}, "loop.toml"))[section] == defaults
+
+
+def test_the_resolved_recipe_survives_the_disk_and_says_the_same(recipe_file: Path) -> None:
+    recipe = load(recipe_file)
+    table = tomllib.loads(tomli_w.dumps(resolved(recipe)))
+    assert parse(table, "recipe.toml") == recipe
+    assert table["answering"] == {"temperature": 0.7, "top_p": 1.0, "max_new_tokens": 48, "batch_tokens": 32768}
+    assert "threads" not in table  # absent is absent
+
+
+@pytest.mark.parametrize("path", MEADOW, ids=lambda path: path.stem)
+def test_the_recipes_that_come_with_pasture_hold(path: Path) -> None:
+    recipe = load(path)
+    assert recipe.name.startswith("meadow-")
+    assert MEADOW
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"sede": 1}, "the recipe has no key 'sede'. Did you mean 'seed'? Keys: answering, data, "),
+        ({"data": {"prefrence": 10}}, "[data] has no key 'prefrence'. Did you mean 'preference'? Keys: "),
+        ({"sampling": {"top_k": 5}}, "[sampling] has no key 'top_k'. Did you mean 'top_p'? Keys: batch_tokens, max"),
+        ({"feedback": {"zebra": 1}}, "[feedback] has no key 'zebra'. Keys: annotator, label_flip_probability."),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_likeliest_one(table: dict[str, Any], said: str) -> None:
+    assert refusal(table).startswith(f"loop.toml: {said}")
+
+
+def test_no_likely_key_no_guess() -> None:
+    assert "Did you mean" not in refusal({"feedback": {"zebra": 1}})
+
+
+class Settings(BaseModel, extra="forbid"):
+    learning_rate: float = Field(1e-3, gt=0)
+    betas: tuple[float, ...] = ()
+
+
+def test_settings_of_a_method_are_checked_under_their_own_name() -> None:
+    with pytest.raises(RecipeError) as caught:
+        check_section(Settings, {"learning_rat": 1}, "loop.toml", "learn.ppo")
+    assert str(caught.value) == (
+        "loop.toml: [learn.ppo] has no key 'learning_rat'. Did you mean 'learning_rate'? Keys: betas, learning_rate."
+    )
+    with pytest.raises(RecipeError, match=r"^loop\.toml: learn\.ppo\.learning_rate: Input should be greater than 0"):
+        check_section(Settings, {"learning_rate": 0}, "loop.toml", "learn.ppo")
+    assert check_section(Settings, {"betas": [1, 0.5]}, "loop.toml").betas == (1.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("table", "place", "came"),
+    [
+        ({"seed": -1}, "seed", "-1"),
+        ({"seed": "1"}, "seed", "'1'"),
+        ({"seed": True}, "seed", "True"),
+        ({"seed": 1.5}, "seed", "1.5"),
+        ({"name": "Has Blanks"}, "name", "'Has Blanks'"),
+        ({"name": "../up"}, "name", "'../up'"),
+        ({"data": {"sft": 0}}, "data.sft", "0"),
+        ({"data": {"source": "wikipedia"}}, "data.source", "'wikipedia'"),
+        ({"data": 5}, "data", "5"),
+        ({"sampling": {"temperature": -0.1}}, "sampling.temperature", "-0.1"),
+        ({"sampling": {"temperature": math.nan}}, "sampling.temperature", "nan"),
+        ({"sampling": {"top_p": 0}}, "sampling.top_p", "0"),
+        ({"sampling": {"max_new_tokens": "many"}}, "sampling.max_new_tokens", "'many'"),
+        ({"feedback": {"label_flip_probability": 0.51}}, "feedback.label_flip_probability", "0.51"),
+        ({"feedback": {"annotator": "dice"}}, "feedback.annotator", "'dice'"),
+        ({"evaluate": {"judges": ["people", "me"]}}, "evaluate.judges.1", "'me'"),
+        ({"evaluate": {"judges": []}}, "evaluate.judges", "[]"),
+        ({"learn": {"ppo": 5}}, "learn.ppo", "5"),
+        ({"learn": ["ppo"]}, "learn", "['ppo']"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_place_and_never_converted(
+    table: dict[str, Any], place: str, came: str
+) -> None:
+    message = refusal(table)
+    assert message.startswith(f"loop.toml: {place}: ")
+    assert message.endswith(f", got {came}.")
+
+
+def test_a_missing_name_is_said_to_be_missing() -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse({}, "loop.toml")
+    assert str(caught.value) == "loop.toml: name: Field required."
+
+
+def test_an_unknown_template_is_refused_with_the_known_ones() -> None:
+    assert refusal({"model": {"template": "alpacca"}}) == (
+        "loop.toml: [model] template: no template 'alpacca'. Templates: alpaca, plain."
+    )
+
+
+def test_a_known_template_is_taken() -> None:
+    assert parse({"name": "tiny", "model": {"template": "alpaca"}}, "x").model.template == "alpaca"
+
+
+@pytest.mark.parametrize(
+    ("override", "place", "value"),
+    [
+        ("seed=7", ("seed",), 7),
+        ("data.sft=5", ("data", "sft"), 5),
+        ("learn.ppo.steps=20", ("learn", "ppo", "steps"), 20),
+        ("learn.ppo.learning_rate=1e-4", ("learn", "ppo", "learning_rate"), 1e-4),
+        ("learn.ppo.early=true", ("learn", "ppo", "early"), True),
+        ("learn.dpo.beta=0.1", ("learn", "dpo", "beta"), 0.1),
+        ("learn.ppo.sizes=[1, 2]", ("learn", "ppo", "sizes"), [1, 2]),
+        ('learn.ppo={steps = 4, note = "x"}', ("learn", "ppo"), {"steps": 4, "note": "x"}),
+        ("model.start=models/my model", ("model", "start"), "models/my model"),
+        ("model.start=/a/b.c", ("model", "start"), "/a/b.c"),
+        ('title="5"', ("title",), "5"),
+        ("title=a=b", ("title",), "a=b"),
+        (" title = naïve 🐑 ", ("title",), "naïve 🐑"),
+        ("title=", ("title",), ""),
+    ],
+)
+def test_an_override_sets_one_value_of_its_toml_type(
+    recipe_file: Path, override: str, place: tuple[str, ...], value: object
+) -> None:
+    before, after = resolved(load(recipe_file)), resolved(load(recipe_file, [override]))
+    found: Any = after
+    for key in place:
+        found = found[key]
+    assert found == value
+    assert type(found) is type(value)
+    # Everything else is as it was.
+    for table in (before, after):
+        inner = table
+        for key in place[:-1]:
+            inner = inner.get(key, {})
+        inner.pop(place[-1], None)
+    before["learn"].setdefault("dpo", {})
+    after["learn"].setdefault("dpo", {})
+    assert before == after
+
+
+def test_the_last_override_of_a_key_counts(recipe_file: Path) -> None:
+    assert load(recipe_file, ["seed=1", "seed=2"]).seed == 2
+
+
+@pytest.mark.parametrize("override", ["seed", "=1", "data.=1", ".sft=1", "data..sft=1", ""])
+def test_an_override_without_key_or_value_is_refused_with_an_example(recipe_file: Path, override: str) -> None:
+    with pytest.raises(RecipeError, match=r"expected key=value, such as seed=1 or learn\.ppo\.steps=20"):
+        load(recipe_file, [override])
+
+
+def test_an_override_below_a_value_is_refused(recipe_file: Path) -> None:
+    with pytest.raises(RecipeError, match="'sft' is a value, not a section"):
+        load(recipe_file, ["data.sft.more=1"])
+
+
+def test_an_override_with_an_unknown_key_gets_the_same_answer_as_the_file(recipe_file: Path) -> None:
+    with pytest.raises(RecipeError, match=r"\[data\] has no key 'sfft'\. Did you mean 'sft'\?"):
+        load(recipe_file, ["data.sfft=1"])
+
+
+@pytest.mark.parametrize("override", ["seed=1\nname='other'", "title=\udcff", "title=a\x1b[2J"])
+def test_an_override_cannot_smuggle_lines_bytes_or_escapes(recipe_file: Path, override: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load(recipe_file, [override])
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"name = ", "not valid TOML: Invalid value (at end of document)"),
+        (b'name = "a"\nname = "b"\n', "not valid TOML: Cannot overwrite a value (at line 2"),
+        (b'name = "a"\n\xff', "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_toml_is_said_to_be_that_with_the_line(recipe_file: Path, content: bytes, said: str) -> None:
+    recipe_file.write_bytes(content)
+    with pytest.raises(RecipeError) as caught:
+        load(recipe_file)
+    assert str(caught.value).startswith(f"{recipe_file}: {said}")
+
+
+def test_a_missing_recipe_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"none\.toml: no such file\. Recipes that come with Pasture lie in recipes/"):
+        load(tmp_path / "none.toml")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        load(tmp_path)
+
+
+def test_a_model_that_is_no_folder_is_refused_with_what_is_expected(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"'meadow-base', 'meadow-untrained' or a folder that save_pretrained wrote"):
+        start_folder(str(tmp_path / "none"))
+    assert start_folder(str(tmp_path)) == tmp_path
+    assert start_folder("meadow-base").parts[-3:] == ("pasture", "world", "base_model")
+
+
+def test_a_recipe_cannot_be_changed() -> None:
+    recipe = Recipe(name="tiny")
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.seed = 5  # type: ignore[misc]
