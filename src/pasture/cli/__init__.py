@@ -1,5 +1,6 @@
 """The command `pasture`: one module for each group of verbs, one place for errors."""
 
+import os
 import sys
 
 import typer
@@ -33,6 +34,8 @@ for verbs in (run, doctor):
 
 def main() -> None:
     """Run the command; what the user can put right is one message and exit code 2."""
+    # Threads of torch that spin while they wait take the core from those that work; read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     errors = Console(stderr=True, highlight=False)
     try:
         app(standalone_mode=True)

@@ -36,7 +36,7 @@ def run(recipe: RecipePath, overrides: Overrides = None, out: Out = None, update
     with LiveScreen(console, prepared) as screen:
         flow.execute(prepared, screen, update=update)
     console.print()
-    console.print((prepared.folder.step_path(BOARD) / "leaderboard.txt").read_text(encoding="utf-8"), markup=False)
+    typer.echo((prepared.folder.step_path(BOARD) / "leaderboard.txt").read_text(encoding="utf-8"))
     console.print(f"Report: {prepared.folder.step_path(REPORT) / 'index.html'}", soft_wrap=True)
 
 

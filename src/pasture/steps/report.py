@@ -121,8 +121,10 @@ def _ppo_curves(rows: list[dict[str, object]]) -> Figure:
     panels = (
         Panel(title="Reward model's score", series=(Series.of("score", rows, x="step", y="objective/scores"),)),
         Panel(title="KL to the SFT model, nats an answer", series=(Series.of("KL", rows, x="step", y="objective/kl"),)),
-        Panel(title="Answer length, tokens", series=(Series.of("length", rows, x="step", y="response/length"),)),
-        Panel(title="Entropy, nats a token", series=(Series.of("entropy", rows, x="step", y="objective/entropy"),)),
+        Panel(
+            title="Answer length, tokens", series=(Series.of("length", rows, x="step", y="completions/mean_length"),)
+        ),
+        Panel(title="Entropy, nats a token", series=(Series.of("entropy", rows, x="step", y="policy/entropy"),)),
     )
     return Figure(name="ppo", title="How PPO went", caption="Means over each step's rollouts.", panels=panels)
 
