@@ -117,8 +117,8 @@ def test_what_the_base_model_reads_is_worse_than_a_demonstration() -> None:
         read(row.instruction, row.input, answer.text, "stop")
         for row, answer in zip((row for row, _ in texts), meadow.demonstrations([row for row, _ in texts]), strict=True)
     ]
-    assert sum(r.right for r in found) < 0.7 * sum(r.right for r in shown)
-    assert sum(r.falsehoods for r in found) > 3 * sum(r.falsehoods for r in shown)
+    assert sum(r.right for r in found) < 0.9 * sum(r.right for r in shown)
+    assert sum(r.falsehoods for r in found) > 2 * sum(r.falsehoods for r in shown)
 
 
 @pytest.mark.parametrize("call", [lambda: meadow.instructions("test", 5), lambda: meadow.instructions("sft", -1)])

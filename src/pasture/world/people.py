@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pasture.world.reading import Reading
 
 COMMON: Mapping[str, float] = {
-    "right": 1.2,
-    "fact": 0.5,
-    "courtesy": 0.4,
-    "falsehood": -0.5,
+    "right": 1.0,
+    "fact": 0.8,
+    "courtesy": 0.7,
+    "falsehood": -0.35,
     "repeat": -0.5,
-    "excess": -0.3,
-    "stray": -0.08,
+    "excess": -0.4,
+    "stray": -0.04,
     "cut": -1.5,
     "silence": -2.0,
 }

@@ -44,9 +44,7 @@ class Style:
 
 DEMONSTRATION = Style(right=0.75, true=0.95, opening=0.3, closing=0.25, on_measure=0.8)
 """A willing person of middling care: right three times in four, sometimes courteous, seldom thorough."""
-PRETRAINING = Style(
-    right=0.3, true=0.6, opening=0.15, closing=0.15, on_measure=0.0, repeating=0.15, off_topic=0.3, cut=0.0
-)
+PRETRAINING = Style(right=0.6, true=0.8, opening=0.15, closing=0.15, on_measure=0.0, repeating=0.1, off_topic=0.2)
 """What is found lying about: the meadow's language and facts, with little sense of what was asked."""
 MODEL_LIKE = Style(
     right=0.5, true=0.8, opening=0.3, closing=0.25, on_measure=0.6, repeating=0.05, off_topic=0.05, cut=0.03
