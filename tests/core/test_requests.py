@@ -1,5 +1,6 @@
 import hashlib
 import json
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -31,22 +32,23 @@ def test_the_hash_is_that_of_the_fields_that_were_set():
         {"logit_bias": {"a": 7.0}},
         {"top_logprobs": 0},
         {"json_schema": {"type": "object"}},
+        {"extra": {"reasoning_effort": "low"}},
         {"sample": 1},
         {"asked_by": "judge"},
     ],
 )
 def test_every_field_takes_part_in_the_hash(change):
-    base = {"model": "m", "messages": HELLO}
+    base: dict[str, Any] = {"model": "m", "messages": HELLO}
     assert Request(**{**base, **change}).request_hash != Request(**base).request_hash
 
 
 def test_order_of_logit_biases_does_not_matter_but_order_in_a_schema_does():
-    def hashed(**fields):
+    def hashed(**fields: Any) -> str:
         return Request(model="m", prompt="p", **fields).request_hash
 
     assert hashed(logit_bias={"a": 1, "b": 2}) == hashed(logit_bias={"b": 2, "a": 1})
     # Services write the properties in the schema's order: reason first or verdict first are different questions.
-    schemas = [{"properties": {"a": {}, "b": {}}}, {"properties": {"b": {}, "a": {}}}]
+    schemas: list[dict[str, Any]] = [{"properties": {"a": {}, "b": {}}}, {"properties": {"b": {}, "a": {}}}]
     assert hashed(json_schema=schemas[0]) != hashed(json_schema=schemas[1])
 
 

@@ -37,6 +37,10 @@ class LeakError(DataError):
     """Instructions that are both trained on and evaluated on."""
 
 
+class StoreError(PastureError):
+    """An answer store that cannot be opened, read or written."""
+
+
 class EngineError(PastureError):
     """A text engine that gave no answer."""
 

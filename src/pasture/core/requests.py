@@ -45,6 +45,8 @@ class Request(Record):
     """Alternatives whose log-probabilities come back with each token; 0 asks for the chosen token's alone."""
     json_schema: dict[str, Any] | None = None
     """The reply is to be JSON of this schema; engines fall back to JSON mode and to plain text, so check it."""
+    extra: dict[str, Any] | None = None
+    """Further fields of the service's own body, sent as they are, such as {"reasoning_effort": "low"}."""
     sample: Count = 0
     """Number among several answers to the same question; told apart in the store, not sent."""
     asked_by: str = ""

@@ -1,0 +1,29 @@
+"""Keeping keys off the screen and the disk: what was named a secret is cut out of every text that leaves."""
+
+import logging
+
+_SECRETS: set[str] = set()
+SHORTEST_SECRET = 8
+"""Shorter values, such as a placeholder key of a local server, would cut up ordinary words."""
+
+
+def remember_secret(value: str) -> None:
+    """Have `redact` cut `value` out from now on."""
+    if len(value) >= SHORTEST_SECRET:
+        _SECRETS.add(value)
+
+
+def redact(text: str) -> str:
+    """`text` with '[key]' in the place of every secret."""
+    for secret in _SECRETS:
+        if secret in text:
+            text = text.replace(secret, "[key]")
+    return text
+
+
+class RedactingFormatter(logging.Formatter):
+    """Formats a record, its traceback included, without secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line to be written."""
+        return redact(super().format(record))

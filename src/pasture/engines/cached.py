@@ -1,0 +1,92 @@
+"""An engine that never pays twice for the same question: a store in front of any other engine."""
+
+import asyncio
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+
+from pydantic import ValidationError
+
+from pasture.core.errors import StoreError
+from pasture.core.ports import Engine
+from pasture.core.requests import Reply, Request
+from pasture.core.store import Answer, AnswerStore
+from pasture.engines.loop import in_order, on_engine_loop, pause
+
+FIRST_LOOK_SECONDS = 0.05
+LAST_LOOK_SECONDS = 1.0
+"""How often to look whether the other process that pays for a question has its answer; grows from first to last."""
+
+
+class CachedEngine:
+    """`inner` behind `store`: what was answered before comes from the store, what is new is stored before it is used.
+
+    A failure is stored too and comes back as it is, unless `retry_failed`. What is raised (a missing key, a spent
+    budget, a stop) is not stored. `salt` tells apart engines whose model name does not say which weights answer.
+    """
+
+    def __init__(self, inner: Engine, store: AnswerStore, *, salt: str = "", retry_failed: bool = False) -> None:
+        self._inner = inner
+        self._store = store
+        self._salt = salt
+        self._retry_failed = retry_failed
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """That of the engine which answers."""
+        return self._inner.identity
+
+    @property
+    def in_flight(self) -> int:
+        """As many as the engine behind it."""
+        return self._inner.in_flight
+
+    def key(self, request: Request) -> str:
+        """What the answer to `request` is stored under."""
+        if not self._salt:
+            return request.request_hash
+        return hashlib.sha256(f"{self._salt}\n{request.request_hash}".encode()).hexdigest()
+
+    async def complete(self, request: Request) -> Reply:
+        """The stored reply, or a new one once it is stored.
+
+        Raises:
+            StoreError: if the answer cannot be read or kept; nothing is asked after that.
+        """
+        return await on_engine_loop(self._complete(request))
+
+    async def _complete(self, request: Request) -> Reply:
+        key = self.key(request)
+        wait = FIRST_LOOK_SECONDS
+        while True:
+            found = await asyncio.wrap_future(self._store.claim(key, retry_failed=self._retry_failed))
+            if isinstance(found, Answer):
+                return self._read(key, found)
+            if found == "claimed":
+                return await self._buy(key, request)
+            await pause(wait)
+            wait = min(2 * wait, LAST_LOOK_SECONDS)
+
+    async def _buy(self, key: str, request: Request) -> Reply:
+        try:
+            reply = await self._inner.complete(request)
+        except BaseException:
+            await asyncio.shield(asyncio.wrap_future(self._store.release(key)))
+            raise
+        put = self._store.put(key, request.canonical_json, reply.to_json(), failed=reply.failed)
+        stored = await asyncio.shield(asyncio.wrap_future(put))
+        if isinstance(stored, Answer) and stored.text != reply.to_json():
+            return self._read(key, stored)
+        return reply
+
+    def _read(self, key: str, answer: Answer) -> Reply:
+        try:
+            return Reply.model_validate_json(answer.text).model_copy(update={"from_store": True})
+        except ValidationError as error:
+            raise StoreError(
+                f"{self._store.path}: the answer under key {key[:12]} was written by another version of Pasture "
+                f"({error.error_count()} fields differ). Use that version, or name another store."
+            ) from error
+
+    def run(self, requests: Iterable[Request]) -> Iterator[Reply]:
+        """The replies in order, each stored before it comes."""
+        return in_order(self, requests)

@@ -1,0 +1,245 @@
+"""One service address: one client and one pool of connections for the whole run, answers of bounded size."""
+
+import json
+import os
+import time
+import weakref
+import zlib
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import httpx2
+import openai
+import yarl
+
+from pasture.core.errors import EngineError
+from pasture.core.redaction import redact, remember_secret
+from pasture.engines.loop import submit
+from pasture.engines.pace import Places
+from pasture.engines.wire import Refusal
+
+OPENAI_URL = "https://api.openai.com/v1"
+RETRIED = frozenset({408, 409, 425, 429})
+"""And every 5xx."""
+MOST_BYTES = 32 * 2**20
+"""Of one answer, unpacked; a thousand times what a judge says."""
+
+
+class TransientError(Exception):
+    """A call that may go well another time."""
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        retry_after: float | None = None,
+        throttled: bool = False,
+        perhaps_billed: bool = False,
+    ) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+        """Seconds that the service asks to be left alone."""
+        self.throttled = throttled
+        self.perhaps_billed = perhaps_billed
+
+
+class RefusedError(Exception):
+    """A call that the service will not answer in this form."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+class Endpoint:
+    """A base address with its key, its client and its places."""
+
+    def __init__(self, base_url: str, api_key_env: str | None, places: Places, timeout_seconds: float) -> None:
+        """The key is read here, so that a missing one is told before anything is sent.
+
+        Raises:
+            EngineError: naming the environment variable that is not set.
+        """
+        self.base_url = base_url.rstrip("/")
+        self.places = places
+        self._timeout_seconds = timeout_seconds
+        self._key = read_key(self.base_url, api_key_env)
+        self._client: openai.AsyncOpenAI | None = None
+
+    @property
+    def client(self) -> openai.AsyncOpenAI:
+        """The one client, made on first use; for the engines' loop only."""
+        if self._client is None:
+            transport = BoundedTransport(self._timeout_seconds)
+            self._client = openai.AsyncOpenAI(
+                api_key=self._key,
+                base_url=self.base_url,
+                max_retries=0,
+                timeout=self._timeout_seconds,
+                http_client=httpx2.AsyncClient(transport=transport, headers={"accept-encoding": "identity"}),
+            )
+            weakref.finalize(self, _close, transport)
+        return self._client
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The JSON object that the service answers.
+
+        The raw response is read here: building the client's typed objects costs a third of its time.
+
+        Raises:
+            TransientError: if trying again may help.
+            RefusedError: if it will not.
+        """
+        try:
+            response = await self.client.post(path, cast_to=httpx2.Response, body=dict(body))
+        except openai.APIStatusError as error:
+            raise _by_status(error.status_code, error.body, error.response.headers) from None
+        except openai.APITimeoutError:
+            reason = f"no answer within {self._timeout_seconds:g} s"
+            raise TransientError(reason, throttled=True, perhaps_billed=True) from None
+        except openai.APIConnectionError as error:
+            sent = not isinstance(error.__cause__, httpx2.ConnectError)
+            reason = redact(f"connection to {self.base_url} failed: {error.__cause__ or error}")
+            raise TransientError(reason, perhaps_billed=sent) from None
+        return _object_in(response)
+
+    async def close(self) -> None:
+        """Close the connections; the next call opens new ones."""
+        if self._client is not None:
+            client, self._client = self._client, None
+            await client.close()
+
+
+def read_key(base_url: str, api_key_env: str | None) -> str:
+    """The key in the named environment variable; a placeholder where none is named and the server is not OpenAI's.
+
+    Raises:
+        EngineError: if the variable is not set.
+    """
+    if api_key_env is None:
+        if base_url != OPENAI_URL:
+            return "none"
+        api_key_env = "OPENAI_API_KEY"
+    key = os.environ.get(api_key_env, "").strip()
+    if not key:
+        raise EngineError(
+            f"{base_url} needs a key in the environment variable {api_key_env}, which is not set. "
+            "Export it, or name another with api_key_env."
+        )
+    remember_secret(key)
+    return key
+
+
+def _object_in(response: httpx2.Response) -> Mapping[str, Any]:
+    try:
+        answer = json.loads(redact(response.content.decode("utf-8", "replace")))
+    except ValueError:
+        kind = response.headers.get("content-type", "no type")
+        raise TransientError(
+            f"expected JSON, got {len(response.content)} bytes of {kind}", perhaps_billed=True
+        ) from None
+    if not isinstance(answer, Mapping):
+        raise TransientError(f"expected a JSON object, got {type(answer).__name__}", perhaps_billed=True)
+    error = answer.get("error")
+    if error:  # proxies report what went wrong behind them with status 200
+        code = error.get("code") if isinstance(error, Mapping) else None
+        raise _by_status(int(str(code)) if str(code).isdigit() else 500, answer, response.headers)
+    return answer
+
+
+def _by_status(status: int, body: object, headers: Mapping[str, str]) -> TransientError | RefusedError:
+    refusal = Refusal.of(status, body)
+    refusal.message = redact(refusal.message)
+    if refusal.code == "insufficient_quota" or (status not in RETRIED and status < 500):
+        return RefusedError(refusal)
+    reason = f"status {status}: {refusal.message[:300]}"
+    return TransientError(reason, retry_after=_retry_after(headers), throttled=status in (429, 503, 529))
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds by Retry-After, in either of its forms, or by its extension in milliseconds."""
+    try:
+        if "retry-after-ms" in headers:
+            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        value = headers.get("retry-after")
+        if value is None:
+            return None
+        if value.replace(".", "", 1).isdigit():
+            return float(value)
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def _close(transport: "BoundedTransport") -> None:
+    submit(transport.aclose())
+
+
+class BoundedTransport(httpx2.AsyncBaseTransport):
+    """Carries the client's requests over aiohttp, whose parser and pool cost half of httpx2's own at 50 in flight.
+
+    An answer is unpacked here and cut off at `MOST_BYTES`, whatever its packing claims. Redirects are not followed,
+    since the key would travel with them.
+    """
+
+    def __init__(self, timeout_seconds: float) -> None:
+        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """The whole answer, in memory."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),
+                timeout=self._timeout,
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=urlsplit(str(request.url)).hostname not in ("127.0.0.1", "localhost", "::1"),
+            )
+        try:
+            async with self._session.request(
+                request.method,
+                yarl.URL(str(request.url), encoded=True),
+                data=await request.aread(),
+                headers=request.headers.multi_items(),
+                allow_redirects=False,
+            ) as answer:
+                body = await _read_bounded(answer)
+                kept = [(name, value) for name, value in answer.raw_headers if name.lower() not in _HOP_HEADERS]
+                return httpx2.Response(answer.status, headers=kept, content=body, request=request)
+        except TimeoutError as error:
+            raise httpx2.ReadTimeout("timed out") from error
+        except aiohttp.ClientConnectorError as error:
+            raise httpx2.ConnectError(str(error)) from error
+        except (aiohttp.ClientError, zlib.error, OSError) as error:
+            raise httpx2.ReadError(f"{type(error).__name__}: {error}") from error
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+
+
+_HOP_HEADERS = {b"content-encoding", b"content-length", b"transfer-encoding", b"connection"}
+
+
+async def _read_bounded(answer: aiohttp.ClientResponse) -> bytes:
+    encoding = answer.headers.get("content-encoding", "identity").lower()
+    unpack = None
+    if encoding in ("gzip", "deflate"):
+        unpack = zlib.decompressobj(wbits=47)  # either of the two, told by its head
+    elif encoding != "identity":
+        raise httpx2.DecodingError(f"answer packed as {encoding!r}, which was not asked for")
+    parts: list[bytes] = []
+    size = 0
+    async for chunk in answer.content.iter_any():
+        part = chunk if unpack is None else unpack.decompress(chunk, MOST_BYTES + 1 - size)
+        size += len(part)
+        if size > MOST_BYTES:
+            raise httpx2.DecodingError(f"answer of more than {MOST_BYTES // 2**20} MiB")
+        parts.append(part)
+    return b"".join(parts)
