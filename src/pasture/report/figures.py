@@ -8,7 +8,7 @@ import csv
 import io
 import itertools
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -25,7 +25,9 @@ from pasture.report.palette import DASHES, LIGHT, SERIES
 
 LABEL_CHARACTERS = 26
 _PANEL_INCHES = 3.5, 2.35
-_DOT_LINE_INCHES = 0.34
+_DOT_LINE_INCHES = 0.21
+_CHARACTER_INCHES = 0.08
+_ROOMY_CHARACTERS = 12
 _CELL_CHARACTERS = 1_000
 _COLUMNS = 3
 _OVERVIEW_SYSTEMS = 30
@@ -140,6 +142,8 @@ def _settings() -> Iterator[None]:
     with mpl.rc_context(), warnings.catch_warnings():
         # A label in a script that the drawing font lacks is laid out by guess; browsers have the glyphs.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        # Names of wide letters can still leave no room; then the axes keep matplotlib's usual place.
+        warnings.filterwarnings("ignore", message="constrained_layout not applied")
         mpl.rcdefaults()
         mpl.rcParams.update(
             {
@@ -171,10 +175,18 @@ def _settings() -> Iterator[None]:
 
 
 def _panel_size(panel: Panel | DotPanel) -> tuple[float, float]:
+    """Inches, wide enough that names beside the axes leave the axes their room."""
+    width, height = _PANEL_INCHES
+    names = _longest([group.label for group in panel.series]) if len(panel.series) > 1 else 0
     if isinstance(panel, Panel):
-        return _PANEL_INCHES
-    lines = len({dot.label for group in panel.series for dot in group.dots}) * (len(panel.series) + 0.6)
-    return 4.7, 0.95 + _DOT_LINE_INCHES * 0.62 * lines
+        return width + max(0, names - _ROOMY_CHARACTERS) * _CHARACTER_INCHES, height
+    labels = {dot.label for group in panel.series for dot in group.dots}
+    lines = len(labels) * (len(panel.series) + 0.6)
+    return 2.0 + (names + _longest(labels)) * _CHARACTER_INCHES, 0.95 + _DOT_LINE_INCHES * lines
+
+
+def _longest(labels: Iterable[str]) -> int:
+    return max((len(_label(label)) for label in labels), default=0)
 
 
 def _draw_together(figure: Figure) -> Drawing:
