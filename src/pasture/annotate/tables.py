@@ -1,0 +1,214 @@
+"""The caller's rows in whatever form they come: a list of dicts, a DataFrame, a Dataset or a path.
+
+Rows are read as they are and given back in the same form, old columns untouched. pandas, datasets and pyarrow are
+used where the caller brings them and never needed otherwise.
+"""
+
+import csv
+import importlib
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pasture.core.errors import DataError, DependencyError
+from pasture.core.files import atomic_file, read_json_lines, write_json_lines, write_text
+from pasture.core.hostile import for_csv
+
+Row = dict[str, Any]
+FORMATS = ".json, .jsonl, .csv or .parquet"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows, and the way back to the form in which they came."""
+
+    rows: Sequence[Row]
+    origin: str
+    """What errors call it."""
+    _with_columns: Callable[[Mapping[str, list[Any]]], Any]
+    _of_rows: Callable[[list[Row]], Any]
+
+    def check_free(self, names: Iterable[str]) -> None:
+        """See that columns can be added.
+
+        Raises:
+            DataError: naming the first that the rows have already.
+        """
+        taken = next((name for name in names if self.rows and name in self.rows[0]), None)
+        if taken is not None:
+            raise DataError(
+                f"{self.origin} has a column {taken!r} already, and it is not overwritten. "
+                "Give the new columns a prefix, such as prefix='judge_'."
+            )
+
+    def with_columns(self, columns: Mapping[str, list[Any]]) -> Any:
+        """The caller's rows in the caller's form, with further columns, one value for each row."""
+        return self._with_columns(columns)
+
+    def of_rows(self, rows: list[Row]) -> Any:
+        """Other rows in the caller's form."""
+        return self._of_rows(rows)
+
+
+def as_table(data: Any) -> Table:
+    """Whatever the caller has, as a table.
+
+    Raises:
+        DataError: if it is none of a list of mappings, a DataFrame, a Dataset and a path of a known format.
+    """
+    if isinstance(data, str | Path):
+        rows = read_rows(Path(data))
+        return Table(rows, str(data), lambda columns: _widened(rows, columns), lambda made: made)
+    if _is(data, "pandas", "DataFrame"):
+        return _frame_table(data)
+    if _is(data, "datasets", "Dataset"):
+        return _dataset_table(data)
+    if isinstance(data, Sequence) and all(isinstance(row, Mapping) for row in data):
+        rows = [dict(row) for row in data]
+        return Table(rows, "the list", lambda columns: _widened(rows, columns), lambda made: made)
+    raise DataError(
+        "expected a list of dicts, a pandas DataFrame, a datasets.Dataset or a path of a "
+        f"{FORMATS} file, got {type(data).__name__}."
+    )
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file, by its ending.
+
+    Raises:
+        DataError: if it is missing, of an unknown format, or holds no rows of objects.
+    """
+    readers = {".json": _read_json, ".jsonl": read_json_lines, ".csv": _read_csv, ".parquet": _read_parquet}
+    if path.suffix not in readers:
+        raise DataError(f"{path}: expected a {FORMATS} file, got ending {path.suffix!r}.")
+    try:
+        return readers[path.suffix](path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file.") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read ({error}).") from error
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows by the ending of `path`, whole or not at all.
+
+    In a CSV file, text that a spreadsheet would take for a formula gets an apostrophe; the other formats are exact.
+    """
+    if path.suffix == ".jsonl":
+        write_json_lines(path, rows)
+    elif path.suffix == ".json":
+        write_text(path, json.dumps(rows, ensure_ascii=False, allow_nan=False, indent=1) + "\n")
+    elif path.suffix == ".csv":
+        _write_csv(path, rows)
+    elif path.suffix == ".parquet":
+        with atomic_file(path) as draft:
+            _pyarrow("parquet").write_table(_pyarrow("").Table.from_pylist(list(rows)), draft)
+    else:
+        raise DataError(f"{path}: expected a {FORMATS} file, got ending {path.suffix!r}.")
+
+
+def text_of(row: Mapping[str, Any], column: str, where: str, *, optional: bool = False) -> str:
+    """The text in a column; where it is optional, empty for what is missing, None or NaN.
+
+    Raises:
+        DataError: naming row and column, if there is no text.
+    """
+    value = row.get(column)
+    if isinstance(value, str):
+        return value
+    if optional and (
+        value is None or (isinstance(value, float) and math.isnan(value)) or _is(value, "pandas", "NAType")
+    ):
+        return ""
+    got = f"got {type(value).__name__}" if column in row else f"got columns {', '.join(map(str, row))}"
+    raise DataError(f"{where}: expected text in column {column!r}, {got}.")
+
+
+def _is(data: Any, module: str, name: str) -> bool:
+    """Whether it is an instance of `module.name`; a module that is not loaded made none of its objects."""
+    loaded = sys.modules.get(module)
+    kind = getattr(loaded, name, None) if name != "NAType" else type(getattr(loaded, "NA", None))
+    return kind is not None and kind is not type(None) and isinstance(data, kind)
+
+
+def _widened(rows: Sequence[Row], columns: Mapping[str, list[Any]]) -> list[Row]:
+    return [{**row, **{name: values[i] for name, values in columns.items()}} for i, row in enumerate(rows)]
+
+
+def _frame_table(frame: Any) -> Table:
+    pandas = sys.modules["pandas"]
+    rows = frame.to_dict("records")
+
+    def with_columns(columns: Mapping[str, list[Any]]) -> Any:
+        series = {name: pandas.Series(values, index=frame.index) for name, values in columns.items()}
+        return frame.assign(**series)
+
+    return Table(rows, "the DataFrame", with_columns, pandas.DataFrame)
+
+
+def _dataset_table(dataset: Any) -> Table:
+    kind = type(dataset)
+
+    def with_columns(columns: Mapping[str, list[Any]]) -> Any:
+        wider = dataset
+        for name, values in columns.items():
+            wider = wider.add_column(name, values)
+        return wider
+
+    return Table(dataset.to_list(), "the Dataset", with_columns, kind.from_list)
+
+
+def _read_json(path: Path) -> list[Row]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error}).") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{path}: expected a list of objects.")
+    return rows
+
+
+def _read_csv(path: Path) -> list[Row]:
+    csv.field_size_limit(2**31 - 1)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        rows = []
+        for row in reader:
+            if None in row or None in row.values():
+                raise DataError(f"{path}:{reader.line_num}: expected {len(reader.fieldnames or ())} cells in the row.")
+            rows.append(dict(row))
+    return rows
+
+
+def _read_parquet(path: Path) -> list[Row]:
+    try:
+        rows: list[Row] = _pyarrow("parquet").read_table(path).to_pylist()
+    except ValueError as error:  # pyarrow's own errors are ValueErrors
+        raise DataError(f"{path}: cannot be read ({error}).") from error
+    return rows
+
+
+def _write_csv(path: Path, rows: Sequence[Row]) -> None:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with atomic_file(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([for_csv(name) for name in names])
+        for row in rows:
+            writer.writerow([_cell(row.get(name)) for name in names])
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, dict | list):
+        value = json.dumps(value, ensure_ascii=False)
+    return for_csv(value) if isinstance(value, str) else value
+
+
+def _pyarrow(part: str) -> Any:
+    try:
+        return importlib.import_module(f"pyarrow.{part}" if part else "pyarrow")
+    except ImportError as error:
+        raise DependencyError("Parquet files need pyarrow: pip install 'pasture[tables]'.") from error
