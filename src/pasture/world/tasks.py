@@ -272,23 +272,29 @@ def draw_request(
 ) -> tuple[str, str] | None:
     """A random instruction of one family with its input, which is often empty; always one that can be understood.
 
-    None after a thousand draws that `accepts` turns down.
+    Every greeting is tried before the request is drawn anew. None after a thousand requests that `accepts` turns down.
     """
     for _ in range(1000):
-        request = REQUESTS[family][rng.integers(len(REQUESTS[family]))]
-        values = {slot: _draw_slot(rng, family, slot) for slot in slots(request)}
-        if family == "check" and rng.random() < 0.5:  # else nearly every answer would be no
-            values["value"] = THINGS[values["thing"]].value(_ADJECTIVES[rng.integers(len(_ADJECTIVES))])
-        if family == "list" and "thing" in values:  # else few exceptions would be of the kind asked for
-            named = [name for name, thing in THINGS.items() if PLURALS[thing.kind] == values["kinds"]]
-            values |= {"thing": _pick(rng, tuple(named)), "thing2": _pick(rng, tuple(named))}
-        head = (_pick(rng, GREETINGS), _pick(rng, CUES[cue]))
-        base, _, material = request.partition(">")
-        instruction = " ".join(part for part in (*head, fill(base, values)) if part)
-        input_text = fill(material, values)
-        if accepts(instruction, input_text) and _understood(instruction, input_text):
-            return instruction, input_text
+        base, _, material = _drawn_request(rng, family).partition(">")
+        cue_text = _pick(rng, CUES[cue])
+        start = int(rng.integers(len(GREETINGS)))
+        for greeting in GREETINGS[start:] + GREETINGS[:start]:
+            instruction = " ".join(part for part in (greeting, cue_text, base) if part)
+            if accepts(instruction, material) and _understood(instruction, material):
+                return instruction, material
     return None
+
+
+def _drawn_request(rng: np.random.Generator, family: str) -> str:
+    """A request with its slots filled, which may not make sense."""
+    request = _pick(rng, REQUESTS[family])
+    values = {slot: _draw_slot(rng, family, slot) for slot in slots(request)}
+    if family == "check" and rng.random() < 0.5:  # else nearly every answer would be no
+        values["value"] = THINGS[values["thing"]].value(_ADJECTIVES[rng.integers(len(_ADJECTIVES))])
+    if family == "list" and "thing" in values:  # else few exceptions would be of the kind asked for
+        named = tuple(name for name, thing in THINGS.items() if PLURALS[thing.kind] == values["kinds"])
+        values |= {"thing": _pick(rng, named), "thing2": _pick(rng, named)}
+    return fill(request, values)
 
 
 def _understood(instruction: str, input_text: str) -> bool:
