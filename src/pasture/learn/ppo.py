@@ -182,39 +182,39 @@ def train(
         raise DataError("there are no instructions to answer.")
     optimizer = adamw(policy, models.value, epsilon=config.adam_epsilon)
     identity = fingerprint(config.model_dump(), seed, prompts, modules=[policy, models.value])
-    run = Resumable(folder, {"policy": policy, "value": models.value}, optimizer, identity=identity)
-    first_step, numbers = run.resume()
-    kl_coefficient = numbers.get("kl_coefficient", config.kl_coefficient)
-    for step in range(first_step, config.steps):
-        rollouts = collect(
-            policy,
-            encoder,
-            environment,
-            step_instructions(len(prompts), config.rollout_batch_size, step, seed),
-            stop_ids=stop_token_ids(policy, tokenizer),
-            max_new_tokens=config.max_new_tokens,
-            seed=derived_seed(seed, "ppo-answers", step),
-        )
-        if step == first_step:
-            check_sampler(models.policy, rollouts, config.micro_batch_tokens)
-        experience = evaluate(config, models, rollouts, kl_coefficient)
-        factor = linear_factor(step, config.steps, config.warmup_steps)
-        learning_rate = config.learning_rate * factor
-        learned = learn(
-            config, models, optimizer, experience, learning_rate, derived_seed(seed, "ppo-minibatches", step)
-        )
-        more = {"learning_rate": learning_rate, "objective/kl_coefficient": kl_coefficient}
-        run.log(step + 1, experience.figures | learned | more)
-        if config.kl_controller == "adaptive":
-            kl_coefficient = adapted_coefficient(
-                kl_coefficient, experience.kl, target=config.kl_target, gain=config.kl_gain
+    with Resumable(folder, {"policy": policy, "value": models.value}, optimizer, identity=identity) as run:
+        first_step, numbers = run.resume()
+        kl_coefficient = numbers.get("kl_coefficient", config.kl_coefficient)
+        for step in range(first_step, config.steps):
+            rollouts = collect(
+                policy,
+                encoder,
+                environment,
+                step_instructions(len(prompts), config.rollout_batch_size, step, seed),
+                stop_ids=stop_token_ids(policy, tokenizer),
+                max_new_tokens=config.max_new_tokens,
+                seed=derived_seed(seed, "ppo-answers", step),
             )
-        if (step + 1) % config.save_every == 0:
-            save_model(policy, tokenizer, folder / "steps" / f"{step + 1:04d}")
-        if (step + 1) % config.checkpoint_steps == 0:
-            run.checkpoint(step + 1, kl_coefficient=kl_coefficient)
-        run.report(progress, step + 1, config.steps, score=experience.figures["objective/scores"], kl=experience.kl)
-    run.finish(lambda target: save_model(policy, tokenizer, target))
+            if step == first_step:
+                check_sampler(models.policy, rollouts, config.micro_batch_tokens)
+            experience = evaluate(config, models, rollouts, kl_coefficient)
+            factor = linear_factor(step, config.steps, config.warmup_steps)
+            learning_rate = config.learning_rate * factor
+            learned = learn(
+                config, models, optimizer, experience, learning_rate, derived_seed(seed, "ppo-minibatches", step)
+            )
+            more = {"learning_rate": learning_rate, "objective/kl_coefficient": kl_coefficient}
+            run.log(step + 1, experience.figures | learned | more)
+            if config.kl_controller == "adaptive":
+                kl_coefficient = adapted_coefficient(
+                    kl_coefficient, experience.kl, target=config.kl_target, gain=config.kl_gain
+                )
+            if (step + 1) % config.save_every == 0:
+                save_model(policy, tokenizer, folder / "steps" / f"{step + 1:04d}")
+            if (step + 1) % config.checkpoint_steps == 0:
+                run.checkpoint(step + 1, kl_coefficient=kl_coefficient)
+            run.report(progress, step + 1, config.steps, score=experience.figures["objective/scores"], kl=experience.kl)
+        run.finish(lambda target: save_model(policy, tokenizer, target))
 
 
 def check_sampler(policy: ResponseModel, rollouts: Rollouts, micro_batch_tokens: int) -> None:

@@ -5,6 +5,8 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +32,7 @@ _SECONDS_BETWEEN_REPORTS = 0.3
 
 
 class Resumable:
-    """What one training run keeps in its folder: a checkpoint, the metrics and, at the end, the model.
+    """What one training run keeps in its folder, while its block runs: checkpoint, metrics and, at the end, the model.
 
     Random draws must come from named streams that the step alone decides; then nothing else needs keeping.
     """
@@ -49,7 +51,17 @@ class Resumable:
         self.identity = identity
         """Hash of all that the result depends on, to tell another run's checkpoint from this one's."""
         self._held_back: list[tuple[int, Mapping[str, Tensor | float]]] = []
+        self._log: MetricsLog | None = None
         self._reported_at = -_SECONDS_BETWEEN_REPORTS
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._log is not None:
+            self._log.close()
 
     def resume(self) -> tuple[int, dict[str, float]]:
         """Steps finished and the numbers kept with them, everything else put back as it was; (0, {}) at the start.
@@ -100,13 +112,14 @@ class Resumable:
     def finish(self, save: Callable[[Path], None]) -> None:
         """Write the model with `save`, then drop the checkpoint."""
         self._write_logs()
-        self._log.close()
         save(self.folder / MODEL_FOLDER)
         remove_checkpoint(self.folder / CHECKPOINT_FOLDER)
         if (self.folder / CHECKPOINT_FOLDER).exists():
             (self.folder / CHECKPOINT_FOLDER).rmdir()
 
     def _write_logs(self) -> None:
+        if self._log is None:
+            raise ValueError("resume() comes before the first step")
         for step, figures in self._held_back:
             self._log.write(step, **{name: float(value) for name, value in figures.items()})
         self._held_back.clear()

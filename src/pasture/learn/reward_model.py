@@ -124,34 +124,34 @@ def train(
     total_steps = steps_per_epoch * config.epochs
     data = [(pair.first.ids, pair.second.ids, pair.first_preferred) for pair in pairs]
     identity = fingerprint(config.model_dump(), seed, data, modules=[model])
-    run = Resumable(folder, {"model": model}, optimizer, identity=identity)
-    first_step, _ = run.resume()
-    for step in range(first_step, total_steps):
-        epoch, place = divmod(step, steps_per_epoch)
-        order = stream(seed, "reward-batches", epoch).permutation(len(training_pairs))
-        batch = [training_pairs[row] for row in order[place * config.batch_size : (place + 1) * config.batch_size]]
-        loss, accuracy = _accumulate_gradients(model, batch, encoder.pad_id, config.micro_batch_tokens)
-        factor = cosine_factor(step, total_steps, round(config.warmup_fraction * total_steps))
-        learning_rate = config.learning_rate * factor
-        [norm] = take_step(optimizer, learning_rate=learning_rate, max_gradient_norm=config.max_gradient_norm)
-        figures: dict[str, Tensor | float] = {
-            "loss": loss,
-            "accuracy": accuracy,
-            "gradient_norm": norm,
-            "learning_rate": learning_rate,
-        }
-        if step == 0:
-            figures |= left_out
-        if held_out_pairs and place == steps_per_epoch - 1:
-            figures |= evaluate(model, held_out_pairs, encoder.pad_id, config.micro_batch_tokens)
-        run.log(step + 1, figures)
-        if (step + 1) % config.checkpoint_steps == 0:
-            run.checkpoint(step + 1)
-        run.report(progress, step + 1, total_steps, loss=loss)
-    answers = [answer for pair in pairs for answer in (pair.first, pair.second)]
-    drawn = stream(seed, "reward-centre").permutation(len(answers))[: config.centring_count]
-    centre(model, [answers[number] for number in drawn], encoder.pad_id, config.micro_batch_tokens)
-    run.finish(lambda target: _save(model, tokenizer, target))
+    with Resumable(folder, {"model": model}, optimizer, identity=identity) as run:
+        first_step, _ = run.resume()
+        for step in range(first_step, total_steps):
+            epoch, place = divmod(step, steps_per_epoch)
+            order = stream(seed, "reward-batches", epoch).permutation(len(training_pairs))
+            batch = [training_pairs[row] for row in order[place * config.batch_size : (place + 1) * config.batch_size]]
+            loss, accuracy = accumulate_gradients(model, batch, encoder.pad_id, config.micro_batch_tokens)
+            factor = cosine_factor(step, total_steps, round(config.warmup_fraction * total_steps))
+            learning_rate = config.learning_rate * factor
+            [norm] = take_step(optimizer, learning_rate=learning_rate, max_gradient_norm=config.max_gradient_norm)
+            figures: dict[str, Tensor | float] = {
+                "loss": loss,
+                "accuracy": accuracy,
+                "gradient_norm": norm,
+                "learning_rate": learning_rate,
+            }
+            if step == 0:
+                figures |= left_out
+            if held_out_pairs and place == steps_per_epoch - 1:
+                figures |= evaluate(model, held_out_pairs, encoder.pad_id, config.micro_batch_tokens)
+            run.log(step + 1, figures)
+            if (step + 1) % config.checkpoint_steps == 0:
+                run.checkpoint(step + 1)
+            run.report(progress, step + 1, total_steps, loss=loss)
+        answers = [answer for pair in pairs for answer in (pair.first, pair.second)]
+        drawn = stream(seed, "reward-centre").permutation(len(answers))[: config.centring_count]
+        centre(model, [answers[number] for number in drawn], encoder.pad_id, config.micro_batch_tokens)
+        run.finish(lambda target: _save(model, tokenizer, target))
 
 
 def encode_feedback(
@@ -234,9 +234,10 @@ def _pair_batches(pairs: Sequence[JudgedPair], budget: int) -> list[list[int]]:
     return token_budget_batches([2 * max(len(pair.first), len(pair.second)) for pair in pairs], budget)
 
 
-def _accumulate_gradients(
+def accumulate_gradients(
     model: ScalarModel, batch: Sequence[JudgedPair], pad_id: int, micro_batch_tokens: int
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Add the gradients of a batch's mean loss per pair; that loss and the batch's accuracy come back."""
     losses, agreements = [], []
     for numbers in _pair_batches(batch, micro_batch_tokens):
         pairs = [batch[number] for number in numbers]

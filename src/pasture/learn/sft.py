@@ -97,24 +97,26 @@ def train(
     steps_per_epoch = -(-len(training_rows) // config.batch_size)
     total_steps = steps_per_epoch * config.epochs
     identity = fingerprint(config.model_dump(), seed, [row.ids for row in rows], modules=[model])
-    run = Resumable(folder, {"model": model}, optimizer, identity=identity)
-    first_step, _ = run.resume()
-    for step in range(first_step, total_steps):
-        epoch, place = divmod(step, steps_per_epoch)
-        order = stream(seed, "sft-batches", epoch).permutation(len(training_rows))
-        batch = [training_rows[row] for row in order[place * config.batch_size : (place + 1) * config.batch_size]]
-        loss = _accumulate_gradients(responder, batch, encoder.pad_id, config.micro_batch_tokens)
-        factor = cosine_factor(step, total_steps, round(config.warmup_fraction * total_steps))
-        learning_rate = config.learning_rate * factor
-        [norm] = take_step(optimizer, learning_rate=learning_rate, max_gradient_norm=config.max_gradient_norm)
-        figures: dict[str, Tensor | float] = {"loss": loss, "gradient_norm": norm, "learning_rate": learning_rate}
-        if held_out_rows and place == steps_per_epoch - 1:
-            figures["held_out_loss"] = mean_loss(responder, held_out_rows, encoder.pad_id, config.micro_batch_tokens)
-        run.log(step + 1, figures)
-        if (step + 1) % config.checkpoint_steps == 0:
-            run.checkpoint(step + 1)
-        run.report(progress, step + 1, total_steps, loss=loss)
-    run.finish(lambda target: save_model(model, tokenizer, target))
+    with Resumable(folder, {"model": model}, optimizer, identity=identity) as run:
+        first_step, _ = run.resume()
+        for step in range(first_step, total_steps):
+            epoch, place = divmod(step, steps_per_epoch)
+            order = stream(seed, "sft-batches", epoch).permutation(len(training_rows))
+            batch = [training_rows[row] for row in order[place * config.batch_size : (place + 1) * config.batch_size]]
+            loss = accumulate_gradients(responder, batch, encoder.pad_id, config.micro_batch_tokens)
+            factor = cosine_factor(step, total_steps, round(config.warmup_fraction * total_steps))
+            learning_rate = config.learning_rate * factor
+            [norm] = take_step(optimizer, learning_rate=learning_rate, max_gradient_norm=config.max_gradient_norm)
+            figures: dict[str, Tensor | float] = {"loss": loss, "gradient_norm": norm, "learning_rate": learning_rate}
+            if held_out_rows and place == steps_per_epoch - 1:
+                figures["held_out_loss"] = mean_loss(
+                    responder, held_out_rows, encoder.pad_id, config.micro_batch_tokens
+                )
+            run.log(step + 1, figures)
+            if (step + 1) % config.checkpoint_steps == 0:
+                run.checkpoint(step + 1)
+            run.report(progress, step + 1, total_steps, loss=loss)
+        run.finish(lambda target: save_model(model, tokenizer, target))
 
 
 def encode_demonstrations(
@@ -144,9 +146,10 @@ def _split(rows: list[EncodedPair], held_out_count: int, seed: int) -> tuple[lis
     )
 
 
-def _accumulate_gradients(
+def accumulate_gradients(
     responder: ResponseModel, batch: Sequence[EncodedPair], pad_id: int, micro_batch_tokens: int
-) -> Tensor:
+) -> Float[Tensor, ""]:
+    """Add the gradients of a batch's mean loss per response token; that loss comes back."""
     token_count = sum(len(row.response_ids) for row in batch)
     losses = []
     for numbers in token_budget_batches([len(row) for row in batch], micro_batch_tokens):
