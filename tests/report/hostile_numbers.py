@@ -1,8 +1,10 @@
 """A report in which every text field was written by someone who means harm."""
 
+import functools
 from typing import Any
 
 from pasture.report.content import ReportContent
+from pasture.report.page import render
 from tests.report.loop_numbers import content
 
 ATTACKS = {
@@ -34,3 +36,9 @@ def attacked(text: str) -> ReportContent:
         return text + value
 
     return ReportContent.model_validate(walk(content().model_dump(mode="json"), "", {}))
+
+
+@functools.cache
+def attacked_page(attack: str) -> str:
+    """The page of the report under one of the `ATTACKS`."""
+    return render(attacked(ATTACKS[attack]))

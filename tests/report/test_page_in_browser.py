@@ -7,7 +7,7 @@ import pytest
 
 from pasture.report.page import write_report
 from tests.report.chromium import Browser
-from tests.report.hostile_numbers import ATTACKS, attacked
+from tests.report.hostile_numbers import ATTACKS, attacked_page
 from tests.report.loop_numbers import content
 
 MISDEEDS = (
@@ -58,7 +58,7 @@ def test_the_page_asks_for_nothing_and_complains_of_nothing(browser: Browser, lo
 @pytest.mark.parametrize("attack", [name for name in ATTACKS if name not in {"formula", "template"}])
 def test_hostile_text_opens_no_dialog_and_asks_for_nothing(browser: Browser, attack: str, tmp_path: Path) -> None:
     path = tmp_path / "index.html"
-    write_report(attacked(ATTACKS[attack]), path)
+    path.write_text(attacked_page(attack), encoding="utf-8")
     browser.show(path, 320)
     assert misdeeds(browser, path) == []
     assert browser.evaluate("document.scripts.length + document.images.length + document.links.length") == 6

@@ -80,7 +80,13 @@ def test_a_second_judge_who_ranks_otherwise_is_quoted() -> None:
     same = Leaderboard(title="raters", rows=(row("a", 0.6), row("b", 0.5), row("c", 0.1)))
     other = Leaderboard(title="raters", rows=(row("a", 0.4), row("b", 0.5), row("c", 0.1)))
     assert "Judged by raters, the order of the 3 systems is the same." in text(first, same)
-    assert "Judged by raters, the order is another: b, a, c, with b at 50.0%." in text(first, other)
+    assert "Judged by raters, the order is another: b, a, c; b wins 50.0%." in text(first, other)
+
+
+def test_many_systems_and_long_names_leave_the_summary_readable() -> None:
+    rows = tuple(row("system " * 1000 + str(number), 0.5) for number in range(200))
+    assert "and 194 more" in text(Leaderboard(title="people", rows=rows))
+    assert len(text(Leaderboard(title="people", rows=rows), baseline=rows[1].system)) < 1000
 
 
 def test_a_baseline_that_wins_is_no_gain_over_itself() -> None:

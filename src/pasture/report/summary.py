@@ -1,8 +1,14 @@
 """The paragraph that says what the numbers say: who won, by how much, by whose judgement, and how sure that is."""
 
+from collections.abc import Sequence
+
+from pasture.core.hostile import on_one_line, shortened
 from pasture.core.records import WinRate
 from pasture.report.content import Difference, Leaderboard
 from pasture.report.numbers import percent, points
+
+_NAME_CHARACTERS = 40
+_NAMED = 5
 
 MEADOW = (
     "These numbers come from the meadow, a miniature world built into Pasture: a model of about a million "
@@ -48,31 +54,33 @@ def _with_interval(row: WinRate, board: Leaderboard) -> str:
 
 def _winner(board: Leaderboard, best: WinRate) -> str:
     tied = [row.system for row in _judged(board)[1:] if row.rate == best.rate]
-    level = f", level with {', '.join(tied)}" if tied else ""
+    level = f", level with {_some(tied)}" if tied else ""
     return (
-        f"Judged by {board.title}, {best.system} does best{level}: it wins {_with_interval(best, board)} "
-        f"of {best.judged:,} comparisons with {best.reference}."
+        f"Judged by {_name(board.title)}, {_name(best.system)} does best{level}: it wins {_with_interval(best, board)} "
+        f"of {best.judged:,} comparisons with {_name(best.reference)}."
     )
 
 
 def _against_reference(best: WinRate) -> str:
     if best.interval_low is None or best.interval_high is None:
         return ""
+    reference = _name(best.reference)
     if best.interval_low > 0.5:
-        return f"That is more than half, so it beats {best.reference}."
+        return f"That is more than half, so it beats {reference}."
     if best.interval_high < 0.5:
-        return f"That is less than half, so it does not reach {best.reference}."
-    return f"The interval holds 50%, so it cannot be told apart from {best.reference}."
+        return f"That is less than half, so it does not reach {reference}."
+    return f"The interval holds 50%, so it cannot be told apart from {reference}."
 
 
 def _progress(board: Leaderboard, best: WinRate, start: WinRate) -> str:
     gain, verdict = _set_apart(board, best, start)
-    return f"From {start.system}, where training set out, it is a gain of {gain} over {percent(start.rate)}: {verdict}."
+    origin = f"From {_name(start.system)}, where training set out"
+    return f"{origin}, it is a gain of {gain} over {percent(start.rate)}: {verdict}."
 
 
 def _next(board: Leaderboard, best: WinRate, other: WinRate) -> str:
     lead, verdict = _set_apart(board, best, other)
-    return f"Next comes {other.system} with {percent(other.rate)}, {lead} behind: {verdict}."
+    return f"Next comes {_name(other.system)} with {percent(other.rate)}, {lead} behind: {verdict}."
 
 
 def _set_apart(board: Leaderboard, best: WinRate, other: WinRate) -> tuple[str, str]:
@@ -114,7 +122,7 @@ def _second_opinion(lead: Leaderboard, board: Leaderboard) -> str:
     if len(order) < 2:
         return ""
     if order == other:
-        return f"Judged by {board.title}, the order of the {len(order)} systems is the same."
+        return f"Judged by {_name(board.title)}, the order of the {len(order)} systems is the same."
     best = board.row(other[0])
     assert best is not None  # noqa: S101  # its name was taken from this board
     return (
@@ -128,7 +136,15 @@ def _unjudged(boards: tuple[Leaderboard, ...]) -> list[str]:
         missing, asked = sum(row.unjudged for row in board.rows), sum(row.asked for row in board.rows)
         if missing:
             verb = "was" if missing == 1 else "were"
-            lines.append(
-                f"Of {asked:,} comparisons put to {board.title}, {missing:,} {verb} not judged and count nowhere."
-            )
+            put = f"Of {asked:,} comparisons put to {_name(board.title)}"
+            lines.append(f"{put}, {missing:,} {verb} not judged and count nowhere.")
     return lines
+
+
+def _name(text: str) -> str:
+    return shortened(on_one_line(shortened(text, 10 * _NAME_CHARACTERS)), _NAME_CHARACTERS)
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(_name(name) for name in names[:_NAMED])
+    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"
