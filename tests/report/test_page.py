@@ -143,11 +143,11 @@ def test_figures_take_their_colors_from_the_theme(loop: Page) -> None:
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_hostile_text_in_every_field_adds_no_element_and_no_attribute(attack: str, loop: Page) -> None:
     html = attacked_page(attack)
-    attacked_page = Page(html)
+    found = Page(html)
     plain_tags = {tag for tag, _ in loop.tags}
     # A longer text may lose a word to shortening or gain the note that says so, but no kind of element.
-    assert {tag for tag, _ in attacked_page.tags} <= plain_tags | {"span"}
-    assert {name for _, attributes in attacked_page.tags for name in attributes} <= {
+    assert {tag for tag, _ in found.tags} <= plain_tags | {"span"}
+    assert {name for _, attributes in found.tags for name in attributes} <= {
         name for _, attributes in loop.tags for name in attributes
     }
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200f\u202a-\u202e\u2066-\u2069]", html)

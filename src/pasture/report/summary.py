@@ -126,7 +126,8 @@ def _second_opinion(lead: Leaderboard, board: Leaderboard) -> str:
     best = board.row(other[0])
     assert best is not None  # noqa: S101  # its name was taken from this board
     return (
-        f"Judged by {board.title}, the order is another: {', '.join(other)}, with {other[0]} at {percent(best.rate)}."
+        f"Judged by {_name(board.title)}, the order is another: {_some(other)}; "
+        f"{_name(other[0])} wins {_with_interval(best, board)}."
     )
 
 
