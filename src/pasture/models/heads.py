@@ -1,7 +1,6 @@
 """A language model that gives a number for each token: the shape of reward and value models."""
 
 from pathlib import Path
-from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -36,7 +35,7 @@ class ScalarModel(nn.Module):
     """Subtracted from every value; set it to a reward model's mean score to centre the model."""
 
     @classmethod
-    def from_causal_lm(cls, model: PreTrainedModel, *, seed: int = 0) -> Self:
+    def from_causal_lm(cls, model: PreTrainedModel, *, seed: int = 0) -> "ScalarModel":
         """A scalar model on the backbone of `model` itself (no copy), with a fresh head and offset 0.
 
         The head's weights are normal with variance 1 / (hidden size + 1), its bias is 0.
@@ -74,7 +73,9 @@ class ScalarModel(nn.Module):
             save_file({name: tensor.detach().cpu() for name, tensor in tensors.items()}, draft)
 
     @classmethod
-    def load(cls, folder: Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Self:
+    def load(
+        cls, folder: Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    ) -> "ScalarModel":
         """The model that `save` wrote, in evaluation mode.
 
         Raises:

@@ -21,6 +21,7 @@ from pasture.core.errors import ModelError
 from pasture.core.ports import Progress, silent
 from pasture.core.seeds import stream
 from pasture.models.batches import pad_left, positions, token_budget_batches
+from pasture.models.decode_attention import NAME, fast_decoding
 from pasture.models.sampler_config import SamplerConfig
 from pasture.models.slot_cache import SlotCache
 
@@ -64,7 +65,7 @@ def sample(
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), fast_decoding(model):
             totals = [len(prompt) + config.max_new_tokens for prompt in prompts]
             for batch in token_budget_batches(totals, config.batch_tokens):
                 decoder = _Decoder(model, stops, [prompts[row] for row in batch], config)
@@ -123,12 +124,12 @@ class _Decoder:
         self.start_B = self.width - self.length_B
         """First column of each live row's prompt."""
         self.padded = bool((self.start_B > 0).any())
-        self.prepared_masks = _takes_prepared_masks(model)
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.takes_positions = "position_ids" in inspect.signature(base.forward).parameters
+        self.prepared_masks = self.takes_positions and _takes_prepared_masks(model)
         columns_T = torch.arange(self.cache.columns, device=self.device)
         own_BT = columns_T >= self.start_B[:, None]
         self.mask_BT = _additive(own_BT, model.dtype) if self.prepared_masks else own_BT.long()
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self.takes_positions = "position_ids" in inspect.signature(base.forward).parameters
 
     def run(self, seeds: list[int]) -> list[Sample]:
         """Read the prompts and draw until every row has stopped or is full."""
@@ -222,7 +223,7 @@ class _Decoder:
         logits_BV: Tensor = output.logits[:, -1]
         return logits_BV
 
-    def _leave(self, done_B: Bool[Tensor, " B"], token_B: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+    def _leave(self, done_B: Bool[Tensor, " B"], token_B: Int[Tensor, " B"]) -> Int[Tensor, " R"]:
         """Drop finished rows: the last live rows take their slots. The tokens of the rows that stay come back."""
         leaving = int(done_B.sum())
         if not leaving:
@@ -244,11 +245,11 @@ def _additive(allowed: Bool[Tensor, "..."], dtype: torch.dtype) -> Float[Tensor,
 
 
 def _takes_prepared_masks(model: PreTrainedModel) -> bool:
-    """Whether attention may be given its mask ready-made, which spares building one at every step."""
+    """Whether one mask, made ready here, serves every layer, which spares transformers' building it at every step."""
     settings = model.config.get_text_config()
     slides = "sliding_attention" in (getattr(settings, "layer_types", None) or ())
     windowed = getattr(settings, "sliding_window", None) is not None
-    return settings._attn_implementation in ("sdpa", "eager") and not slides and not windowed
+    return settings._attn_implementation in ("sdpa", "eager", NAME) and not slides and not windowed
 
 
 def _draw(

@@ -23,8 +23,11 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyp
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate the layer when its shapes are known."""
         rows, columns = self._cache.rows, self._cache.columns
-        self.keys = key_states.new_zeros(rows, key_states.shape[1], columns, key_states.shape[3])
-        self.values = value_states.new_zeros(rows, value_states.shape[1], columns, value_states.shape[3])
+        self.keys = key_states.new_empty(rows, key_states.shape[1], columns, key_states.shape[3])
+        self.values = value_states.new_empty(rows, value_states.shape[1], columns, value_states.shape[3])
+        for states in (self.keys, self.values):
+            # Columns before a short prompt stay unwritten; masked, they must still be numbers.
+            states[:, :, : self._cache.used] = 0.0
         self.is_initialized = True
 
     def update(

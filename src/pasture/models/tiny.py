@@ -48,6 +48,7 @@ def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.Sequence(
         [decoders.WordPiece(prefix="\x00", cleanup=False), decoders.Fuse(), decoders.Replace(Regex(" ?\n ?"), "\n")]
     )
+    tokenizer.add_special_tokens([PAD, END])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         unk_token=UNKNOWN,

@@ -1,0 +1,68 @@
+"""Attention of one new token over a cache, for many short rows on a CPU.
+
+torch's fused kernel spends more time on entering each head of each row than on computing it where rows hold a few dozen
+tokens: 8 ms against 1.6 ms for two matrix products over all heads at once (512 rows, 4 heads of width 32, 30 tokens,
+one core).
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+NAME = "pasture_decode"
+
+_PLAIN = {"scaling", "dropout", "position_ids", "use_cache", "is_causal", "logits_to_keep", "sliding_window"}
+"""Arguments that leave one query's attention what it is, the mask given."""
+
+
+def decode_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: object,
+) -> tuple[Tensor, None]:
+    """What `sdpa_attention_forward` gives; another way to it where there is one query a row."""
+    special = any(value is not None for name, value in kwargs.items() if name not in _PLAIN)
+    if query.shape[2] != 1 or dropout or special:
+        result: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        return result
+    rows, heads, _, width = query.shape
+    groups = key.shape[1]
+    scores = torch.matmul(query.view(rows, groups, heads // groups, width), key.transpose(-1, -2))
+    scores *= width**-0.5 if scaling is None else scaling
+    if attention_mask is not None:
+        if attention_mask.dtype == torch.bool:
+            scores.masked_fill_(~attention_mask, torch.finfo(scores.dtype).min)
+        else:
+            scores += attention_mask
+    attended = torch.matmul(scores.softmax(dim=-1), value)
+    return attended.reshape(rows, 1, heads, value.shape[-1]), None
+
+
+AttentionInterface.register(NAME, decode_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+@contextlib.contextmanager
+def fast_decoding(model: PreTrainedModel) -> Iterator[None]:
+    """Let `model` decode with `decode_attention` in the block, where it would use torch's kernel on a CPU."""
+    before = model.config._attn_implementation
+    if before != "sdpa" or model.device.type != "cpu":
+        yield
+        return
+    model.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)

@@ -1,0 +1,191 @@
+"""Folders in and out: what a user gets wrong, and pads that are never the end."""
+
+import json
+import shutil
+import socket
+
+import pytest
+import torch
+
+from pasture.core.errors import ModelError, RunFolderError
+from pasture.models.heads import ScalarModel
+from pasture.models.load import load_causal_lm, load_tokenizer, save_model, stop_token_ids
+from pasture.models.tiny import tiny_model, word_tokenizer
+from tests.disks import mounted
+
+WORDS = ["a", "b", "c"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    tokenizer = word_tokenizer(WORDS)
+    save_model(tiny_model("llama", len(tokenizer), seed=0), tokenizer, tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    def refuse(*arguments, **names):
+        raise AssertionError("this test reached for the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def change_json(path, **changes):
+    row = json.loads(path.read_text())
+    row.update(changes)
+    path.write_text(json.dumps({key: value for key, value in row.items() if value is not None}))
+
+
+@pytest.mark.parametrize("shape", ["llama", "qwen", "gpt2", "neox"])
+def test_a_saved_model_loads_to_the_same_logits(shape, tmp_path):
+    tokenizer = word_tokenizer(WORDS)
+    model = tiny_model(shape, len(tokenizer), seed=0)
+    save_model(model, tokenizer, tmp_path)
+    loaded = load_causal_lm(tmp_path)
+    ids_BT = torch.tensor([[1, 2, 3, 4]])
+    with torch.no_grad():
+        assert torch.equal(loaded(input_ids=ids_BT).logits, model(input_ids=ids_BT).logits)
+    assert not loaded.training
+    assert loaded.config.eos_token_id == tokenizer.eos_token_id
+    assert loaded.config.pad_token_id == tokenizer.pad_token_id
+    assert sorted(path.suffix for path in tmp_path.iterdir() if "token" not in path.name) == [
+        ".json",
+        ".json",
+        ".safetensors",
+    ]
+
+
+def test_a_model_loads_in_the_type_asked_for(folder):
+    assert load_causal_lm(folder, dtype=torch.bfloat16).dtype == torch.bfloat16
+    assert load_causal_lm(folder).dtype == torch.float32
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_a_missing_folder_is_named_without_asking_the_hub(tmp_path, monkeypatch, as_text):
+    # The same misspelling as text looks like "org/name" on the hub; a folder "runs" says that it is not.
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    for load in (load_tokenizer, load_causal_lm):
+        with pytest.raises(ModelError, match=r"runs/modle: no such model folder. Check the path"):
+            load("runs/modle" if as_text else tmp_path / "runs/modle")
+
+
+def test_a_folder_without_config_is_named(tmp_path):
+    with pytest.raises(ModelError, match=r"no config.json"):
+        load_causal_lm(tmp_path)
+
+
+def test_a_tokenizer_without_end_token_is_refused(folder):
+    change_json(folder / "tokenizer_config.json", eos_token=None)
+    with pytest.raises(ModelError, match="no end token"):
+        load_tokenizer(folder)
+
+
+def test_a_tokenizer_that_is_missing_is_refused(folder):
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_tokenizer(folder)
+
+
+def test_pickled_weights_are_refused(folder):
+    model = load_causal_lm(folder)
+    (folder / "model.safetensors").unlink()
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="pickled weights"):
+        load_causal_lm(folder)
+
+
+def test_missing_weights_are_an_error_not_random_numbers(folder, tmp_path):
+    scalar = ScalarModel.from_causal_lm(tiny_model("neox", 12, seed=0))
+    scalar.save(tmp_path / "scalar")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(folder / file, tmp_path / "scalar" / file)
+    with pytest.raises(ModelError, match=r"lacks 1 weights .*(embed_out|lm_head)"):
+        load_causal_lm(tmp_path / "scalar")
+
+
+def test_damaged_weights_are_named(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match=f"{folder} cannot be loaded"):
+        load_causal_lm(folder)
+
+
+def test_an_unknown_kind_of_model_is_named(folder):
+    change_json(folder / "config.json", model_type="no-such-model")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_causal_lm(folder)
+
+
+@pytest.mark.parametrize("pad", ["<eos>", None])
+@pytest.mark.parametrize("shape", ["llama", "gpt2"])
+def test_a_pad_that_is_missing_or_ends_answers_becomes_one_of_its_own(shape, pad, tmp_path):
+    tokenizer = word_tokenizer(WORDS)
+    size = len(tokenizer)
+    model = tiny_model(shape, size, seed=0)
+    save_model(model, tokenizer, tmp_path)
+    # Without its own name for it, "<pad>" is an added token still; without that, only a new one is left.
+    change_json(tmp_path / "tokenizer_config.json", pad_token=pad)
+    reserved = load_tokenizer(tmp_path)
+    assert reserved.pad_token == "<pad>"
+    assert len(reserved) == size
+    _forget_pad(tmp_path, size)
+    added = load_tokenizer(tmp_path)
+    assert added.pad_token == "[PAD]"
+    assert added.pad_token_id == size
+    assert added.pad_token_id != added.eos_token_id
+    loaded = load_causal_lm(tmp_path)
+    assert loaded.config.pad_token_id == size
+    # AlpacaFarm's rule: the new rows of both matrices are the mean of the old ones.
+    for layer, old in (
+        (loaded.get_input_embeddings(), model.get_input_embeddings()),
+        (loaded.get_output_embeddings(), model.get_output_embeddings()),
+    ):
+        assert layer.weight.shape[0] == size + 1
+        assert torch.equal(layer.weight[:size], old.weight)
+        torch.testing.assert_close(layer.weight[size], old.weight.mean(dim=0))
+
+
+def _forget_pad(folder, size):
+    path = folder / "tokenizer.json"
+    row = json.loads(path.read_text())
+    for token in row["added_tokens"]:
+        if token["content"] == "<pad>":
+            token["content"] = "<other>"
+    path.write_text(json.dumps(row))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config.pop("added_tokens_decoder", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def test_a_distinct_pad_is_kept(folder):
+    tokenizer = load_tokenizer(folder)
+    assert tokenizer.pad_token == "<pad>"
+    assert load_causal_lm(folder).get_input_embeddings().weight.shape[0] == len(tokenizer)
+
+
+def test_rows_beyond_the_tokenizer_stay(tmp_path):
+    tokenizer = word_tokenizer(WORDS)
+    model = tiny_model("llama", len(tokenizer) + 10, seed=0)
+    save_model(model, tokenizer, tmp_path)
+    loaded = load_causal_lm(tmp_path)
+    assert torch.equal(loaded.get_input_embeddings().weight, model.get_input_embeddings().weight)
+
+
+def test_every_end_token_of_the_model_stops_an_answer(folder):
+    change_json(folder / "generation_config.json", eos_token_id=[2, 3])
+    tokenizer = load_tokenizer(folder)
+    model = load_causal_lm(folder, tokenizer=tokenizer)
+    assert stop_token_ids(model, tokenizer) == [2, 3, tokenizer.eos_token_id]
+
+
+def test_a_full_disk_says_so(tmp_path):
+    tokenizer = word_tokenizer(WORDS)
+    model = tiny_model("llama", len(tokenizer), seed=0)
+    with mounted(tmp_path / "disk", "32k") as disk, pytest.raises(RunFolderError, match="cannot write"):
+        save_model(model, tokenizer, disk.path / "model")
+    with mounted(tmp_path / "disk-2", "32k") as disk, pytest.raises(RunFolderError, match="cannot write"):
+        ScalarModel.from_causal_lm(model).save(disk.path / "model")

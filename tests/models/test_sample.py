@@ -1,0 +1,312 @@
+"""The sampler, against transformers' generate, its logits processors, full forward passes and NumPy."""
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    MistralConfig,
+    OPTConfig,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from pasture.core.errors import ModelError
+from pasture.core.seeds import stream
+from pasture.models.batches import pad_left
+from pasture.models.load import load_causal_lm, load_tokenizer, save_model
+from pasture.models.sample import SamplerConfig, _draw, sample
+from pasture.models.tiny import tiny_model, word_tokenizer
+
+SHAPES = ["llama", "qwen", "gpt2", "neox"]
+WORDS = [f"word{number}" for number in range(40)]
+PROMPTS = [[3, 1, 4], [1, 5, 9, 2, 6], [5], [3, 1, 4], [3, 5, 8, 9, 7, 9, 3, 2], [38, 4], [6, 2], [40, 11, 12]]
+NEW = 16
+UNREACHABLE = 10_000
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def saved(request, tmp_path_factory):
+    """A model that was written to disk and loaded again, with its tokenizer."""
+    folder = tmp_path_factory.mktemp(request.param)
+    tokenizer = word_tokenizer(WORDS)
+    save_model(tiny_model(request.param, len(tokenizer), seed=1), tokenizer, folder)
+    tokenizer = load_tokenizer(folder)
+    return load_causal_lm(folder, tokenizer=tokenizer), tokenizer
+
+
+def generate(model, prompts, stop_ids, pad_id, new_tokens=NEW):
+    """transformers' greedy answers, each cut after its first stop token."""
+    ids_BT, mask_BT = pad_left(prompts, pad_id)
+    output_BT = model.generate(
+        ids_BT,
+        attention_mask=mask_BT.long(),
+        do_sample=False,
+        max_new_tokens=new_tokens,
+        eos_token_id=stop_ids,
+        pad_token_id=pad_id,
+    )[:, ids_BT.shape[1] :]
+    answers = []
+    for row in output_BT.tolist():
+        ends = [place + 1 for place, token in enumerate(row) if token in stop_ids]
+        answers.append(row[: ends[0]] if ends else row)
+    return answers
+
+
+def greedy(model, prompts, stop_ids, **settings):
+    config = SamplerConfig(temperature=0.0, max_new_tokens=NEW, **settings)
+    return sample(model, stop_ids, prompts, [0] * len(prompts), config)
+
+
+def test_greedy_answers_equal_generates(saved):
+    model, tokenizer = saved
+    answers = greedy(model, PROMPTS, tokenizer.eos_token_id)
+    assert [answer.token_ids for answer in answers] == generate(
+        model, PROMPTS, [tokenizer.eos_token_id], tokenizer.pad_token_id
+    )
+    assert len({tuple(answer.token_ids) for answer in answers}) > 3
+
+
+def test_greedy_answers_equal_generates_where_rows_stop_at_different_times(saved):
+    model, tokenizer = saved
+    running = [answer.token_ids for answer in greedy(model, PROMPTS, UNREACHABLE)]
+    # Of three answers, the token that is said latest for the first time becomes a stop token.
+    stops = sorted({max(set(answer), key=answer.index) for answer in running[:2] + running[4:5]})
+    answers = greedy(model, PROMPTS, stops)
+    expected = generate(model, PROMPTS, stops, tokenizer.pad_token_id)
+    assert [answer.token_ids for answer in answers] == expected
+    assert len({len(answer.token_ids) for answer in answers}) > 2
+    for answer in answers:
+        stopped = answer.token_ids[-1] in stops
+        assert answer.finish_reason == ("stop" if stopped else "length")
+        assert stopped or len(answer.token_ids) == NEW
+
+
+def test_greedy_answers_equal_generates_in_small_batches(saved):
+    model, tokenizer = saved
+    expected = generate(model, PROMPTS, [tokenizer.eos_token_id], tokenizer.pad_token_id)
+    for batch_tokens in (1, 50):
+        answers = greedy(model, PROMPTS, tokenizer.eos_token_id, batch_tokens=batch_tokens)
+        assert [answer.token_ids for answer in answers] == expected
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_greedy_answers_equal_generates_with_a_sliding_window(attention):
+    config = MistralConfig(
+        vocab_size=43,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=4,
+        initializer_range=0.3,
+        attn_implementation=attention,
+        pad_token_id=None,
+    )
+    _equals_generate(config)
+
+
+def test_greedy_answers_equal_generates_where_positions_come_from_the_mask():
+    # Bloom takes no position ids: it biases attention by distances that it counts from the mask.
+    _equals_generate(BloomConfig(vocab_size=43, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3))
+
+
+def test_greedy_answers_equal_generates_for_opt():
+    _equals_generate(
+        OPTConfig(
+            vocab_size=43,
+            hidden_size=32,
+            ffn_dim=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=64,
+            word_embed_proj_dim=32,
+            init_std=0.3,
+        )
+    )
+
+
+def _equals_generate(config):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config).eval()
+    answers = [answer.token_ids for answer in greedy(model, PROMPTS, UNREACHABLE)]
+    assert answers == generate(model, PROMPTS, [UNREACHABLE], pad_id=0)
+    assert len(set(map(tuple, answers))) > 3
+
+
+def logits_along(model, prompt, answer):
+    """The logits before each token of the answer, from one pass over prompt and answer without a cache."""
+    with torch.no_grad():
+        logits_TV = model(input_ids=torch.tensor([[*prompt, *answer]])).logits[0]
+    return logits_TV[len(prompt) - 1 : -1].double()
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 1.0), (1.5, 0.6)])
+def test_logprobs_equal_a_full_forward_and_transformers_warpers(saved, temperature, top_p):
+    model, tokenizer = saved
+    config = SamplerConfig(temperature=temperature, top_p=top_p, max_new_tokens=NEW)
+    for prompt, answer in zip(
+        PROMPTS, sample(model, tokenizer.eos_token_id, PROMPTS, list(range(8)), config), strict=True
+    ):
+        logits_TV = logits_along(model, prompt, answer.token_ids)
+        warped_TV = TemperatureLogitsWarper(temperature)(None, logits_TV) if temperature != 1.0 else logits_TV
+        warped_TV = TopPLogitsWarper(top_p)(None, warped_TV) if top_p != 1.0 else warped_TV
+        places = range(len(answer.token_ids)), answer.token_ids
+        np.testing.assert_allclose(answer.logprobs, logits_TV.log_softmax(-1)[places], atol=1e-4)
+        np.testing.assert_allclose(answer.sampling_logprobs, warped_TV.log_softmax(-1)[places], atol=1e-4)
+
+
+def test_greedy_answers_are_certain_under_the_sampler_and_not_under_the_model(saved):
+    model, tokenizer = saved
+    answer = greedy(model, PROMPTS[:1], tokenizer.eos_token_id)[0]
+    expected = logits_along(model, PROMPTS[0], answer.token_ids).log_softmax(-1).max(-1).values
+    np.testing.assert_allclose(answer.logprobs, expected, atol=1e-4)
+    assert set(answer.sampling_logprobs) == {0.0}
+
+
+def test_tokens_invert_the_cumulative_distribution_at_the_requests_own_draws(saved):
+    model, _ = saved
+    config = SamplerConfig(temperature=0.8, max_new_tokens=NEW)
+    for prompt, seed, answer in zip(
+        PROMPTS, range(8), sample(model, UNREACHABLE, PROMPTS, range(8), config), strict=True
+    ):
+        # In NumPy and double precision, from a pass without a cache.
+        cumulative_TV = (logits_along(model, prompt, answer.token_ids) / 0.8).softmax(-1).cumsum(-1).numpy()
+        draws = stream(seed, "sample").random(NEW)
+        expected = [
+            int(np.searchsorted(row, draw, side="right")) for row, draw in zip(cumulative_TV, draws, strict=True)
+        ]
+        assert answer.token_ids == expected
+
+
+def test_answers_do_not_depend_on_company_or_order(saved):
+    model, tokenizer = saved
+    config = SamplerConfig(temperature=0.9, top_p=0.95, max_new_tokens=NEW)
+    seeds = list(range(100, 100 + len(PROMPTS)))
+    together = sample(model, tokenizer.eos_token_id, PROMPTS, seeds, config)
+    for prompt, seed, answer in zip(PROMPTS, seeds, together, strict=True):
+        alone = sample(model, tokenizer.eos_token_id, [prompt], [seed], config)[0]
+        assert alone.token_ids == answer.token_ids
+        np.testing.assert_allclose(alone.logprobs, answer.logprobs, atol=1e-4)
+    backwards = sample(model, tokenizer.eos_token_id, PROMPTS[::-1], seeds[::-1], config)
+    assert [answer.token_ids for answer in backwards[::-1]] == [answer.token_ids for answer in together]
+
+
+def test_a_longer_answer_begins_like_a_shorter_one(saved):
+    model, _ = saved
+    short, long = (
+        sample(model, UNREACHABLE, PROMPTS, list(range(8)), SamplerConfig(max_new_tokens=new)) for new in (5, NEW)
+    )
+    assert [answer.token_ids for answer in short] == [answer.token_ids[:5] for answer in long]
+
+
+def test_samples_of_one_prompt_differ_by_seed_and_repeat_with_it(saved):
+    model, tokenizer = saved
+    config = SamplerConfig(max_new_tokens=NEW)
+    first, again = (sample(model, tokenizer.eos_token_id, [PROMPTS[0]] * 6, [0, 1, 2, 3, 4, 0], config) for _ in "12")
+    assert first == again
+    assert first[0].token_ids == first[5].token_ids
+    assert len({tuple(answer.token_ids) for answer in first}) == 5
+
+
+def test_frequencies_are_the_models_probabilities():
+    model = tiny_model("llama", 12, seed=0)
+    drawn = sample(model, UNREACHABLE, [[3, 1]] * 4000, range(4000), SamplerConfig(max_new_tokens=1))
+    counts = np.bincount([answer.token_ids[0] for answer in drawn], minlength=12)
+    with torch.no_grad():
+        expected = model(input_ids=torch.tensor([[3, 1]])).logits[0, -1].softmax(-1).numpy() * 4000
+    # Pearson's statistic; its 99.9th percentile at 11 degrees of freedom is 31.3 (tables).
+    assert ((counts - expected) ** 2 / expected).sum() < 31.3
+
+
+def test_no_draw_falls_outside_the_nucleus():
+    logits_BV = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])).repeat(101, 1)
+    draws = torch.linspace(0, 1, 101, dtype=torch.float64)
+    draws[-1] = np.nextafter(1.0, 0.0)
+    # By hand: 0.5 falls short of 0.7, 0.5 + 0.3 reaches it; renormalized, 0.625 and 0.375.
+    token_B, logprob_B, sampling_B = _draw(logits_BV, draws, SamplerConfig(top_p=0.7))
+    assert token_B.tolist() == [0] * 63 + [1] * 38
+    torch.testing.assert_close(sampling_B.exp(), torch.tensor([0.625] * 63 + [0.375] * 38))
+    torch.testing.assert_close(logprob_B.exp(), torch.tensor([0.5] * 63 + [0.3] * 38))
+
+
+def test_the_likeliest_token_survives_any_top_p():
+    logits_BV = torch.tensor([[0.0, 3.0, 1.0]])
+    token_B, _, sampling_B = _draw(logits_BV, torch.tensor([0.999]), SamplerConfig(top_p=1e-6))
+    assert token_B.tolist() == [1]
+    assert sampling_B.tolist() == [0.0]
+
+
+def test_a_token_without_probability_is_never_drawn():
+    logits_BV = torch.tensor([[-torch.inf, 0.0, 0.0, -torch.inf]]).repeat(2, 1)
+    draws = torch.tensor([0.0, np.nextafter(1.0, 0.0)], dtype=torch.float64)
+    assert _draw(logits_BV, draws, SamplerConfig())[0].tolist() == [1, 2]
+
+
+def test_sampling_leaves_the_model_as_it_was(saved):
+    model, tokenizer = saved
+    model.train()
+    before = model.config._attn_implementation
+    weights = [parameter.clone() for parameter in model.parameters()]
+    sample(model, tokenizer.eos_token_id, PROMPTS, range(8), SamplerConfig(max_new_tokens=4))
+    assert model.training
+    model.eval()
+    assert model.config._attn_implementation == before == "sdpa"
+    assert all(torch.equal(*pair) for pair in zip(weights, model.parameters(), strict=True))
+    loss = model(input_ids=torch.tensor([PROMPTS[1]]), labels=torch.tensor([PROMPTS[1]])).loss
+    loss.backward()
+    model.zero_grad()
+
+
+def test_bfloat16_models_are_sampled(saved, tmp_path):
+    model, tokenizer = saved
+    model.save_pretrained(tmp_path)
+    half = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    answers = sample(half, tokenizer.eos_token_id, PROMPTS, range(8), SamplerConfig(max_new_tokens=NEW))
+    for prompt, answer in zip(PROMPTS, answers, strict=True):
+        logits_TV = logits_along(half, prompt, answer.token_ids)
+        places = range(len(answer.token_ids)), answer.token_ids
+        # Eight bits of mantissa: about two digits.
+        np.testing.assert_allclose(answer.logprobs, logits_TV.log_softmax(-1)[places], atol=0.15)
+
+
+def test_progress_counts_answers():
+    model = tiny_model("llama", 43, seed=0)
+    seen = []
+
+    def note(done: int, total: int, **figures: float) -> None:
+        seen.append((done, total))
+
+    config = SamplerConfig(max_new_tokens=4, batch_tokens=30)
+    sample(model, UNREACHABLE, PROMPTS, range(8), config, progress=note)
+    assert seen[-1] == (8, 8)
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert len(seen) > 2
+
+
+def test_nothing_asked_is_nothing_answered():
+    assert sample(tiny_model("llama", 43, seed=0), 1, [], [], SamplerConfig()) == []
+
+
+def test_a_prompt_beyond_the_context_is_refused_before_any_work():
+    model = tiny_model("gpt2", 43, seed=0)
+    with pytest.raises(ModelError, match=r"250 tokens and max_new_tokens is 16, .* holds 256"):
+        sample(model, 1, [[1] * 250], [0], SamplerConfig(max_new_tokens=16))
+
+
+def test_prompts_need_tokens_and_seeds():
+    model = tiny_model("llama", 43, seed=0)
+    with pytest.raises(ValueError, match="nothing to continue"):
+        sample(model, 1, [[1], []], [0, 1], SamplerConfig())
+    with pytest.raises(ValueError, match="each of 2 prompts, got 1"):
+        sample(model, 1, [[1], [2]], [0], SamplerConfig())
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": -1.0}, {"top_p": 0.0}, {"max_new_tokens": 0}, {"top_k": 5}])
+def test_settings_outside_their_range_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        SamplerConfig(**wrong)
