@@ -105,12 +105,16 @@ def _parquet(path: Path, content: bytes) -> list[Row]:
 def text_field(row: Row, name: str, where: str, default: str | None = None) -> str:
     """The text under `name`; `default`, where one is given, stands in for a field that is absent or null.
 
+    A number or a truth value becomes its JSON text: files in the wild hold answers such as `true`.
+
     Raises:
-        DataError: if the field is missing or no text.
+        DataError: if the field is missing or holds something else.
     """
     value = row.get(name)
     if value is None and default is not None:
         return default
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
     if not isinstance(value, str):
         found = "nothing" if value is None else type(value).__name__
         raise DataError(f"{where}: expected text under {name!r}, got {found}. Fields: {', '.join(map(str, row))}.")

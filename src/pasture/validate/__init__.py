@@ -1,0 +1,1 @@
+"""The evidence that simulated annotators can stand in for people."""
