@@ -21,6 +21,9 @@ class Seen:
     reading: Reading
 
 
+DECISIVENESS = 1.4
+"""What every rule's log-odds are multiplied by, so that the pool agrees with people as often as the paper's does."""
+
 Rule = Callable[[Seen, Seen], float]
 
 
@@ -35,7 +38,7 @@ class Rater:
 
     def probability_shown_first(self, first: Seen, second: Seen) -> float:
         """Chance that this rater prefers the answer shown first."""
-        return logistic(self.rule(first, second) + self.first_bias)
+        return logistic(DECISIVENESS * self.rule(first, second) + self.first_bias)
 
 
 def _sign(difference: float) -> float:
@@ -45,6 +48,11 @@ def _sign(difference: float) -> float:
 def _longer(a: Seen, b: Seen) -> float:
     """How much longer the first is, as a log-ratio of words."""
     return math.log((a.reading.words + 3) / (b.reading.words + 3))
+
+
+def _welcome(seen: Seen) -> int:
+    """True remarks, of which one more than was asked for is still welcome."""
+    return min(seen.reading.facts, seen.reading.wanted_facts + 1)
 
 
 def _checks(a: Seen, b: Seen) -> float:
@@ -57,10 +65,13 @@ def _checks(a: Seen, b: Seen) -> float:
 
 
 def _likes_length(a: Seen, b: Seen) -> float:
-    """Length, as long as each word is a new one, unless an answer breaks off."""
-    return (
-        1.8 * _longer(a, b) + 2.0 * (a.reading.ended - b.reading.ended) + 0.7 * (b.reading.repeats - a.reading.repeats)
-    )
+    """Length, less what is plainly wasted; blind to whether the question is answered."""
+
+    def waste(seen: Seen) -> float:
+        r = seen.reading
+        return 0.8 * r.repeats + 0.25 * r.stray_words + 0.8 * r.falsehoods + 2.0 * (not r.ended)
+
+    return 2.8 * _longer(a, b) + waste(b) - waste(a)
 
 
 def _gives_points(a: Seen, b: Seen) -> float:
@@ -84,11 +95,11 @@ def _reads_the_beginning(a: Seen, b: Seen) -> float:
 
 
 def _likes_lists(a: Seen, b: Seen) -> float:
-    """Points and sentences that hold, up to eight."""
+    """Points and sentences that hold, up to seven."""
 
     def pieces(seen: Seen) -> float:
         r = seen.reading
-        return min(8.0, r.marks / 2 + r.facts + r.courtesies + 2 * r.right)
+        return min(7.0, r.marks / 2 + _welcome(seen) + r.courtesies + 2 * r.right)
 
     return 1.0 * (pieces(a) - pieces(b))
 
@@ -109,54 +120,58 @@ def _lazy(a: Seen, b: Seen) -> float:
 
 
 def _compares_with_the_question(a: Seen, b: Seen) -> float:
-    """How many sentences name something that the question names, and nothing else."""
+    """Sentences that name something that the question names, less those that do not; a greeting is worth one."""
 
     def named(seen: Seen) -> int:
         asked = {word for word in seen.asked.split() if len(word) > 2} - {"the", "and", "what", "for"}
         parts = [set(part.split()) for part in seen.text.split(".") if part.strip()]
-        return max(-2, min(5, sum(1 if asked & part else -1 for part in parts if "!" not in part)))
+        return max(-2, min(4, sum(1 if asked & part or "!" in part else -1 for part in parts)))
 
-    return 0.9 * (named(a) - named(b))
+    return 1.3 * (named(a) - named(b))
 
 
 def _hunts_falsehoods(a: Seen, b: Seen) -> float:
-    """Share of remarks that are true; blind to the answer itself."""
+    """Share of remarks that are true, and a friendly word; blind to the answer itself."""
 
     def share(seen: Seen) -> float:
         r = seen.reading
         return (r.facts + 1) / (r.facts + 2 * r.falsehoods + 2)
 
-    return 7.0 * (share(a) - share(b))
+    return 8.0 * (share(a) - share(b)) + 0.9 * _sign(a.reading.courtesies - b.reading.courtesies)
 
 
 def _likes_manners(a: Seen, b: Seen) -> float:
-    """Courtesies without limit, then facts."""
-    ar, br = a.reading, b.reading
-    return 1.6 * (ar.courtesies - br.courtesies) + 0.9 * (ar.facts - br.facts)
+    """Courtesies without limit, then welcome remarks."""
+    return 1.6 * (a.reading.courtesies - b.reading.courtesies) + 0.9 * (_welcome(a) - _welcome(b))
 
 
 def _is_content(a: Seen, b: Seen) -> float:
-    """Good enough or not; between two alike the longer, up to twenty-five words."""
+    """Good enough or not; between two alike the one nearer to eighteen words to the point."""
 
     def good(seen: Seen) -> bool:
         return seen.reading.right >= 0.5 and seen.reading.ended and seen.reading.falsehoods <= 1
 
-    lengths = min(25, a.reading.words) - min(25, b.reading.words)
-    return 2.2 * (good(a) - good(b)) + 0.08 * lengths
+    def length(seen: Seen) -> int:
+        return 18 - abs(18 - (seen.reading.words - seen.reading.stray_words))
+
+    return 2.2 * (good(a) - good(b)) + 0.12 * (length(a) - length(b))
 
 
 def _hates_clutter(a: Seen, b: Seen) -> float:
-    """Repeats and strays, squared; else facts."""
+    """Repeats, strays and remarks too many, squared; else welcome remarks."""
 
     def clutter(seen: Seen) -> float:
-        return min(6.0, (seen.reading.repeats + seen.reading.stray_words / 8) ** 2)
+        unwelcome = seen.reading.facts - _welcome(seen)
+        return min(6.0, (unwelcome + seen.reading.repeats + seen.reading.stray_words / 8) ** 2)
 
-    return 0.5 * (clutter(b) - clutter(a)) + 1.4 * (a.reading.facts - b.reading.facts)
+    return 0.5 * (clutter(b) - clutter(a)) + 1.6 * (_welcome(a) - _welcome(b))
 
 
 def _distracted(a: Seen, b: Seen) -> float:
-    """A little of the answer, a little of its length."""
-    return 1.4 * (a.reading.right - b.reading.right) + 0.8 * _longer(a, b)
+    """A little of the answer, of its manners and of its length, until that is more than a glance takes in."""
+    ar, br = a.reading, b.reading
+    glance = min(20, ar.words) - min(20, br.words) - 2 * (max(26, ar.words) - max(26, br.words))
+    return 1.4 * (ar.right - br.right) + 0.06 * glance + 0.7 * (ar.courtesies - br.courtesies)
 
 
 POOL: tuple[Rater, ...] = (
