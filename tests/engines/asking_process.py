@@ -6,15 +6,16 @@ from pathlib import Path
 
 from pasture.core import store as store_module
 from pasture.core.store import AnswerStore
-from pasture.engines.api import ApiEngine, ApiSettings, EndpointSettings
+from pasture.engines.api import ApiEngine, ApiSettings
 from pasture.engines.cached import CachedEngine
+from pasture.engines.endpoint import Address
 from tests.engines.conftest import KEY_ENV, ask
 
 
 def main(base_url: str, path: Path, count: int, in_flight: int, reserve_bytes: int) -> None:
     store_module.RESERVE_BYTES = reserve_bytes
     settings = ApiSettings(
-        endpoints=(EndpointSettings(base_url=base_url, api_key_env=KEY_ENV),), in_flight=in_flight, max_retry_seconds=60
+        endpoints=(Address(base_url=base_url, api_key_env=KEY_ENV),), in_flight=in_flight, max_retry_seconds=60
     )
     with AnswerStore(path) as store, ApiEngine(settings) as api:
         engine = CachedEngine(api, store)

@@ -6,8 +6,9 @@ import pytest
 
 from pasture.core import store as store_module
 from pasture.core.requests import Message, Request
-from pasture.engines.api import ApiEngine, ApiSettings, EndpointSettings
+from pasture.engines.api import ApiEngine, ApiSettings
 from pasture.engines.budget import Budget
+from pasture.engines.endpoint import Address
 from tests.engines.fake_server import KEY, FakeServer
 
 KEY_ENV = "PASTURE_TEST_KEY"
@@ -33,7 +34,7 @@ def open_api(server: FakeServer) -> Iterator[Callable[..., ApiEngine]]:
     opened: list[ApiEngine] = []
 
     def open_one(*, budget: Budget | None = None, **settings: object) -> ApiEngine:
-        endpoint = EndpointSettings(base_url=server.base_url, api_key_env=KEY_ENV)
+        endpoint = Address(base_url=server.base_url, api_key_env=KEY_ENV)
         engine = ApiEngine(ApiSettings.model_validate({"endpoints": (endpoint,), **settings}), budget=budget)
         opened.append(engine)
         return engine

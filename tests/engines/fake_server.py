@@ -239,6 +239,27 @@ async def complete(request: Request) -> Response:
         state.in_flight -= 1
 
 
+async def messages(request: Request) -> Response:
+    """Anthropic's protocol."""
+    state: State = request.app.state.fake
+    state.requests += 1
+    if state.key not in (request.headers.get("x-api-key"), request.headers.get("authorization", "")[len("Bearer ") :]):
+        failure = {"type": "error", "error": {"type": "authentication_error", "message": "invalid x-api-key"}}
+        return JSONResponse(failure, status_code=401)
+    body = await request.json()
+    if (refusal := refused(body, state.behaviour)) is not None:
+        return refusal
+    prompt = prompt_of(body)
+    if (kind := next_fault(state, prompt)) is not None:
+        return faulty(kind, state, prompt, body["model"])
+    state.bill(prompt, body["model"])
+    text, _ = answer_to(body, state.behaviour)
+    counted = {"input_tokens": 10, "output_tokens": 2, "cache_read_input_tokens": 30, "cache_creation_input_tokens": 0}
+    answer = {"type": "message", "role": "assistant", "model": body["model"], "stop_reason": "end_turn"}
+    answer |= {"id": "x", "content": [{"type": "text", "text": text + str(body.get("system", ""))}], "usage": counted}
+    return JSONResponse(answer)
+
+
 async def control(request: Request) -> Response:
     state: State = request.app.state.fake
     if request.method == "POST":
@@ -325,6 +346,7 @@ def build(ledger: Path, key: str) -> Starlette:
     routes = [
         Route("/v1/chat/completions", complete, methods=["POST"]),
         Route("/v1/completions", complete, methods=["POST"]),
+        Route("/v1/messages", messages, methods=["POST"]),
         Route("/v1/files", upload, methods=["POST"]),
         Route("/v1/files/{name}/content", download),
         Route("/v1/batches", submit, methods=["POST"]),

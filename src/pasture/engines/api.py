@@ -15,12 +15,12 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from pasture.core.errors import BudgetError, EngineError, ModelError
 from pasture.core.requests import Reply, Request
 from pasture.engines.budget import Budget
-from pasture.engines.endpoint import OPENAI_URL, Endpoint, RefusedError, TransientError
+from pasture.engines.endpoint import OPENAI, Address, Dialect, Endpoint, RefusedError, TransientError
 from pasture.engines.loop import check_not_stopped, in_order, on_engine_loop, pause, submit
 from pasture.engines.pace import Places, Rate
 from pasture.engines.prices import StatedPrice, cost_usd, likely_input_tokens, most_usage
 from pasture.engines.tokens import bias_by_id
-from pasture.engines.wire import Capabilities, Refusal, body_of, reply_of, route
+from pasture.engines.wire import Capabilities, Refusal
 
 Positive = Annotated[float, Field(gt=0.0)]
 
@@ -30,22 +30,12 @@ FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 60.0
 
 
-class EndpointSettings(BaseModel):
-    """One address of a service."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    base_url: str = OPENAI_URL
-    api_key_env: str | None = None
-    """Name of the environment variable that holds the key; None is OPENAI_API_KEY for OpenAI, no key elsewhere."""
-
-
 class ApiSettings(BaseModel):
     """How a service is asked."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    endpoints: Annotated[tuple[EndpointSettings, ...], Field(min_length=1)] = (EndpointSettings(),)
+    endpoints: Annotated[tuple[Address, ...], Field(min_length=1)] = (Address(),)
     """Addresses that serve the same models; each call goes where the fewest are in flight."""
     in_flight: Annotated[int, Field(ge=1)] = 50
     """Calls at once over all endpoints; gives way where a service says that it is too much."""
@@ -85,20 +75,23 @@ class _Call:
 
 
 class ApiEngine:
-    """A service behind OpenAI's protocol; one client for each endpoint for as long as the engine lives."""
+    """A service behind OpenAI's protocol, or another `dialect`; one client for each endpoint while the engine lives."""
 
-    def __init__(self, settings: ApiSettings | None = None, *, budget: Budget | None = None) -> None:
+    def __init__(
+        self, settings: ApiSettings | None = None, *, budget: Budget | None = None, dialect: Dialect = OPENAI
+    ) -> None:
         """Read the keys.
 
         Raises:
             EngineError: naming the environment variable that is not set.
         """
         self.settings = settings or ApiSettings()
+        self._dialect = dialect
         self._budget = budget
         share = -(-self.settings.in_flight // len(self.settings.endpoints))
         self._endpoints = [
-            Endpoint(entry.base_url, entry.api_key_env, Places(share), self.settings.timeout_seconds)
-            for entry in self.settings.endpoints
+            Endpoint(dialect, address, Places(share), self.settings.timeout_seconds)
+            for address in self.settings.endpoints
         ]
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._able: dict[tuple[str, str], Capabilities] = {}
@@ -112,7 +105,7 @@ class ApiEngine:
         """Addresses, and what their answers have taught about them."""
         learned = {f"{url} {model}": able.facts() for (url, model), able in sorted(self._able.items())}
         return {
-            "engine": "api",
+            "engine": self._dialect.name,
             "endpoints": [endpoint.base_url for endpoint in self._endpoints],
             "learned": learned,
         }
@@ -216,17 +209,19 @@ class ApiEngine:
         request = call.request
         able = self._able.setdefault((endpoint.base_url, request.model), Capabilities())
         while True:
-            body = body_of(request, able, call.bias)
+            body = self._dialect.body_of(request, able, call.bias)
             call.attempts += 1
             try:
-                answer = await endpoint.post(route(request), body)
+                answer = await endpoint.post(self._dialect.route(request), body)
                 break
             except RefusedError as error:
-                another_form = body_of(request, able, call.bias) != body  # a call beside this one has learned it
+                another_form = (
+                    self._dialect.body_of(request, able, call.bias) != body
+                )  # a call beside this one has learned it
                 if not another_form and not able.learn(error.refusal, body, request.model):
                     raise
         try:
-            reply = reply_of(answer)
+            reply = self._dialect.reply_of(answer)
         except ValueError as error:
             raise TransientError(f"the answer holds {error}", perhaps_billed=True) from None
         price = None

@@ -5,7 +5,8 @@ import os
 import time
 import weakref
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,18 +15,52 @@ import aiohttp
 import httpx2
 import openai
 import yarl
+from pydantic import BaseModel, ConfigDict
 
 from pasture.core.errors import EngineError
 from pasture.core.redaction import redact, remember_secret
+from pasture.core.requests import Reply, Request
+from pasture.engines import wire
 from pasture.engines.loop import submit
 from pasture.engines.pace import Places
-from pasture.engines.wire import Refusal
+from pasture.engines.wire import Capabilities, Refusal
 
-OPENAI_URL = "https://api.openai.com/v1"
 RETRIED = frozenset({408, 409, 425, 429})
 """And every 5xx."""
 MOST_BYTES = 32 * 2**20
 """Of one answer, unpacked; a thousand times what a judge says."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How one family of services is spoken to; its client library is of the same make for all that are here."""
+
+    name: str
+    home_url: str
+    """The service itself; an address other than this needs no key unless one is named."""
+    home_key_env: str
+    new_client: Callable[..., Any]
+    """Of `api_key`, `base_url`, `timeout`, `max_retries` and `http_client`."""
+    status_error: type[Exception]
+    timeout_error: type[Exception]
+    connection_error: type[Exception]
+    route: Callable[[Request], str]
+    body_of: Callable[[Request, Capabilities, Mapping[int, float] | None], dict[str, Any]]
+    reply_of: Callable[[Mapping[str, Any]], Reply]
+
+
+OPENAI = Dialect(
+    name="api",
+    home_url="https://api.openai.com/v1",
+    home_key_env="OPENAI_API_KEY",
+    new_client=openai.AsyncOpenAI,
+    status_error=openai.APIStatusError,
+    timeout_error=openai.APITimeoutError,
+    connection_error=openai.APIConnectionError,
+    route=wire.route,
+    body_of=wire.body_of,
+    reply_of=wire.reply_of,
+)
 
 
 class TransientError(Exception):
@@ -54,27 +89,38 @@ class RefusedError(Exception):
         self.refusal = refusal
 
 
+class Address(BaseModel):
+    """Where a service is, and which key it takes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base_url: str | None = None
+    """None is the service's own address."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the key; None is the service's usual one, none for other servers."""
+
+
 class Endpoint:
     """A base address with its key, its client and its places."""
 
-    def __init__(self, base_url: str, api_key_env: str | None, places: Places, timeout_seconds: float) -> None:
+    def __init__(self, dialect: Dialect, address: Address, places: Places, timeout_seconds: float) -> None:
         """The key is read here, so that a missing one is told before anything is sent.
 
         Raises:
             EngineError: naming the environment variable that is not set.
         """
-        self.base_url = base_url.rstrip("/")
+        self.base_url = (address.base_url or dialect.home_url).rstrip("/")
         self.places = places
+        self._dialect = dialect
         self._timeout_seconds = timeout_seconds
-        self._key = read_key(self.base_url, api_key_env)
-        self._client: openai.AsyncOpenAI | None = None
+        self._key = _read_key(dialect, self.base_url, address.api_key_env)
+        self._client: Any = None
 
-    @property
-    def client(self) -> openai.AsyncOpenAI:
+    def _connected(self) -> Any:
         """The one client, made on first use; for the engines' loop only."""
         if self._client is None:
             transport = BoundedTransport(self._timeout_seconds)
-            self._client = openai.AsyncOpenAI(
+            self._client = self._dialect.new_client(
                 api_key=self._key,
                 base_url=self.base_url,
                 max_retries=0,
@@ -93,14 +139,15 @@ class Endpoint:
             TransientError: if trying again may help.
             RefusedError: if it will not.
         """
+        dialect = self._dialect
         try:
-            response = await self.client.post(path, cast_to=httpx2.Response, body=dict(body))
-        except openai.APIStatusError as error:
-            raise _by_status(error.status_code, error.body, error.response.headers) from None
-        except openai.APITimeoutError:
+            response = await self._connected().post(path, cast_to=httpx2.Response, body=dict(body))
+        except dialect.status_error as error:
+            raise _by_status(error.status_code, error.body, error.response.headers) from None  # type: ignore[attr-defined]
+        except dialect.timeout_error:
             reason = f"no answer within {self._timeout_seconds:g} s"
             raise TransientError(reason, throttled=True, perhaps_billed=True) from None
-        except openai.APIConnectionError as error:
+        except dialect.connection_error as error:
             sent = not isinstance(error.__cause__, httpx2.ConnectError)
             reason = redact(f"connection to {self.base_url} failed: {error.__cause__ or error}")
             raise TransientError(reason, perhaps_billed=sent) from None
@@ -113,16 +160,12 @@ class Endpoint:
             await client.close()
 
 
-def read_key(base_url: str, api_key_env: str | None) -> str:
-    """The key in the named environment variable; a placeholder where none is named and the server is not OpenAI's.
-
-    Raises:
-        EngineError: if the variable is not set.
-    """
+def _read_key(dialect: Dialect, base_url: str, api_key_env: str | None) -> str:
+    """The key in the named environment variable; a placeholder where none is named and the server is one's own."""
     if api_key_env is None:
-        if base_url != OPENAI_URL:
+        if base_url != dialect.home_url:
             return "none"
-        api_key_env = "OPENAI_API_KEY"
+        api_key_env = dialect.home_key_env
     key = os.environ.get(api_key_env, "").strip()
     if not key:
         raise EngineError(

@@ -82,9 +82,13 @@ class Capabilities:
         return True
 
     def _learn(self, said: str, param: str, sent: Mapping[str, Any]) -> None:
-        if "response_format" in sent and re.search(r"response_format|json|guided|schema", said):
-            self.json_form = "json_object" if self.json_form == "json_schema" else "text"
-            return
+        if re.search(r"response_format|output_config|json|guided|schema", said):
+            if "response_format" in sent:
+                self.json_form = "json_object" if self.json_form == "json_schema" else "text"
+                return
+            if "output_config" in sent:
+                self.json_form = "text"
+                return
         for name in ("max_tokens", "max_completion_tokens"):
             if name in sent and (param == name or (not param and name in said)) and name not in self.lacks:
                 self.lacks.add(name)
