@@ -39,9 +39,15 @@ def test_a_system_stands_in_a_leaderboard_once() -> None:
 
 def test_ranked_rows_fall_by_rate_and_end_with_the_unjudged() -> None:
     unjudged = win_rate("a", 0.4, "people").model_copy(update={"rate": None})
-    rows = (unjudged, win_rate("b", 0.1, "people"), win_rate("d", 0.5, "people"), win_rate("c", 0.5, "people"))
+    rows = (
+        win_rate("z", 0.0, "people"),
+        unjudged,
+        win_rate("b", 0.1, "people"),
+        win_rate("d", 0.5, "people"),
+        win_rate("c", 0.5, "people"),
+    )
     board = Leaderboard(title="people", rows=rows)
-    assert [row.system for row in board.ranked()] == ["c", "d", "b", "a"]
+    assert [row.system for row in board.ranked()] == ["c", "d", "b", "z", "a"]
 
 
 def test_logged_rows_become_a_series_with_gaps_where_nothing_finite_was_logged() -> None:

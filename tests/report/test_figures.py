@@ -35,9 +35,9 @@ def test_saved_figures_have_the_same_bytes_every_time(tmp_path: Path) -> None:
 def test_the_users_own_matplotlib_settings_change_nothing_and_are_left_alone(tmp_path: Path) -> None:
     panel = lines()
     plain = figures.panel_svg(panel, {})
-    with mpl.rc_context({"font.size": 40, "lines.linewidth": 9, "svg.fonttype": "path", "svg.hashsalt": None}):
+    with mpl.rc_context({"font.size": 40, "axes.linewidth": 9, "xtick.direction": "in", "svg.hashsalt": None}):
         assert figures.panel_svg(panel, {}) == plain
-        assert mpl.rcParams["font.size"] == 40
+        assert mpl.rcParams["axes.linewidth"] == 9
 
 
 def test_a_saved_figure_is_three_files_of_its_name(tmp_path: Path) -> None:
