@@ -23,8 +23,9 @@ NEEDS_EXTRA: Mapping[str, tuple[str, ...]] = {
         "pasture.steps.generate",
         "pasture.steps.learn",
         "pasture.engines.local*",
-        "pasture.engines.vllm*",
     ),
+    "anthropic": ("pasture.engines.anthropic_api",),
+    "vllm": ("pasture.engines.vllm*",),
 }
 """Patterns of modules that cannot be imported without an extra; everything else can, from a plain `pip install`."""
 
