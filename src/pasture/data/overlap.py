@@ -1,0 +1,81 @@
+"""Whether instructions that a model is judged on were also trained on, word for word or nearly so."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pasture.core.errors import LeakError
+from pasture.core.records import Instruction
+
+NEARLY_SAME = 0.7
+"""Share of word triples in common (Jaccard) from which two instructions are taken for one."""
+
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """An evaluation instruction and the most similar one that was trained on."""
+
+    evaluation_id: str
+    training_id: str
+    training_split: str
+    similarity: float
+    """1 where both hold the same words in the same order; case, punctuation and spaces do not count."""
+
+
+def find_overlaps(
+    training: Sequence[Instruction], evaluation: Sequence[Instruction], threshold: float = NEARLY_SAME
+) -> list[Overlap]:
+    """The evaluation instructions with a near duplicate in `training`, each with its nearest, in order.
+
+    Instruction and input are compared together, by the triples of words they hold; texts of fewer than three words
+    count as one piece. Time grows with the words read, not with the number of pairs.
+    """
+    pieces = [_pieces(instruction) for instruction in evaluation]
+    holders: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for number, held in enumerate(pieces):
+        for piece in held:
+            holders[piece].append(number)
+    nearest: dict[int, Overlap] = {}
+    for candidate in training:
+        own = _pieces(candidate)
+        shared = Counter(number for piece in own for number in holders.get(piece, ()))
+        for number, count in shared.items():
+            similarity = count / (len(own) + len(pieces[number]) - count)
+            if similarity >= threshold and (number not in nearest or similarity > nearest[number].similarity):
+                nearest[number] = Overlap(evaluation[number].id, candidate.id, candidate.split, similarity)
+    return [nearest[number] for number in sorted(nearest)]
+
+
+def require_no_overlap(
+    training: Sequence[Instruction],
+    evaluation: Sequence[Instruction],
+    *,
+    threshold: float = NEARLY_SAME,
+    allow: bool = False,
+) -> list[Overlap]:
+    """The overlaps, for the report; unless they are allowed there are none.
+
+    Raises:
+        LeakError: naming how many and the first, if there are any and `allow` is not set.
+    """
+    overlaps = find_overlaps(training, evaluation, threshold)
+    if overlaps and not allow:
+        first = overlaps[0]
+        splits = ", ".join(sorted({repr(overlap.training_split) for overlap in overlaps}))
+        raise LeakError(
+            f"{len(overlaps)} of {len(evaluation)} evaluation instructions are also in split {splits} "
+            f"(first: {first.training_id} is {first.similarity:.0%} the same as {first.evaluation_id}). "
+            "Remove them, or set data.allow_overlap."
+        )
+    return overlaps
+
+
+def _pieces(instruction: Instruction) -> set[tuple[str, ...]]:
+    words = _WORD.findall(f"{instruction.instruction} {instruction.input}".casefold())
+    if len(words) < 3:
+        # A text of symbols alone has no words: it stands for itself.
+        return {tuple(words) or (instruction.instruction, instruction.input)}
+    return set(zip(words, words[1:], words[2:], strict=False))
