@@ -103,7 +103,14 @@ class Address(BaseModel):
 class Endpoint:
     """A base address with its key, its client and its places."""
 
-    def __init__(self, dialect: Dialect, address: Address, places: Places, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        dialect: Dialect,
+        address: Address,
+        places: Places,
+        timeout_seconds: float,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
         """The key is read here, so that a missing one is told before anything is sent.
 
         Raises:
@@ -113,13 +120,14 @@ class Endpoint:
         self.places = places
         self._dialect = dialect
         self._timeout_seconds = timeout_seconds
+        self._most_bytes = most_bytes
         self._key = _read_key(dialect, self.base_url, address.api_key_env)
         self._client: Any = None
 
-    def _connected(self) -> Any:
+    def client(self) -> Any:
         """The one client, made on first use; for the engines' loop only."""
         if self._client is None:
-            transport = BoundedTransport(self._timeout_seconds)
+            transport = BoundedTransport(self._timeout_seconds, self._most_bytes)
             self._client = self._dialect.new_client(
                 api_key=self._key,
                 base_url=self.base_url,
@@ -141,7 +149,7 @@ class Endpoint:
         """
         dialect = self._dialect
         try:
-            response = await self._connected().post(path, cast_to=httpx2.Response, body=dict(body))
+            response = await self.client().post(path, cast_to=httpx2.Response, body=dict(body))
         except dialect.status_error as error:
             raise _by_status(error.status_code, error.body, error.response.headers) from None  # type: ignore[attr-defined]
         except dialect.timeout_error:
@@ -224,11 +232,12 @@ def _close(transport: "BoundedTransport") -> None:
 class BoundedTransport(httpx2.AsyncBaseTransport):
     """Carries the client's requests over aiohttp, whose parser and pool cost half of httpx2's own at 50 in flight.
 
-    An answer is unpacked here and cut off at `MOST_BYTES`, whatever its packing claims. Redirects are not followed,
+    An answer is unpacked here and cut off at `most_bytes`, whatever its packing claims. Redirects are not followed,
     since the key would travel with them.
     """
 
-    def __init__(self, timeout_seconds: float) -> None:
+    def __init__(self, timeout_seconds: float, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         self._session: aiohttp.ClientSession | None = None
 
@@ -250,7 +259,7 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
                 headers=request.headers.multi_items(),
                 allow_redirects=False,
             ) as answer:
-                body = await _read_bounded(answer)
+                body = await _read_bounded(answer, self._most_bytes)
                 kept = [(name, value) for name, value in answer.raw_headers if name.lower() not in _HOP_HEADERS]
                 return httpx2.Response(answer.status, headers=kept, content=body, request=request)
         except TimeoutError as error:
@@ -270,7 +279,7 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
 _HOP_HEADERS = {b"content-encoding", b"content-length", b"transfer-encoding", b"connection"}
 
 
-async def _read_bounded(answer: aiohttp.ClientResponse) -> bytes:
+async def _read_bounded(answer: aiohttp.ClientResponse, most_bytes: int) -> bytes:
     encoding = answer.headers.get("content-encoding", "identity").lower()
     unpack = None
     if encoding in ("gzip", "deflate"):
@@ -280,9 +289,9 @@ async def _read_bounded(answer: aiohttp.ClientResponse) -> bytes:
     parts: list[bytes] = []
     size = 0
     async for chunk in answer.content.iter_any():
-        part = chunk if unpack is None else unpack.decompress(chunk, MOST_BYTES + 1 - size)
+        part = chunk if unpack is None else unpack.decompress(chunk, most_bytes + 1 - size)
         size += len(part)
-        if size > MOST_BYTES:
-            raise httpx2.DecodingError(f"answer of more than {MOST_BYTES // 2**20} MiB")
+        if size > most_bytes:
+            raise httpx2.DecodingError(f"answer of more than {most_bytes // 2**20} MiB")
         parts.append(part)
     return b"".join(parts)
