@@ -181,14 +181,18 @@ class LLMPool:
     def _batches(self, questions: Sequence[Question]) -> list[list[Question]]:
         """Questions to the same judge, as many to a call as it takes.
 
-        What shares a call is settled by content, so that rows in another order cost no new calls.
+        What shares a call is settled by content, so that rows in another order cost no new calls; pairs with and
+        without an input never share one, because some prompts differ.
         """
         batches: list[list[Question]] = []
         for number, judge in enumerate(self.panel.judges):
             mine = [question for question in questions if question.judge == number]
             if judge.batch_size > 1:
                 mine.sort(key=lambda question: content_id(*question.shown.texts))
-            batches += [mine[start : start + judge.batch_size] for start in range(0, len(mine), judge.batch_size)]
+            for has_input in (False, True) if judge.batch_size > 1 else (None,):
+                alike = [question for question in mine if has_input in (None, bool(question.shown.input))]
+                size = judge.batch_size
+                batches += [alike[start : start + size] for start in range(0, len(alike), size)]
         return batches
 
     def _request(self, batch: Sequence[Question], sample: int) -> Request:
