@@ -1,6 +1,7 @@
 import csv
 import io
 import itertools
+import re
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from pasture.core.errors import RunFolderError
 from pasture.report import figures
 from pasture.report.content import Dot, DotPanel, DotSeries, Figure, Leaderboard, Mark, Panel, Series
+from pasture.report.palette import LIGHT
 from tests.report.loop_numbers import curves, leaderboards, win_rate
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -113,6 +115,15 @@ def test_lines_are_named_where_they_end_only_if_there_are_several() -> None:
     assert "ppo" not in texts(figures.panel_svg(lines(), {}))
 
 
+def test_no_two_of_many_lines_look_alike() -> None:
+    series = tuple(Series(label=f"m{number}", x=(0.0, 1.0), y=(0.0, float(number))) for number in range(20))
+    panel = Panel(title="p", series=series)
+    svg = figures.panel_svg(panel, figures.styles_of([Figure(name="f", title="t", panels=(panel,))]))
+    colors = "|".join(color for role, color in LIGHT.items() if role.startswith("series-"))
+    looks = re.findall(rf'style="fill: none; ((?:stroke-dasharray: [^;]+; )?[^"]*stroke: (?:{colors})[^"]*)"', svg)
+    assert len(looks) == len(set(looks)) == 20
+
+
 def test_a_panel_without_any_finite_value_is_drawn_empty() -> None:
     nothing = Panel(title="p", series=(Series(label="a", x=(0.0, 1.0), y=(None, None)), Series(label="b", x=(), y=())))
     assert "<svg" in figures.panel_svg(nothing, {})
@@ -133,9 +144,10 @@ def test_names_that_are_far_apart_stay_at_their_lines() -> None:
     assert figures.spread_out([0.5, 0.1, 0.9], 0.085) == [0.5, 0.1, 0.9]
 
 
-def test_one_label_has_one_style_across_panels() -> None:
-    styles = figures.styles_of(curves())
-    assert styles == {"ppo": 0, "sft, train": 1, "sft, validation": 2}
+def test_one_label_has_one_style_and_color_tells_apart_only_what_stands_together() -> None:
+    both = Panel(title="p", series=tuple(Series(label=name, x=(0.0,), y=(0.0,)) for name in ("dpo", "ppo")))
+    drawn = Figure(name="f", title="t", panels=(lines(label="ppo"), both, lines(label="kl"), lines(label="dpo")))
+    assert figures.styles_of([drawn]) == {"dpo": 0, "ppo": 1, "kl": 0}
 
 
 def test_the_overview_draws_every_judge_in_the_order_of_the_first() -> None:

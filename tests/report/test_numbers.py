@@ -33,6 +33,7 @@ def test_an_unknown_price_is_never_zero(value: float | None, shown: str) -> None
     ("value", "shown"),
     [
         (0.0042, "4.2 ms"),
+        (0.091, "0.09 s"),
         (12.34, "12.3 s"),
         (59.94, "59.9 s"),
         (59.96, "1 min 00 s"),

@@ -26,12 +26,13 @@ def text(*boards: Leaderboard, baseline: str = "") -> str:
 def test_the_winner_is_named_with_rate_interval_and_count() -> None:
     board = Leaderboard(title="people", rows=(row("sft", 0.36, 0.33, 0.39), row("ppo", 0.52, 0.49, 0.55)))
     assert sentences((board,))[0] == (
-        "Judged by people, ppo does best: it wins 52.0% (95% interval 49.0% to 55.0%) of 1,000 comparisons with demos."
+        "Judged by people, ppo comes first: "
+        "it wins 52.0% (95% interval 49.0% to 55.0%) of 1,000 comparisons with demos."
     )
 
 
 def test_equal_rates_are_called_level() -> None:
-    assert "a does best, level with b:" in text(Leaderboard(title="people", rows=(row("b", 0.5), row("a", 0.5))))
+    assert "a comes first, level with b:" in text(Leaderboard(title="people", rows=(row("b", 0.5), row("a", 0.5))))
 
 
 def test_the_reference_is_beaten_only_when_the_whole_interval_lies_above_half() -> None:

@@ -128,9 +128,12 @@ def figure_csv(figure: Figure) -> str:
 
 
 def styles_of(figures: Sequence[Figure]) -> dict[str, int]:
-    """A style for each label, in the order in which the labels come."""
-    labels = [group.label for figure in figures for panel in figure.panels for group in panel.series]
-    return {label: number % len(SERIES) for number, label in enumerate(dict.fromkeys(labels))}
+    """A style for each label: those that share a panel in the order in which they come, all others the first."""
+    panels = [panel for figure in figures for panel in figure.panels]
+    together = [group.label for panel in panels if len(panel.series) > 1 for group in panel.series]
+    alone = [group.label for panel in panels if len(panel.series) == 1 for group in panel.series]
+    numbers = {label: number % len(SERIES) for number, label in enumerate(dict.fromkeys(together))}
+    return dict.fromkeys(alone, 0) | numbers
 
 
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -221,7 +224,8 @@ def _draw_lines(axes: Axes, panel: Panel, styles: Styles) -> None:
     for order, series in enumerate(panel.series):
         color = LIGHT[SERIES[styles.get(series.label, 0)]]
         y = _with_gaps(series.y)
-        dashes = DASHES[order % len(DASHES)]
+        # Colors come round again after the sixth line; the pattern then differs by one more.
+        dashes = DASHES[(order + order // len(SERIES)) % len(DASHES)]
         axes.plot(series.x, y, color=color, linestyle=dashes, linewidth=1.6, solid_capstyle="round")
         if len(series.x) == 1:
             axes.plot(series.x, y, color=color, marker="o", markersize=4)
@@ -337,7 +341,14 @@ def _draw_dots(axes: Axes, panel: DotPanel, styles: Styles) -> None:
 
 def _name_beside(axes: Axes, name: str, x: float, y: float, color: str) -> None:
     axes.annotate(
-        _label(name), (x, y), xytext=(8, 0), textcoords="offset points", va="center", color=color, annotation_clip=False
+        _label(name),
+        (x, y),
+        xytext=(8, 0),
+        textcoords="offset points",
+        va="center",
+        color=color,
+        annotation_clip=False,
+        bbox={"facecolor": LIGHT["paper"], "edgecolor": "none", "pad": 1.5},
     )
 
 

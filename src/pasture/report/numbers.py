@@ -35,10 +35,10 @@ def seconds(value: float | None) -> str:
     """A time in the units that read best."""
     if value is None:
         return DASH
-    if value < 0.1:
+    if value < 0.01:
         return f"{value * 1000:.1f} ms"
     if value < 59.95:
-        return f"{value:.1f} s"
+        return f"{value:.2f} s" if value < 1 else f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"

@@ -56,8 +56,8 @@ def _winner(board: Leaderboard, best: WinRate) -> str:
     tied = [row.system for row in _judged(board)[1:] if row.rate == best.rate]
     level = f", level with {_some(tied)}" if tied else ""
     return (
-        f"Judged by {_name(board.title)}, {_name(best.system)} does best{level}: it wins {_with_interval(best, board)} "
-        f"of {best.judged:,} comparisons with {_name(best.reference)}."
+        f"Judged by {_name(board.title)}, {_name(best.system)} comes first{level}: "
+        f"it wins {_with_interval(best, board)} of {best.judged:,} comparisons with {_name(best.reference)}."
     )
 
 
