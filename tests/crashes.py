@@ -4,14 +4,23 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 FILE_OPERATIONS = {"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.chmod", "os.truncate", "os.link"}
 
 
-def survives_kill_at(number: int, work: Callable[[], object]) -> bool:
-    """Whether `work`, done in a child that is killed -9 right before its file operation `number`, ended before that.
+def every_operation(event: str, paths: Sequence[str]) -> bool:
+    """Counts all that is done to files."""
+    return True
+
+
+def survives_kill_at(
+    number: int, work: Callable[[], object], counts: Callable[[str, Sequence[str]], bool] = every_operation
+) -> bool:
+    """Whether `work` ended before its file operation `number`, right before which it is killed -9; in a child process.
+
+    `counts` is told an operation's audit event and its arguments as text, and says whether it is one to be counted.
 
     Raises:
         AssertionError: if the child ended in any other way than done or killed.
@@ -22,7 +31,7 @@ def survives_kill_at(number: int, work: Callable[[], object]) -> bool:
         child = os.fork()
     if child == 0:
         try:
-            sys.addaudithook(_killer(number))
+            sys.addaudithook(_killer(number, counts))
             work()
             os._exit(0)
         finally:
@@ -35,12 +44,12 @@ def survives_kill_at(number: int, work: Callable[[], object]) -> bool:
     return True
 
 
-def _killer(number: int) -> Callable[[str, tuple[Any, ...]], None]:
+def _killer(number: int, counts: Callable[[str, Sequence[str]], bool]) -> Callable[[str, tuple[Any, ...]], None]:
     seen = 0
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal seen
-        if event in FILE_OPERATIONS:
+        if event in FILE_OPERATIONS and counts(event, [str(argument) for argument in arguments]):
             seen += 1
             if seen == number:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -1,8 +1,9 @@
 """Runs what a plan lacks, one step after the other, so that a kill costs the step in hand at most."""
 
 import importlib
+import importlib.metadata
+import importlib.util
 import platform
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -149,8 +150,9 @@ def _facts(run: Run) -> dict[str, object]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {
-            name: module.__version__
+            # As installed, not as imported: a run that skips every step imports little.
+            name: importlib.metadata.version(name)
             for name in ("numpy", "torch", "transformers", "tokenizers", "safetensors")
-            if (module := sys.modules.get(name)) is not None
+            if importlib.util.find_spec(name) is not None
         },
     }

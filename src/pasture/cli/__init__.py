@@ -41,7 +41,7 @@ def main() -> None:
         app(standalone_mode=True)
     except PastureError as error:
         errors.print(f"[bold red]{type(error).__name__}[/]:", end=" ")
-        errors.print(for_terminal(str(error)), markup=False)
+        errors.print(for_terminal(str(error)), markup=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
         errors.print("Stopped. Finished steps are safe; the same command goes on from here.")
