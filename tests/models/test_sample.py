@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from pydantic import ValidationError
 from transformers import (
     AutoModelForCausalLM,
@@ -136,6 +137,31 @@ def _equals_generate(config):
     answers = [answer.token_ids for answer in greedy(model, PROMPTS, UNREACHABLE)]
     assert answers == generate(model, PROMPTS, [UNREACHABLE], pad_id=0)
     assert len(set(map(tuple, answers))) > 3
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+def test_an_adapter_is_sampled_like_the_model_it_makes():
+    model = tiny_model("llama", 43, seed=0)
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    answers = [answer.token_ids for answer in greedy(adapted, PROMPTS, UNREACHABLE)]
+    assert answers == generate(adapted, PROMPTS, [UNREACHABLE], pad_id=0)
+    with adapted.disable_adapter():
+        assert answers != [answer.token_ids for answer in greedy(adapted, PROMPTS, UNREACHABLE)]
+
+
+def test_equal_prompts_are_read_once():
+    model = tiny_model("llama", 43, seed=0)
+    read = []
+    model.register_forward_pre_hook(lambda _, __, named: read.append(named["input_ids"].shape), with_kwargs=True)
+    # Rows of a batch: 24 positions each, so 4 rows. Two prompts of one length, asked for in turn.
+    sample(
+        model,
+        UNREACHABLE,
+        [[1, 2, 3, 4], [5, 6, 7, 8]] * 4,
+        range(8),
+        SamplerConfig(max_new_tokens=20, batch_tokens=96),
+    )
+    assert [tuple(shape) for shape in read if shape[1] > 1] == [(1, 4), (1, 4)]
 
 
 def logits_along(model, prompt, answer):

@@ -7,10 +7,11 @@ one core).
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
@@ -55,7 +56,7 @@ AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
 @contextlib.contextmanager
-def fast_decoding(model: PreTrainedModel) -> Iterator[None]:
+def fast_decoding(model: Any) -> Iterator[None]:
     """Let `model` decode with `decode_attention` in the block, where it would use torch's kernel on a CPU."""
     before = model.config._attn_implementation
     if before != "sdpa" or model.device.type != "cpu":

@@ -9,13 +9,12 @@ for float rounding at the boundary between two tokens).
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
-from transformers import PreTrainedModel
+from torch import Tensor, nn
 
 from pasture.core.errors import ModelError
 from pasture.core.ports import Progress, silent
@@ -45,7 +44,7 @@ class Sample:
 
 
 def sample(
-    model: PreTrainedModel,
+    model: nn.Module,
     stop_ids: int | Sequence[int],
     prompts: Sequence[Sequence[int]],
     seeds: Sequence[int],
@@ -54,6 +53,8 @@ def sample(
     progress: Progress = silent,
 ) -> list[Sample]:
     """One answer for each prompt and seed, in order; equal prompts are read once.
+
+    `model` is a causal language model of transformers, bare or under peft adapters.
 
     Raises:
         ModelError: if a prompt and its answer do not fit the model's context, or its layers are not attention.
@@ -66,8 +67,11 @@ def sample(
     model.eval()
     try:
         with torch.inference_mode(), fast_decoding(model):
-            totals = [len(prompt) + config.max_new_tokens for prompt in prompts]
-            for batch in token_budget_batches(totals, config.batch_tokens):
+            # Equal prompts stand side by side, so that they share a batch and are read once.
+            order = sorted(range(len(prompts)), key=lambda row: tuple(prompts[row]))
+            totals = [len(prompts[row]) + config.max_new_tokens for row in order]
+            for places in token_budget_batches(totals, config.batch_tokens):
+                batch = [order[place] for place in places]
                 decoder = _Decoder(model, stops, [prompts[row] for row in batch], config)
                 answers = decoder.run([seeds[row] for row in batch])
                 samples |= dict(zip(batch, answers, strict=True))
@@ -77,9 +81,7 @@ def sample(
     return [samples[row] for row in range(len(prompts))]
 
 
-def _check(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], seeds: Sequence[int], config: SamplerConfig
-) -> None:
+def _check(model: Any, prompts: Sequence[Sequence[int]], seeds: Sequence[int], config: SamplerConfig) -> None:
     if len(seeds) != len(prompts):
         raise ValueError(f"expected a seed for each of {len(prompts)} prompts, got {len(seeds)}")
     if not all(prompts):
@@ -104,9 +106,7 @@ def _check(
 class _Decoder:
     """One batch on its way: row i of every live tensor is the request `request_B[i]`."""
 
-    def __init__(
-        self, model: PreTrainedModel, stops: list[int], prompts: list[Sequence[int]], config: SamplerConfig
-    ) -> None:
+    def __init__(self, model: Any, stops: list[int], prompts: list[Sequence[int]], config: SamplerConfig) -> None:
         self.model = model
         self.config = config
         self.prompts = prompts
@@ -244,7 +244,7 @@ def _additive(allowed: Bool[Tensor, "..."], dtype: torch.dtype) -> Float[Tensor,
     return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, torch.finfo(dtype).min)
 
 
-def _takes_prepared_masks(model: PreTrainedModel) -> bool:
+def _takes_prepared_masks(model: Any) -> bool:
     """Whether one mask, made ready here, serves every layer, which spares transformers' building it at every step."""
     settings = model.config.get_text_config()
     slides = "sliding_attention" in (getattr(settings, "layer_types", None) or ())
