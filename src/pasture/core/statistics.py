@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import ndtr, stdtrit
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -82,7 +82,7 @@ def percentile_interval(draws: Floats, cluster_count: int, level: float = LEVEL)
     if cluster_count < 2 or len(draws) == 0:
         return Interval(math.nan, math.nan)
     stretch = math.sqrt(cluster_count / (cluster_count - 1))
-    tail = float(stats.norm.cdf(stretch * stats.t.ppf((1 - level) / 2, cluster_count - 1)))
+    tail = float(ndtr(stretch * stdtrit(cluster_count - 1, (1 - level) / 2)))
     low, high = np.quantile(draws, [tail, 1 - tail])
     return Interval(float(low), float(high))
 
@@ -179,9 +179,9 @@ def correlation(x: Floats, y: Floats, generator: np.random.Generator, draws: int
         return Correlation(math.nan, nothing, math.nan, nothing, math.nan, nothing, count)
     picks = generator.integers(0, count, size=(draws, count))
     pearson_draws = _row_correlation(x[picks], y[picks])
-    spearman_draws = _row_correlation(stats.rankdata(x[picks], axis=1), stats.rankdata(y[picks], axis=1))
-    spearman = float(stats.spearmanr(x, y).statistic)
-    pearson = float(stats.pearsonr(x, y).statistic)
+    spearman_draws = _row_correlation(_row_ranks(x[picks]), _row_ranks(y[picks]))
+    spearman = float(_row_correlation(_row_ranks(x[None, :]), _row_ranks(y[None, :]))[0])
+    pearson = float(_row_correlation(x[None, :], y[None, :])[0])
     return Correlation(
         spearman,
         percentile_interval(spearman_draws, count),
@@ -191,6 +191,20 @@ def correlation(x: Floats, y: Floats, generator: np.random.Generator, draws: int
         percentile_interval(pearson_draws**2, count),
         count,
     )
+
+
+def _row_ranks(values_DN: Floats) -> Floats:
+    """Ranks within each row from 1, equal values sharing the mean of theirs."""
+    ranks = np.empty_like(values_DN)
+    for number, row in enumerate(values_DN):
+        _, place, count = np.unique(row, return_inverse=True, return_counts=True)
+        ranks[number] = (np.cumsum(count) - (count - 1) / 2)[place]
+    return ranks
+
+
+def student_quantile(probability: float, degrees: int) -> float:
+    """The value that Student's t with that many degrees of freedom stays below with the given probability."""
+    return float(stdtrit(degrees, probability))
 
 
 def _row_correlation(x_DN: Floats, y_DN: Floats) -> Floats:

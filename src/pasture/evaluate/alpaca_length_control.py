@@ -14,10 +14,6 @@ from pathlib import Path
 
 import numpy as np
 from scipy.special import expit
-from sklearn import config_context
-from sklearn.linear_model import LogisticRegressionCV
-from sklearn.metrics import make_scorer
-from sklearn.model_selection import GroupKFold
 
 from pasture.core.errors import DataError
 from pasture.core.statistics import Floats, standard_error_of_mean
@@ -125,15 +121,18 @@ def _fit(features: Floats, credit: Floats, weight: Floats) -> Floats:
 
     A credit between 0 and 1 stands as two rows, won and lost, weighted by its share; both stay in one fold.
     """
+    # Late, because scikit-learn takes a second to load and nothing else here wants it.
+    from sklearn import config_context, linear_model, metrics, model_selection  # noqa: PLC0415
+
     rows = np.vstack([features, features])
     won = np.repeat([1, 0], len(features))
     share = np.concatenate([credit, 1 - credit])
     row_weight = np.concatenate([weight, weight])
-    scorer = make_scorer(_weighted_log_loss, response_method="predict_proba", greater_is_better=False)
+    scorer = metrics.make_scorer(_weighted_log_loss, response_method="predict_proba", greater_is_better=False)
     with config_context(enable_metadata_routing=True):
         scorer.set_score_request(share=True, row_weight=True)
-        model = LogisticRegressionCV(
-            cv=GroupKFold(n_splits=5),
+        model = linear_model.LogisticRegressionCV(
+            cv=model_selection.GroupKFold(n_splits=5),
             scoring=scorer,
             l1_ratios=(1.0,),
             solver="liblinear",

@@ -11,11 +11,18 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from pasture.core.errors import DataError
 from pasture.core.seeds import stream
-from pasture.core.statistics import DRAWS, LEVEL, Floats, Interval, percentile_interval, resampled_sums
+from pasture.core.statistics import (
+    DRAWS,
+    LEVEL,
+    Floats,
+    Interval,
+    percentile_interval,
+    resampled_sums,
+    student_quantile,
+)
 from pasture.evaluate.outcomes import Outcomes
 from pasture.evaluate.win_rate import instruction_means
 
@@ -73,7 +80,7 @@ def prediction_powered(judge: Outcomes, human: Outcomes) -> CorrectedRate:
     rate = float(split.human.mean() + weight * (split.rest.mean() - split.judge.mean()))
     residual = float(np.var(split.human - weight * split.judge, ddof=1))
     error = math.sqrt(residual / n + weight**2 * variance / N)
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
+    reach = student_quantile((1 + LEVEL) / 2, n - 1) * error
     return _result("prediction-powered", rate, error, Interval(rate - reach, rate + reach), split)
 
 
@@ -145,7 +152,7 @@ def _split(judge: Outcomes, human: Outcomes) -> _Split:
 def _result(method: str, rate: float, error: float, interval: Interval, split: _Split) -> CorrectedRate:
     n, N = len(split.human), len(split.rest)
     human = float(split.human.mean())
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * float(np.std(split.human, ddof=1)) / math.sqrt(n)
+    reach = student_quantile((1 + LEVEL) / 2, n - 1) * float(np.std(split.human, ddof=1)) / math.sqrt(n)
     return CorrectedRate(
         method=method,
         rate=min(1.0, max(0.0, rate)),

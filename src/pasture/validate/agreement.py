@@ -14,7 +14,6 @@ from itertools import combinations
 import krippendorff
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import cohen_kappa_score
 
 from pasture.core.errors import DataError
 from pasture.core.seeds import stream
@@ -229,9 +228,8 @@ def _kappa(label_N: Floats, gold_N: Floats, seed: int) -> Estimate | None:
     ours, theirs = label_N[both], gold_N[both]
     if not _discrete(ours) or not _discrete(theirs) or len(np.union1d(ours, theirs)) < 2:
         return None
-    codes = (2 * ours).astype(np.int64), (2 * theirs).astype(np.int64)
-    cells = np.eye(9)[3 * codes[0] + codes[1]]
-    return _from_counts(float(cohen_kappa_score(*codes)), cells, kappas, seed)
+    cells = np.eye(9)[(6 * ours + 2 * theirs).astype(np.int64)]
+    return _from_counts(float(kappas(cells.sum(axis=0)[None, :])[0]), cells, kappas, seed)
 
 
 def kappas(cells_D9: Floats) -> Floats:
