@@ -84,8 +84,8 @@ class Browser:
             self._next_message()
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression in the page; the page's policy does not bind the debugger."""
-        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        """The value of a JavaScript expression, or of its promise; the page's policy does not bind the debugger."""
+        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 

@@ -35,7 +35,7 @@ _ROUND = [1, 2, 2.5, 5, 10]
 _CSV_HEADER = ("panel", "kind", "series", "label", "x", "y", "low", "high")
 
 Styles = Mapping[str, int]
-"""Number of the color and dash of each label: one system looks the same in every panel."""
+"""Number of the color of each label: one system has one color in every panel."""
 
 
 def win_rate_figure(leaderboards: Sequence[Leaderboard]) -> Figure | None:
