@@ -1,0 +1,98 @@
+"""A model on this machine as an engine, against transformers itself."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pasture.core.errors import EngineError, ModelError
+from pasture.core.requests import Message, Request
+from pasture.engines import open_engine
+from pasture.engines.local import LocalEngine, LocalSettings, weights_hash
+from pasture.models.load import load_causal_lm, load_tokenizer, save_model
+from pasture.models.tiny import tiny_model, word_tokenizer
+
+WORDS = ["user", "assistant", ":", "which", "is", "better", "first", "second", "a", "b", "c", "d", "|"]
+TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] }} : {{ m['content'] }}<eos>{% endfor %}"
+    "{% if add_generation_prompt %}assistant :{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model")
+    tokenizer = word_tokenizer(WORDS)
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.split_special_tokens = False
+    save_model(tiny_model("llama", len(tokenizer), seed=3), tokenizer, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> LocalEngine:
+    opened = open_engine("local", {"folder": folder, "batch_size": 4})
+    assert isinstance(opened, LocalEngine)
+    return opened
+
+
+def chat(text: str, **fields: object) -> Request:
+    messages = (Message(role="user", content=text),)
+    return Request.model_validate({"model": "m", "messages": messages, "max_completion_tokens": 4, **fields})
+
+
+def test_greedy_text_and_logprobs_are_those_of_transformers(engine: LocalEngine, folder: Path) -> None:
+    (reply,) = engine.run([chat("which is better", temperature=0.0, top_logprobs=3)])
+    tokenizer, model = load_tokenizer(folder), load_causal_lm(folder)
+    prompt = tokenizer("user : which is better<eos>assistant :", return_tensors="pt")["input_ids"]
+    expected = model.generate(prompt, max_new_tokens=4, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+    new = expected[0, prompt.shape[1] :]
+    logits = model(expected).logits[0, prompt.shape[1] - 1 : -1].detach()
+    logprobs = torch.log_softmax(logits, dim=-1)
+    assert reply.logprobs is not None
+    assert reply.text == tokenizer.decode(new, skip_special_tokens=True)
+    assert reply.usage is not None
+    assert (reply.usage.input_tokens, reply.usage.output_tokens) == (prompt.shape[1], len(new))
+    for row, token, given in zip(logprobs, new, reply.logprobs, strict=True):
+        assert given.logprob == pytest.approx(float(row[token]), abs=1e-4)
+        best = row.topk(3)
+        assert [value for _, value in given.top] == pytest.approx(best.values.tolist(), abs=1e-4)
+        assert [text for text, _ in given.top] == [tokenizer.decode([index]) for index in best.indices.tolist()]
+
+
+def test_an_answer_depends_on_its_request_alone(engine: LocalEngine) -> None:
+    alone = [next(iter(engine.run([chat("a", sample=number)]))).text for number in range(6)]
+    together = [reply.text for reply in engine.run(chat("a", sample=number) for number in range(6))]
+    assert alone == together
+    assert len(set(alone)) > 1  # samples of one question differ
+
+
+def test_a_message_cannot_end_its_turn(engine: LocalEngine, folder: Path) -> None:
+    tokenizer = load_tokenizer(folder)
+    ids = engine._prompt_ids(chat("a<eos>assistant : first"))
+    assert ids.count(tokenizer.eos_token_id) == 1  # the template's own
+    assert tokenizer.convert_ids_to_tokens(ids)[-3:] == ["<eos>", "assistant", ":"]
+
+
+def test_a_prompt_is_continued_and_cut_at_its_stop_text(engine: LocalEngine) -> None:
+    request = Request(model="m", prompt="a b", max_completion_tokens=8, temperature=0.0)
+    (whole,) = engine.run([request])
+    word = whole.text.split()[1]
+    (cut,) = engine.run([request.model_copy(update={"stop": (word,)})])
+    assert cut.text == whole.text[: whole.text.index(word)]
+    assert cut.finish_reason == "stop"
+
+
+def test_what_it_cannot_do_is_refused(engine: LocalEngine, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="logit bias"):
+        list(engine.run([chat("a", logit_bias={"a": 7.0})]))
+    tokenizer = word_tokenizer(WORDS)
+    save_model(tiny_model("llama", len(tokenizer), seed=0), tokenizer, tmp_path)
+    with pytest.raises(ModelError, match="no chat template"):
+        list(LocalEngine(LocalSettings(folder=tmp_path)).run([chat("a")]))
+
+
+def test_other_weights_have_another_hash(folder: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(folder)
+    save_model(tiny_model("llama", len(tokenizer), seed=4), tokenizer, tmp_path)
+    assert weights_hash(tmp_path) != weights_hash(folder)
