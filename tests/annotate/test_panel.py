@@ -3,6 +3,7 @@ import pytest
 from pasture.annotate.judge import Judge
 from pasture.annotate.noise import UniformFlips
 from pasture.annotate.panel import Panel, load_panel, shipped_pools
+from pasture.annotate.render import ShownPair
 from pasture.core.errors import RecipeError
 
 THREE = ("large", "medium", "small")
@@ -33,7 +34,7 @@ PUBLISHED = [
 ]
 
 
-@pytest.mark.parametrize("pool", ["alpaca-farm-13", "p-eval"])
+@pytest.mark.parametrize("pool", ["alpaca-farm-13", "alpaca-farm-13-logit-bias", "p-eval"])
 def test_the_thirteen_annotators_have_the_published_styles_and_decoding(pool):
     judges = load_panel(pool, THREE).judges
     made = [
@@ -56,6 +57,16 @@ def test_the_thirteen_annotators_have_the_published_styles_and_decoding(pool):
 def test_the_training_pool_flips_a_quarter_and_the_evaluation_pool_nothing():
     assert load_panel("alpaca-farm-13", THREE).noise == UniformFlips(probability=0.25)
     assert load_panel("p-eval", THREE).noise is None
+
+
+def test_six_of_the_thirteen_have_the_published_biases():
+    # By hand from the published table: favor +7, avoid -100, both, or none, judge by judge.
+    signs = []
+    for judge in load_panel("alpaca-farm-13-logit-bias", THREE).judges:
+        bias = judge.request([ShownPair("i", "", "a", "b")], 0).logit_bias or {}
+        signs.append({value for value in bias.values()})
+    both, favor, avoid = {7.0, -100.0}, {7.0}, {-100.0}
+    assert signs == [set(), set(), set(), both, set(), both, avoid, both, both, favor, set(), set(), set()]
 
 
 def test_the_greedy_judge_is_greedy():
@@ -133,7 +144,14 @@ def test_two_judges_of_one_name_are_refused():
 
 
 def test_the_pools_that_ship_are_these():
-    assert shipped_pools() == ["alpaca-eval-1", "alpaca-eval-2", "alpaca-farm-13", "greedy", "p-eval"]
+    assert shipped_pools() == [
+        "alpaca-eval-1",
+        "alpaca-eval-2",
+        "alpaca-farm-13",
+        "alpaca-farm-13-logit-bias",
+        "greedy",
+        "p-eval",
+    ]
 
 
 def test_the_identity_of_a_judge_changes_with_its_prompt_its_examples_and_its_decoding(tmp_path):

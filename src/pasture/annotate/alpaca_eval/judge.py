@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pasture.annotate.alpaca_eval.parsers import Parser
@@ -54,6 +54,10 @@ class AlpacaEvalJudge:
             "alpaca_eval_config": self.name,
             "config_hash": content_id(json.dumps(self.config, sort_keys=True, default=str)),
         }
+
+    def over(self, model: str) -> "AlpacaEvalJudge":
+        """The same judge asking another model."""
+        return replace(self, settings={**self.settings, "model": model})
 
     def request(self, pairs: Sequence[ShownPair], sample: int) -> Request:
         """The call that asks about `pairs`; the prompt with an input is taken if any of them has one."""

@@ -1,0 +1,210 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+import pasture.cli.annotate as verbs
+from pasture.annotate.tables import read_rows, write_rows
+from pasture.core.errors import EngineError, PastureError
+from tests.annotate.judging import Answering, RuleEngine, prefers_good
+
+app = typer.Typer()
+verbs.register(app)
+
+ROWS = [
+    {"instruction": f"do {i}", "output_1": "good", "output_2": "bad" if i else "good", "generator_1": "mine"}
+    for i in range(8)
+]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    write_rows(tmp_path / "pairs.jsonl", ROWS)
+    return tmp_path
+
+
+@pytest.fixture
+def answered(monkeypatch) -> Callable[[Answering], RuleEngine]:
+    """Put an engine that answers by a rule in the place of every service."""
+
+    def use(answering: Answering) -> RuleEngine:
+        engine = RuleEngine(answering)
+
+        def opened(kind: str, settings: Any, budget: Any) -> RuleEngine:
+            engine.opened = (kind, settings, budget)  # type: ignore[attr-defined]
+            return engine
+
+        monkeypatch.setattr(verbs, "open_engine", opened)
+        return engine
+
+    return use
+
+
+def run(*arguments: str) -> Result:
+    result = CliRunner().invoke(app, list(arguments))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+GREEDY = ("--judge", "greedy", "--models", "gpt")
+
+
+def test_rows_come_out_as_they_went_in_with_preferences(here, answered):
+    answered(prefers_good)
+    result = run("annotate", "pairs.jsonl", *GREEDY)
+    rows = read_rows(here / "pairs.annotated.jsonl")
+    assert [{k: row[k] for k in ROWS[0]} for row in rows] == ROWS
+    assert [row["preferred"] for row in rows] == ["tie"] + ["first"] * 7
+    assert "gpt/long-guideline" in result.output
+    assert "Wrote pairs.annotated.jsonl" in result.output
+
+
+def test_a_second_run_asks_nothing_and_writes_the_same_bytes(here, answered):
+    engine = answered(prefers_good)
+    run("annotate", "pairs.jsonl", *GREEDY, "--out", "one.jsonl")
+    asked = len(engine.asked)
+    run("annotate", "pairs.jsonl", *GREEDY, "--out", "two.jsonl")
+    assert len(engine.asked) == asked
+    assert (here / "one.jsonl").read_bytes() == (here / "two.jsonl").read_bytes()
+
+
+def test_unjudged_rows_are_kept_and_said_and_asked_about_again_on_request(here, answered):
+    answered(lambda _: "Hm.\x1b[2J")
+    result = run("annotate", "pairs.jsonl", *GREEDY)
+    assert "7 rows are unjudged" in result.output
+    assert "\x1b[2J" not in result.output
+    answered(prefers_good)
+    run("annotate", "pairs.jsonl", *GREEDY)
+    assert {row["preferred"] for row in read_rows(here / "pairs.annotated.jsonl")[1:]} == {"unjudged"}
+    run("annotate", "pairs.jsonl", *GREEDY, "--retry-unjudged")
+    assert {row["preferred"] for row in read_rows(here / "pairs.annotated.jsonl")[1:]} == {"first"}
+
+
+def test_both_orders_and_flips_are_options(here, answered):
+    engine = answered(prefers_good)
+    run("annotate", "pairs.jsonl", "--pool", "p-eval", "-m", "a,b,c", "--both-orders")
+    assert len({request.request_hash for request in engine.asked}) > 7
+    run("annotate", "pairs.jsonl", "--pool", "p-eval", "-m", "a,b,c", "--flip", "0.5", "--out", "noise.jsonl")
+    assert all(row["flipped_by_noise"] for row in read_rows(here / "noise.jsonl")[1:])
+
+
+def test_a_dry_run_counts_and_sends_nothing_and_needs_no_key(here, answered, monkeypatch):
+    engine = answered(prefers_good)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    result = run("annotate", "pairs.jsonl", *GREEDY, "--price", "1,2", "--dry-run")
+    # 7 pairs that differ, 5 a call.
+    assert "8 rows, 2 calls, 0 of them answered before" in result.output
+    assert "at most" in result.output
+    assert engine.asked == []
+    assert not list(here.glob("*.sqlite"))
+    run("annotate", "pairs.jsonl", *GREEDY)
+    result = run("annotate", "pairs.jsonl", *GREEDY, "--price", "1,2", "--dry-run")
+    assert "2 calls, 2 of them answered before" in result.output
+    assert "from $0.0000 to $0.0000" in result.output
+
+
+def test_a_dry_run_says_when_the_price_is_unknown(here, answered):
+    answered(prefers_good)
+    assert "price is unknown" in run("annotate", "pairs.jsonl", "--judge", "greedy", "-m", "own", "--dry-run").output
+
+
+def test_what_was_asked_of_the_service_reaches_it(here, answered):
+    engine = answered(prefers_good)
+    run(
+        "annotate", "pairs.jsonl", *GREEDY, "--base-url", "http://localhost:1/v1", "--base-url", "http://localhost:2/v1",
+        "--in-flight", "9", "--price", "1,2", "--max-usd", "3",
+    )  # fmt: skip
+    kind, settings, budget = engine.opened
+    assert kind == "api"
+    assert [each["base_url"] for each in settings["endpoints"]] == ["http://localhost:1/v1", "http://localhost:2/v1"]
+    assert settings["in_flight"] == 9
+    assert settings["price"].output_per_million == 2
+    assert budget.limit_usd == 3
+
+
+def test_two_systems_are_joined_and_what_did_not_join_is_said(here, answered):
+    answered(prefers_good)
+    write_rows(here / "mine.json", [{"instruction": "a", "output": "good"}, {"instruction": "b", "output": "good"}])
+    write_rows(here / "theirs.csv", [{"instruction": "a", "output": "bad"}])
+    result = run("annotate", "mine.json", "--head2head", "theirs.csv", *GREEDY)
+    assert len(read_rows(here / "mine.annotated.jsonl")) == 1
+    assert "left out: 1 only in the first: 'b'" in result.output
+
+
+def test_samples_are_made_into_pairs(here, answered):
+    answered(prefers_good)
+    write_rows(here / "s.json", [{"instruction": "a", "outputs": ["good", "bad", "bad 2"]}])
+    run("annotate", "s.json", "--samples", "all", *GREEDY, "--out", "s.csv")
+    assert len(read_rows(here / "s.csv")) == 3
+
+
+def _config(here: Path) -> None:
+    (here / "evaluators_configs" / "mine").mkdir(parents=True)
+    (here / "evaluators_configs" / "mine" / "configs.yaml").write_text(
+        'mine:\n  prompt_template: "{instruction}\\n{output_1}\\n{output_2}\\n"\n'
+        "  completions_kwargs: {model_name: old, max_tokens: 5}\n"
+        "  completion_parser_kwargs: {outputs_to_match: {1: m, 2: M}}\n"
+    )
+
+
+def test_an_alpaca_eval_config_is_asked_with_its_draws_over_the_users_model(here, answered):
+    _config(here)
+    engine = answered(lambda _: "m")
+    run("annotate", "pairs.jsonl", "--config", "evaluators_configs/mine", "--compat", "alpaca_eval", "-m", "new")
+    assert {request.model for request in engine.asked} == {"new"}
+    rows = read_rows(here / "pairs.annotated.jsonl")
+    assert {row["annotator"] for row in rows} == {"mine"}
+    assert {row["preference"] for row in rows[1:]} == {1.0, 2.0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "exactly one of --judge, --pool and --config"),
+        (("--judge", "greedy", "--pool", "greedy"), "exactly one of"),
+        (("--judge", "p-eval", "-m", "a,b,c"), "has 13 judges; name it with --pool"),
+        (("--judge", "greedy"), "name 1 to 1"),
+        ((*GREEDY, "--compat", "other"), "--compat: expected alpaca_eval"),
+        ((*GREEDY, "--price", "cheap"), "--price: expected two amounts"),
+        ((*GREEDY, "--samples", "some"), "--samples: expected one or all"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(here, answered, arguments, message):
+    engine = answered(prefers_good)
+    with pytest.raises(PastureError, match=message):
+        run("annotate", "pairs.jsonl", *arguments)
+    assert engine.asked == []
+
+
+def test_a_missing_key_is_named_before_anything_is_sent(here, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(EngineError, match="OPENAI_API_KEY"):
+        run("annotate", "pairs.jsonl", *GREEDY)
+
+
+def test_the_bias_of_a_judge_is_printed_and_written(here, answered):
+    from tests.annotate.judging import always_first
+
+    engine = answered(always_first)
+    result = run("bias", "pairs.jsonl", *GREEDY, "--limit", "5", "--out", "bias.json")
+    report = json.loads((here / "bias.json").read_text())
+    assert report["asked"] == 4
+    assert report["prefers_first_shown"]["value"] == 1.0
+    assert "prefers the answer shown first" in result.output
+    assert "1.000" in result.output
+    assert engine.asked
+
+
+@pytest.mark.parametrize("verb", ["annotate", "bias"])
+def test_help_holds_an_example_and_every_option(here, verb):
+    text = run(verb, "--help").output
+    assert "Example: pasture" in text
+    for option in ("--judge", "--pool", "--config", "--models", "--max-usd", "--store", "--seed", "--out"):
+        assert option in text
