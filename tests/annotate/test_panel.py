@@ -64,7 +64,7 @@ def test_six_of_the_thirteen_have_the_published_biases():
     signs = []
     for judge in load_panel("alpaca-farm-13-logit-bias", THREE).judges:
         bias = judge.request([ShownPair("i", "", "a", "b")], 0).logit_bias or {}
-        signs.append({value for value in bias.values()})
+        signs.append(set(bias.values()))
     both, favor, avoid = {7.0, -100.0}, {7.0}, {-100.0}
     assert signs == [set(), set(), set(), both, set(), both, avoid, both, both, favor, set(), set(), set()]
 
