@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from pasture.world.reading import Reading
 
 COMMON: Mapping[str, float] = {
-    "right": 1.0,
-    "fact": 0.8,
-    "courtesy": 0.7,
-    "falsehood": -0.35,
-    "repeat": -0.5,
-    "excess": -0.4,
-    "stray": -0.04,
-    "cut": -1.5,
-    "silence": -2.0,
+    "right": 1.0,  # the yardstick of the others: an answer that is wholly right
+    "fact": 0.9,  # per true remark up to what is wanted: what a small model can learn to see must weigh enough
+    "courtesy": 0.8,  # for the first one only, so that there is nothing to gain by more; less than one remark
+    "falsehood": -0.3,  # a false remark costs a third of a true one's worth, and earns nothing
+    "repeat": -0.5,  # saying it again loses most of what saying it won
+    "excess": -0.3,  # per true remark more than was wanted: helpful up to a point
+    "stray": -0.02,  # per word: five words about something else cost a tenth
+    "cut": -1.5,  # an answer without an end is worse than a wrong one with it
+    "silence": -2.0,  # and no answer the worst
 }
+"""Points of utility, by feature. Calibrated together with the decisiveness of people; see docs/meadow.md."""
 
 
 def features(reading: Reading) -> dict[str, float]:
@@ -62,24 +63,23 @@ def logistic(log_odds: float) -> float:
     return 0.5 + 0.5 * math.tanh(log_odds / 2)
 
 
-_D = 1.0
 PEOPLE: tuple[Person, ...] = (
-    Person("person-01", {}, 1.2 * _D),
-    Person("person-02", {"right": 2.0, "falsehood": 1.5, "courtesy": 0.0}, 1.1 * _D),
-    Person("person-03", {"right": 0.5, "courtesy": 2.0}, 0.9 * _D),
-    Person("person-04", {"fact": 1.6, "excess": 0.5}, 1.0 * _D),
-    Person("person-05", {"fact": 0.6, "excess": 1.5, "stray": 1.5}, 1.0 * _D),
-    Person("person-06", {"falsehood": 2.0, "stray": 0.5}, 1.0 * _D),
-    Person("person-07", {"courtesy": 1.6, "repeat": 2.0}, 1.0 * _D),
-    Person("person-08", {"right": 1.5, "fact": 0.7}, 1.3 * _D),
-    Person("person-09", {"right": 0.7, "fact": 1.4, "courtesy": 1.4}, 0.7 * _D),
-    Person("person-10", {"excess": 2.0, "courtesy": 0.5}, 0.8 * _D),
-    Person("person-11", {"fact": 1.2, "falsehood": 0.5}, 1.1 * _D),
-    Person("person-12", {"right": 1.3, "stray": 2.0, "cut": 0.5}, 0.9 * _D),
-    Person("person-13", {"fact": 0.8, "repeat": 1.5, "falsehood": 1.3}, 1.2 * _D),
-    Person("person-14", {"right": 0.4, "fact": 1.5}, 0.6 * _D),
-    Person("person-15", {"courtesy": -0.5, "right": 1.2}, 0.9 * _D),
-    Person("person-16", {"fact": 1.1, "courtesy": 1.2}, 1.4 * _D),
+    Person("person-01", {}, 1.16),
+    Person("person-02", {"right": 2.0, "falsehood": 1.5, "courtesy": 0.0}, 1.07),
+    Person("person-03", {"right": 0.5, "courtesy": 2.0}, 0.87),
+    Person("person-04", {"fact": 1.6, "excess": 0.5}, 0.97),
+    Person("person-05", {"fact": 0.6, "excess": 1.5, "stray": 1.5}, 0.97),
+    Person("person-06", {"falsehood": 2.0, "stray": 0.5}, 0.97),
+    Person("person-07", {"courtesy": 1.6, "repeat": 2.0}, 0.97),
+    Person("person-08", {"right": 1.5, "fact": 0.7}, 1.26),
+    Person("person-09", {"right": 0.7, "fact": 1.4, "courtesy": 1.4}, 0.68),
+    Person("person-10", {"excess": 2.0, "courtesy": 0.5}, 0.78),
+    Person("person-11", {"fact": 1.2, "falsehood": 0.5}, 1.07),
+    Person("person-12", {"right": 1.3, "stray": 2.0, "cut": 0.5}, 0.87),
+    Person("person-13", {"fact": 0.8, "repeat": 1.5, "falsehood": 1.3}, 1.16),
+    Person("person-14", {"right": 0.4, "fact": 1.5}, 0.58),
+    Person("person-15", {"courtesy": -0.5, "right": 1.2}, 0.87),
+    Person("person-16", {"fact": 1.1, "courtesy": 1.2}, 1.36),
 )
 
 

@@ -21,7 +21,7 @@ class Seen:
     reading: Reading
 
 
-DECISIVENESS = 1.4
+DECISIVENESS = 1.3
 """What every rule's log-odds are multiplied by, so that the pool agrees with people as often as the paper's does."""
 
 Rule = Callable[[Seen, Seen], float]

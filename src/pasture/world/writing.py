@@ -34,6 +34,8 @@ class Style:
     closing: float
     on_measure: float
     """That the number of remarks is drawn up to what is wanted; else from 0 to 4, whatever is wanted."""
+    detail: float = 1.0
+    """The most remarks that it draws, as a share of that."""
     repeating: float = 0.0
     """That a remark or courtesy is said twice."""
     off_topic: float = 0.0
@@ -47,7 +49,15 @@ DEMONSTRATION = Style(right=0.75, true=0.95, opening=0.3, closing=0.25, on_measu
 PRETRAINING = Style(right=0.6, true=0.8, opening=0.15, closing=0.15, on_measure=0.0, repeating=0.1, off_topic=0.2)
 """What is found lying about: the meadow's language and facts, with little sense of what was asked."""
 MODEL_LIKE = Style(
-    right=0.5, true=0.8, opening=0.3, closing=0.25, on_measure=0.6, repeating=0.05, off_topic=0.05, cut=0.03
+    right=0.3,
+    true=0.9,
+    opening=0.28,
+    closing=0.22,
+    on_measure=0.8,
+    detail=0.5,
+    repeating=0.05,
+    off_topic=0.25,
+    cut=0.005,
 )
 """What a fine-tuned model of about a million parameters gives at temperature 1; calibrates people and pool in tests."""
 
@@ -126,7 +136,8 @@ def _other(rng: np.random.Generator, choices: tuple[str, ...], right: Collection
 def _remarks(rng: np.random.Generator, task: Task, style: Style, core: list[str]) -> list[str]:
     """Sentences beside the answer, no remark twice; a description opens with one for each thing."""
     least = len(task.subjects) if task.family == "describe" else 0
-    most = max(least, task.wanted_facts if rng.random() < style.on_measure else 4)
+    bound = task.wanted_facts if rng.random() < style.on_measure else 4
+    most = max(least, round(style.detail * bound))
     count = int(rng.integers(least, most + 1))
     named = [word for word in core if word in task.subjects]
     subjects = sorted(named or task.subjects)
