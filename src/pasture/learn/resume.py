@@ -28,7 +28,7 @@ CHECKPOINT_FOLDER = "checkpoint"
 METRICS_FILE = "metrics.jsonl"
 MODEL_FOLDER = "model"
 _LOGS_HELD_BACK = 20
-_SECONDS_BETWEEN_REPORTS = 0.3
+SECONDS_BETWEEN_REPORTS = 0.3
 
 
 class Resumable:
@@ -52,7 +52,7 @@ class Resumable:
         """Hash of all that the result depends on, to tell another run's checkpoint from this one's."""
         self._held_back: list[tuple[int, Mapping[str, Tensor | float]]] = []
         self._log: MetricsLog | None = None
-        self._reported_at = -_SECONDS_BETWEEN_REPORTS
+        self._reported_at = -SECONDS_BETWEEN_REPORTS
 
     def __enter__(self) -> Self:
         return self
@@ -96,7 +96,7 @@ class Resumable:
     def report(self, progress: Progress, done: int, total: int, **figures: Tensor | float) -> None:
         """Tell `progress` where training is, unless it was told a moment ago."""
         now = time.monotonic()
-        if done == total or now - self._reported_at >= _SECONDS_BETWEEN_REPORTS:
+        if done == total or now - self._reported_at >= SECONDS_BETWEEN_REPORTS:
             self._reported_at = now
             progress(done, total, **{name: float(value) for name, value in figures.items()})
 

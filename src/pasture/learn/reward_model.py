@@ -118,7 +118,7 @@ def train(
     pairs, left_out = encode_feedback(encoder, feedback)
     language_model = load_causal_lm(start, device=resolve_device(config.device), tokenizer=tokenizer)
     model = ScalarModel.from_causal_lm(language_model, seed=derived_seed(seed, "reward-head"))
-    training_pairs, held_out_pairs = _split(pairs, config.held_out_count, seed)
+    training_pairs, held_out_pairs = split(pairs, config.held_out_count, seed)
     optimizer = adamw(model, weight_decay=config.weight_decay)
     steps_per_epoch = -(-len(training_pairs) // config.batch_size)
     total_steps = steps_per_epoch * config.epochs
@@ -189,8 +189,12 @@ def encode_feedback(
 _TARGETS = {"first": 1.0, "second": 0.0, "tie": 0.5}
 
 
-def _split(pairs: list[JudgedPair], held_out_count: int, seed: int) -> tuple[list[JudgedPair], list[JudgedPair]]:
-    # Two pairs of one instruction share a prompt, and often an answer: they stay on one side.
+def split(pairs: list[JudgedPair], held_out_count: int, seed: int) -> tuple[list[JudgedPair], list[JudgedPair]]:
+    """Pairs to train on, and pairs of at least `held_out_count` to measure on, which share no instruction.
+
+    Raises:
+        DataError: if nothing is left to train on.
+    """
     identifiers = sorted({pair.instruction_id for pair in pairs})
     per_instruction = dict.fromkeys(identifiers, 0)
     for pair in pairs:

@@ -1,0 +1,84 @@
+"""Trainings of the toy in processes of their own, some of which kill themselves; started by test_resume.
+
+Usage: killed.py FOLDER BASE VALUE. For each method it trains in FOLDER/METHOD-whole undisturbed, and in
+FOLDER/METHOD-killed three times: twice it kills itself with SIGKILL, so that nothing can be put in order first. Each
+call is a fork of this process, which has imported torch and not used it. Prints the exit codes by method, as JSON; what
+the second kill left is copied to FOLDER/METHOD-left.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pasture.learn import ppo, resume, reward_model, sft
+from pasture.learn.rollouts import Environment
+from tests.learn import toy
+
+METHODS = ("sft", "reward_model", "ppo")
+SFT = sft.Config(epochs=3, batch_size=4, learning_rate=1e-3, max_tokens=32, held_out_count=4, checkpoint_steps=2)
+REWARD = reward_model.Config(epochs=3, batch_size=4, learning_rate=1e-3, max_tokens=32, checkpoint_steps=2)
+PPO = ppo.Config(
+    steps=6,
+    rollout_batch_size=8,
+    minibatch_size=4,
+    learning_rate=1e-3,
+    kl_controller="adaptive",
+    max_prompt_tokens=16,
+    max_new_tokens=8,
+    save_every=3,
+    checkpoint_steps=2,
+)
+
+
+def train(method: str, base: Path, value: Path, folder: Path, last_step: int) -> None:
+    def progress(done: int, total: int, **figures: float) -> None:
+        if done == last_step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    end: dict[str, Any] = {"template": toy.TEMPLATE, "folder": folder, "seed": 0, "progress": progress}
+    if method == "sft":
+        sft.train(SFT, start=base, demonstrations=toy.demonstrations(16), **end)
+    elif method == "reward_model":
+        reward_model.train(REWARD, start=base, feedback=toy.separable_feedback(16), **end)
+    else:
+        environment = Environment(toy.instructions(20), end.pop("template"), toy.count_liked)
+        ppo.train(PPO, start=base, value_start=value, environment=environment, **end)
+
+
+def exit_code(method: str, base: Path, value: Path, folder: Path, last_step: int) -> int:
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 1
+    try:
+        train(method, base, value, folder, last_step)
+        code = 0
+    except BaseException:  # noqa: BLE001 -- a fork must not run on into the parent's code
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def main(folder: Path, base: Path, value: Path) -> None:
+    torch.set_num_threads(1)
+    resume.SECONDS_BETWEEN_REPORTS = 0.0
+    codes = {}
+    for method in METHODS:
+        killed = folder / f"{method}-killed"
+        codes[method] = [exit_code(method, base, value, folder / f"{method}-whole", 0)]
+        # Step 1 is before the first checkpoint, step 5 between the second and the third.
+        codes[method] += [exit_code(method, base, value, killed, last_step) for last_step in (1, 5)]
+        shutil.copytree(killed, folder / f"{method}-left")
+        codes[method].append(exit_code(method, base, value, killed, 0))
+    print(json.dumps(codes))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
