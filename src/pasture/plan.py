@@ -66,6 +66,7 @@ START = "4-learn/start"
 SFT = "4-learn/sft"
 REWARD_MODEL = "4-learn/reward_model"
 BOARD = "5-evaluate/board"
+ANNOTATORS = "6-validate/annotators"
 REPORT = "7-report"
 
 STAGES = ("sft", "reward_model")
@@ -98,6 +99,8 @@ def build(recipe: Recipe) -> Plan:
     systems = _systems(recipe, steps)
     steps += [_judged(recipe, system, answers) for system, answers in systems.items()]
     steps.append(_board(recipe, list(systems)))
+    if "reward_model" in recipe.learn:
+        steps.append(_annotators(recipe))
     steps.append(_report(recipe, steps))
     return assemble(steps)
 
@@ -303,6 +306,25 @@ def _board(recipe: Recipe, systems: list[str]) -> Step:
     }
     needs = {system: f"3-annotate/evaluation/{system}" for system in systems}
     return Step(BOARD, "evaluate.board", settings, needs, units=len(systems))
+
+
+_CROSS_ANNOTATED = 2_000
+"""Pairs that people and pool label several times each, to be compared; costs nothing in the meadow."""
+
+
+def _annotators(recipe: Recipe) -> Step:
+    settings = {
+        "pairs": _CROSS_ANNOTATED,
+        "label_flip_probability": recipe.feedback.label_flip_probability,
+        "seed": recipe.seed,
+    }
+    return Step(
+        ANNOTATORS,
+        "validate.annotators",
+        settings,
+        {"pairs": "2-generate/preference"},
+        units=min(_CROSS_ANNOTATED, recipe.data.preference),
+    )
 
 
 def _report(recipe: Recipe, steps: list[Step]) -> Step:

@@ -14,9 +14,10 @@ from pasture.core.files import read_json_lines, read_records
 from pasture.core.records import Comparison, Completion, Instruction, Preference, WinRate
 from pasture.core.run_folder import STEP_FILE
 from pasture.core.seeds import uniform
-from pasture.plan import BOARD, DATA, REWARD_MODEL, SFT
+from pasture.plan import ANNOTATORS, BOARD, DATA, REWARD_MODEL, SFT
 from pasture.report.content import (
     Answer,
+    Column,
     Difference,
     Fact,
     Figure,
@@ -28,12 +29,14 @@ from pasture.report.content import (
     Sample,
     Series,
     StepCost,
+    Table,
 )
-from pasture.report.figures import save
+from pasture.report.figures import all_figures, save
 from pasture.report.page import write_report
 from pasture.report.summary import MEADOW
 from pasture.steps import Outcome, Task
 from pasture.steps.evaluate import JUDGE_TITLES
+from pasture.steps.validate import LABELS_PER_PAIR
 
 SAMPLE_COUNT = 8
 _OUTCOMES = {"first": "loss", "second": "win", "tie": "tie", "unjudged": "unjudged"}
@@ -51,12 +54,13 @@ def page(task: Task) -> Outcome:
         leaderboards=_leaderboards(task),
         figures=figures,
         samples=_samples(task),
+        annotators=_annotators(task),
         costs=_costs(task),
         facts=_facts(recipe),
         recipe=tomli_w.dumps(recipe),
     )
     write_report(content, task.folder / "index.html")
-    for figure in figures:
+    for figure in all_figures(content):
         save(figure, task.folder / "figures")
     return Outcome(details={"figures": len(figures), "samples": len(content.samples)})
 
@@ -168,9 +172,44 @@ def _judgements(folder: Path) -> Mapping[str, tuple[Judgement, ...]]:
         path = folder / f"{judge}.jsonl"
         if path.exists():
             for preference in read_records(path, Preference):
-                verdict = Judgement.model_validate({"judge": judge, "outcome": _OUTCOMES[preference.preferred]})
+                verdict = Judgement.model_validate(
+                    {"judge": JUDGE_TITLES[judge], "outcome": _OUTCOMES[preference.preferred]}
+                )
                 found[preference.comparison_id] = (*found.get(preference.comparison_id, ()), verdict)
     return found
+
+
+_ANNOTATOR_COLUMNS = (
+    Column(title="Annotator"),
+    Column(
+        title="Agrees with people",
+        format="percent",
+        meaning="One label with the majority of people's; for people themselves, one with the majority of the others'.",
+    ),
+    Column(title="Bias", format="percent", meaning="How far the majority of its labels is from people's majority."),
+    Column(title="Variance", format="percent", meaning="How far one label is from the majority of its others."),
+    Column(title="Prefers longer", format="percent", meaning="Among answers of clearly different length."),
+    Column(title="Prefers first", format="percent", meaning="The answer shown or listed first; 50% is no leaning."),
+)
+
+
+def _annotators(task: Task) -> tuple[Table, ...]:
+    if ANNOTATORS not in task.inputs:
+        return ()
+    reports = _json(task.inputs[ANNOTATORS] / "annotators.json")
+    figures = ("agreement", "bias", "variance", "prefer_longer", "prefer_first")
+    return (
+        Table(
+            title="How the annotators compare",
+            caption=f"{reports[0]['pair_count']:,} pairs of the SFT model's answers, {LABELS_PER_PAIR} labels each. "
+            "AlpacaFarm's people agreed with each other's majority in 66% of cases, its pool in 65%.",
+            columns=_ANNOTATOR_COLUMNS,
+            rows=tuple(
+                (row["annotator"], *(None if row[name] is None else row[name][0] for name in figures))
+                for row in reports
+            ),
+        ),
+    )
 
 
 def _costs(task: Task) -> tuple[StepCost, ...]:
