@@ -90,7 +90,7 @@ def test_sign_flips_reject_a_true_hypothesis_at_their_level(kind):
 def test_correlations_are_scipys_ties_included():
     rng = np.random.default_rng(5)
     x = rng.integers(0, 6, 25).astype(float)
-    y = x + rng.integers(0, 6, 25)
+    y = x + rng.integers(0, 6, 25).astype(float)
     result = correlation(x, y, stream(0, "t"))
     assert result.spearman == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
     assert result.pearson == pytest.approx(stats.pearsonr(x, y).statistic, abs=1e-12)

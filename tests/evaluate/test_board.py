@@ -32,7 +32,7 @@ def test_rows_are_sorted_by_rate_and_systems_without_judgement_come_last():
     )
     assert [row.win_rate.system for row in board.rows] == ["best", "middle", "silent"]
     assert board.rows[2].win_rate.rate is None
-    assert "0 of 2" in render(board)
+    assert "0/2" in render(board)
 
 
 def test_shares_and_positions_are_counted_by_hand():
@@ -81,6 +81,15 @@ def test_one_failed_judgement_does_not_forbid_a_ranking():
     # Both systems were asked about the same two instructions; that the judge failed once is shown in the counts.
     board = build_board([outcomes([1.0, 0.0], system="a"), outcomes([1.0, np.nan], system="b")], seed=0)
     assert [(row.win_rate.system, row.win_rate.unjudged) for row in board.rows] == [("b", 1), ("a", 0)]
+
+
+def test_the_table_fits_a_narrow_terminal():
+    board = build_board([outcomes([1.0, 0.0] * 400, system="a-rather-long-name-of-a-system")], seed=0)
+    screen = io.StringIO()
+    Console(width=80, file=screen, color_system=None).print(board_table(board))
+    assert "a-rather-l" in screen.getvalue()
+    assert "50.0 ± 1.8" in screen.getvalue()
+    assert "800/800" in screen.getvalue()
 
 
 def test_an_empty_board_and_a_system_given_twice_are_refused():

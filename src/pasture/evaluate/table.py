@@ -3,13 +3,14 @@
 import csv
 import io
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from pasture.core.hostile import for_csv, on_one_line, shortened
 from pasture.evaluate.board import Board, BoardRow
 
-_BAR_CELLS = 20
+_BAR_CELLS = 10
 _NAME_CELLS = 40
 
 
@@ -33,13 +34,20 @@ def interval_bar(low: float | None, rate: float | None, high: float | None, cell
 def board_table(board: Board, title: str = "Leaderboard") -> Table:
     """The board as a table for a rich console; warnings and the judge stand below it."""
     controlled = any(row.length_controlled for row in board.rows)
-    table = Table(title=Text(on_one_line(title)), caption=Text(_caption(board)), caption_justify="left")
-    table.add_column("system", overflow="fold")
-    for name in ("win rate", "± se", "95% interval"):
+    table = Table(
+        title=Text(on_one_line(title)),
+        title_justify="left",
+        caption=Text(_caption(board)),
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("system", overflow="fold", min_width=10)
+    for name in ("win rate", "95% interval"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("0 to 100", no_wrap=True)
+    table.add_column("0 to 100", no_wrap=True, min_width=_BAR_CELLS)
     if controlled:
-        table.add_column("length-controlled", justify="right", no_wrap=True)
+        table.add_column("equal length", justify="right", no_wrap=True)
     for name in ("judged", "unjudged", "length", "longer"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in board.rows:
@@ -50,26 +58,29 @@ def board_table(board: Board, title: str = "Leaderboard") -> Table:
 def _cells(row: BoardRow, controlled: bool) -> list[str]:
     rate = row.win_rate
     length = row.length_controlled
-    lengths = ["-" if length is None else f"{percent(length.rate)} ± {percent(length.standard_error)}"]
+    lengths = [_with_error(None, None) if length is None else _with_error(length.rate, length.standard_error)]
     return [
         shortened(on_one_line(rate.system), _NAME_CELLS),
-        percent(rate.rate),
-        percent(rate.standard_error),
+        _with_error(rate.rate, rate.standard_error),
         f"{percent(rate.interval_low)} to {percent(rate.interval_high)}",
         interval_bar(rate.interval_low, rate.rate, rate.interval_high),
         *(lengths if controlled else []),
-        f"{rate.judged} of {rate.asked}",
+        f"{rate.judged}/{rate.asked}",
         str(rate.unjudged),
         "-" if rate.mean_length is None else f"{rate.mean_length:.0f}",
         percent(row.share_longer),
     ]
 
 
+def _with_error(value: float | None, error: float | None) -> str:
+    return percent(value) if error is None else f"{percent(value)} ± {percent(error)}"
+
+
 def _caption(board: Board) -> str:
     judges = _names({row.win_rate.judge for row in board.rows})
     references = _names({row.win_rate.reference for row in board.rows})
     day = f" on {on_one_line(board.date)}" if board.date else ""
-    facts = f"Judge: {judges}{day}. Reference: {references}. Rates in percent."
+    facts = f"Judge: {judges}{day}. Reference: {references}. Percent ± standard error."
     return "\n".join([facts, *(f"Warning: {on_one_line(warning)}" for warning in board.warnings)])
 
 

@@ -171,6 +171,18 @@ def paired_difference(a: Outcomes, b: Outcomes, seed: int) -> PairedDifference:
     )
 
 
+def against_even(outcomes: Outcomes, seed: int) -> float:
+    """Two-sided p-value of "system and reference win equally often", by flipping whole instructions.
+
+    Raises:
+        DataError: if nothing was judged.
+    """
+    means = np.array(list(instruction_means(outcomes).values()))
+    if len(means) == 0:
+        raise DataError(f"{outcomes.system!r}: nothing was judged, so there is nothing to test.")
+    return sign_flip_p_value(means - 0.5, stream(seed, "evaluate", "sign-flips"))
+
+
 def instruction_means(outcomes: Outcomes) -> dict[str, float]:
     """Mean credit on each instruction that has a judgement."""
     judged = outcomes.judged

@@ -1,0 +1,80 @@
+"""The judge that `--judge` names: the meadow's raters for nothing, or a pool of language models behind a service."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pasture.annotate.draws import ContentDraws
+from pasture.annotate.panel import load_panel, shipped_pools
+from pasture.annotate.pool import LLMPool
+from pasture.annotate.raters import MeadowPeople, MeadowPool
+from pasture.core.errors import RecipeError
+from pasture.core.ports import Annotator
+from pasture.core.store import AnswerStore
+from pasture.engines import open_engine
+from pasture.engines.budget import Budget
+from pasture.engines.cached import CachedEngine
+
+MEADOW = ("meadow-people", "meadow-pool")
+"""Judges that need neither service nor key, and judge the meadow's instructions alone."""
+
+_MEADOW_KEYS = ("seed", "votes", "label_flip_probability")
+_POOL_KEYS = ("models", "engine", "base_url", "api_key_env", "budget_usd", "store", "seed")
+
+HELP = (
+    f"Who judges: {', '.join(MEADOW)}, a pool ({', '.join(shipped_pools())}) or a pool's TOML file. Repeat for its "
+    f"settings, KEY=VALUE: {', '.join(_POOL_KEYS)}."
+)
+
+
+@contextlib.contextmanager
+def open_judge(values: Sequence[str]) -> Iterator[tuple[str, Annotator]]:
+    """The name and the annotator that `values` describe: a name, and settings as KEY=VALUE in any order.
+
+    A pool's answers are stored in the file `store` (answers.sqlite) before they are used, so the same question is
+    paid for once.
+
+    Raises:
+        RecipeError: if there is not exactly one name, or a setting is unknown or no number where one is needed.
+    """
+    names = [value for value in values if "=" not in value]
+    if len(names) != 1:
+        raise RecipeError(f"--judge: expected one judge's name, got {len(names)}: {names}. {HELP}")
+    name = names[0]
+    known = _MEADOW_KEYS if name in MEADOW else _POOL_KEYS
+    settings = dict(value.split("=", 1) for value in values if "=" in value)
+    unknown = [key for key in settings if key not in known]
+    if unknown:
+        raise RecipeError(f"--judge {name}: no setting {unknown[0]!r}. Settings: {', '.join(known)}.")
+    seed = int(_number(settings, "seed", 0))
+    if name in MEADOW:
+        yield name, _meadow(name, settings, seed)
+        return
+    panel = load_panel(name, [model for model in settings.get("models", "").split(",") if model])
+    limit = settings.get("budget_usd")
+    address = {key: settings[key] for key in ("base_url", "api_key_env") if key in settings}
+    kind = settings.get("engine", "api")
+    if kind not in ("api", "anthropic"):
+        raise RecipeError(f"--judge {name}: engine {kind!r} is none of api, anthropic.")
+    engine = open_engine(
+        "anthropic" if kind == "anthropic" else "api",
+        {"endpoints": [address]} if address else {},
+        budget=None if limit is None else Budget(_number(settings, "budget_usd", 0.0)),
+    )
+    with AnswerStore(Path(settings.get("store", "answers.sqlite"))) as store:
+        yield name, LLMPool(panel, CachedEngine(engine, store), draws=ContentDraws(seed))
+
+
+def _meadow(name: str, settings: dict[str, str], seed: int) -> Annotator:
+    votes = int(_number(settings, "votes", 1))
+    if name == "meadow-people":
+        return MeadowPeople(seed=seed, votes=votes)
+    # Evaluation asks the pool without label noise, as the paper does: noise is for training labels.
+    return MeadowPool(seed=seed, votes=votes, label_flip_probability=_number(settings, "label_flip_probability", 0.0))
+
+
+def _number(settings: dict[str, str], key: str, default: float) -> float:
+    try:
+        return float(settings.get(key, default))
+    except ValueError as error:
+        raise RecipeError(f"--judge: {key} must be a number, got {settings[key]!r}.") from error
