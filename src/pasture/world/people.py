@@ -16,7 +16,7 @@ COMMON: Mapping[str, float] = {
     "courtesy": 0.8,  # for the first one only, so that there is nothing to gain by more; less than one remark
     "falsehood": -0.3,  # a false remark costs a third of a true one's worth, and earns nothing
     "repeat": -0.5,  # saying it again loses most of what saying it won
-    "excess": -0.3,  # per true remark more than was wanted: helpful up to a point
+    "excess": -0.4,  # per true remark more than was wanted: helpful up to a point
     "stray": -0.02,  # per word: five words about something else cost a tenth
     "cut": -1.5,  # an answer without an end is worse than a wrong one with it
     "silence": -2.0,  # and no answer the worst
