@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 import pasture
-from pasture.cli import doctor, run
+from pasture.cli import annotate, doctor, evaluate, run
 from pasture.core.errors import PastureError
 from pasture.core.hostile import for_terminal
 
@@ -28,7 +28,7 @@ def _options(version: bool = typer.Option(False, "--version", help="Print the ve
         raise typer.Exit
 
 
-for verbs in (run, doctor):
+for verbs in (run, annotate, evaluate, doctor):
     verbs.register(app)
 
 
