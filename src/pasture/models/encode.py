@@ -44,6 +44,8 @@ class Encoder:
         unknown = {tokenizer.unk_token_id}
         self._control_ids = set(tokenizer.all_special_ids) - unknown
         opening = tokenizer("")["input_ids"]
+        # Tokenizing costs more than looking up, and a prompt comes again with every answer to it.
+        self._prompts: dict[str, list[int]] = {}
         self._opening_ids = [token for token in opening if token != self.end_id]
 
     def prompt(self, instruction: Instruction) -> list[int]:
@@ -52,13 +54,16 @@ class Encoder:
         Raises:
             DataError: if the prompt leaves no room for an answer.
         """
-        ids = self._opening_ids + self._text_ids(self.template.render(instruction))
+        text = self.template.render(instruction)
+        if text not in self._prompts:
+            self._prompts[text] = self._opening_ids + self._text_ids(text)
+        ids = self._prompts[text]
         if not ids or len(ids) >= self.max_tokens:
             raise DataError(
                 f"instruction {instruction.id!r}: expected a prompt of 1 to {self.max_tokens - 1} tokens, "
                 f"got {len(ids)}. Shorten or leave out the instruction, or raise the model's limit."
             )
-        return ids
+        return list(ids)
 
     def pair(self, instruction: Instruction, completion: Completion) -> EncodedPair:
         """Prompt and completion, cut to `max_tokens`.
