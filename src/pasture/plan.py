@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pasture.annotate.raters import meadow_annotator
 from pasture.core.errors import RecipeError
 from pasture.core.files import fingerprint
-from pasture.recipe import UNTRAINED, Recipe, resolved, start_folder
+from pasture.core.ports import Annotator
+from pasture.recipe import UNTRAINED, Feedback, Recipe, Selection, resolved, start_folder
 
 WORK_VERSION = 1
 """Raised when a release changes what a step computes, so that older results are not taken for new ones."""
@@ -176,7 +178,7 @@ def _feedback(recipe: Recipe) -> list[Step]:
     labels = Step(
         "3-annotate/preference",
         "annotate.label",
-        {**recipe.feedback.model_dump(), "seed": recipe.seed},
+        _annotation(recipe, recipe.feedback),
         {"pairs": pairs.name},
         units=recipe.data.preference,
     )
@@ -189,6 +191,16 @@ def _feedback(recipe: Recipe) -> list[Step]:
         units=recipe.data.preference * settings["config"]["epochs"],
     )
     return [pairs, labels, reward_model]
+
+
+def _annotation(recipe: Recipe, who: Feedback | Selection) -> dict[str, Any]:
+    """Who labels, as settings; the hash of its identity redoes the labels when a release changes the annotators."""
+    annotator = meadow_annotator(who.annotator, seed=recipe.seed, label_flip_probability=who.label_flip_probability)
+    return {**who.model_dump(), "seed": recipe.seed, "identity": _identity(annotator)}
+
+
+def _identity(annotator: Annotator) -> str:
+    return hashlib.sha256(json.dumps(annotator.identity, sort_keys=True).encode()).hexdigest()
 
 
 def _systems(recipe: Recipe, steps: list[Step]) -> dict[str, str]:
@@ -272,7 +284,7 @@ def _trained_on_scores(recipe: Recipe, name: str, steps: list[Step]) -> str:
     judged = Step(
         f"3-annotate/validation/{name}",
         "annotate.judge_checkpoints",
-        {**recipe.selection.model_dump(), "seed": recipe.seed},
+        _annotation(recipe, recipe.selection),
         {"data": DATA, "answers": answers.name},
         units=count,
     )
@@ -291,7 +303,11 @@ def _judged(recipe: Recipe, system: str, answers: str) -> Step:
     return Step(
         f"3-annotate/evaluation/{system}",
         "annotate.judge_system",
-        {"judges": list(recipe.evaluate.judges), "seed": recipe.seed},
+        {
+            "judges": list(recipe.evaluate.judges),
+            "seed": recipe.seed,
+            "identities": [_identity(meadow_annotator(name, seed=recipe.seed)) for name in recipe.evaluate.judges],
+        },
         {"data": DATA, "answers": answers},
         units=recipe.data.evaluation * len(recipe.evaluate.judges),
     )
@@ -317,6 +333,7 @@ def _annotators(recipe: Recipe) -> Step:
         "pairs": _CROSS_ANNOTATED,
         "label_flip_probability": recipe.feedback.label_flip_probability,
         "seed": recipe.seed,
+        "identities": [_identity(meadow_annotator(name, seed=recipe.seed)) for name in ("people", "pool")],
     }
     return Step(
         ANNOTATORS,

@@ -6,6 +6,7 @@ from statistics import fmean
 
 from pasture.annotate.draws import annotator_for, noise_label, pair_uniform, shows_second_first
 from pasture.core.errors import DataError
+from pasture.core.ports import Annotator
 from pasture.core.records import Comparison, Completion, Instruction, Preference, Verdict
 from pasture.world.people import COMMON, PEOPLE
 from pasture.world.pool import POOL, Rater, Seen
@@ -105,6 +106,19 @@ class MeadowPool:
             return drawn.model_copy(update={"flipped_by_noise": True})
         votes = _votes(comparison, chances, self._seed)
         return _preference(comparison, names, votes, fmean(chances.values()), self._seed)
+
+
+def meadow_annotator(name: str, *, seed: int, label_flip_probability: float = 0.0) -> Annotator:
+    """The annotator that recipes call `name`: "people", who bring their own noise, or "pool".
+
+    Raises:
+        DataError: if the meadow has no such annotator.
+    """
+    if name == "people":
+        return MeadowPeople(seed=seed)
+    if name == "pool":
+        return MeadowPool(seed=seed, label_flip_probability=label_flip_probability)
+    raise DataError(f"the meadow has no annotator {name!r}; expected people or pool.")
 
 
 def _chance_first(rater: Rater, seen: tuple[Seen, Seen], second_first: bool) -> float:

@@ -83,11 +83,11 @@ def tiny_model(shape: Shape, vocab_size: int, seed: int, *, hidden_size: int = 3
 
 
 def new_meadow_model(vocab_size: int, seed: int) -> PreTrainedModel:
-    """An untrained Llama of about 0.9M parameters, in evaluation mode: what the meadow's base model grows from."""
+    """An untrained Llama of about 0.7M parameters, in evaluation mode: what the meadow's base model grows from."""
     config = LlamaConfig(
         vocab_size=vocab_size,
         hidden_size=128,
-        intermediate_size=384,
+        intermediate_size=256,
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=4,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from pasture.annotate.raters import MeadowPeople, MeadowPool
+from pasture.annotate.raters import meadow_annotator
 from pasture.core.files import read_records, write_records
 from pasture.core.ports import Annotator
 from pasture.core.records import Comparison, Completion, Instruction, Preference
@@ -12,18 +12,17 @@ from pasture.steps import Outcome, Task
 LABELS = "preferences.jsonl"
 
 
-def annotator(name: str, seed: int, label_flip_probability: float = 0.0) -> Annotator:
-    """The annotators that recipes name: the meadow's hidden people, or its pool of simulated annotators."""
-    if name == "people":
-        return MeadowPeople(seed=seed)
-    return MeadowPool(seed=seed, label_flip_probability=label_flip_probability)
+def _annotator(task: Task) -> Annotator:
+    settings = task.settings
+    return meadow_annotator(
+        settings["annotator"], seed=settings["seed"], label_flip_probability=settings["label_flip_probability"]
+    )
 
 
 def label(task: Task) -> Outcome:
     """A preference for each comparison, for training."""
-    settings = task.settings
     comparisons = read_records(task.inputs["pairs"] / "comparisons.jsonl", Comparison)
-    who = annotator(settings["annotator"], settings["seed"], settings["label_flip_probability"])
+    who = _annotator(task)
     preferences = who.annotate(comparisons)
     write_records(task.folder / LABELS, preferences)
     return Outcome(cost_usd=_cost(preferences), details=_counts(who, preferences))
@@ -31,8 +30,7 @@ def label(task: Task) -> Outcome:
 
 def judge_checkpoints(task: Task) -> Outcome:
     """Each checkpoint's validation answers against the demonstrations."""
-    settings = task.settings
-    who = annotator(settings["annotator"], settings["seed"], settings["label_flip_probability"])
+    who = _annotator(task)
     preferences: list[Preference] = []
     paths = sorted(task.inputs["answers"].glob("*.jsonl"))
     for number, path in enumerate(paths):
@@ -54,7 +52,7 @@ def judge_system(task: Task) -> Outcome:
     details = {}
     costs = []
     for name in settings["judges"]:
-        who = annotator(name, settings["seed"])
+        who = meadow_annotator(name, seed=settings["seed"])
         preferences = who.annotate(comparisons)
         write_records(task.folder / f"{name}.jsonl", preferences)
         details[name] = _counts(who, preferences)
