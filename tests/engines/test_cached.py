@@ -1,0 +1,248 @@
+"""The store in front of an engine, the order of replies, the end of a run, and prices."""
+
+import builtins
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import genai_prices
+import pytest
+
+from pasture.core import store as store_module
+from pasture.core.errors import DependencyError, EngineError, RecipeError, StoreError
+from pasture.core.ports import Engine
+from pasture.core.redaction import RedactingFormatter, redact, remember_secret
+from pasture.core.requests import Reply, Request, Usage
+from pasture.core.store import AnswerStore
+from pasture.engines import open_engine
+from pasture.engines.cached import CachedEngine
+from pasture.engines.loop import in_order
+from pasture.engines.prices import StatedPrice, cost_usd, most_usage
+from pasture.engines.scripted import ScriptedEngine
+from pasture.engines.tokens import bias_by_id
+from tests.engines.conftest import ask
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AnswerStore]:
+    monkeypatch.setattr(store_module, "RESERVE_BYTES", 2**18)
+    with AnswerStore(tmp_path / "s.sqlite") as opened:
+        yield opened
+
+
+class Counting:
+    """An engine that notes what it was asked."""
+
+    in_flight = 4
+    identity: dict[str, object] = {}  # noqa: RUF012 - part of the protocol
+
+    def __init__(self, script: Any) -> None:
+        self.asked: list[str] = []
+        self._scripted = ScriptedEngine(script)
+
+    async def complete(self, request: Request) -> Reply:
+        self.asked.append(request.request_hash)
+        return await self._scripted.complete(request)
+
+    def run(self, requests: Any) -> Iterator[Reply]:
+        return in_order(self, requests)
+
+
+def test_a_question_is_paid_for_once_however_often_it_is_asked(store: AnswerStore) -> None:
+    inner = Counting("yes")
+    engine = CachedEngine(inner, store)
+    first = list(engine.run([ask("a"), ask("b"), ask("a"), ask("a")]))
+    again = list(CachedEngine(inner, store).run([ask("b"), ask("a")]))
+    assert len(inner.asked) == 2
+    assert [reply.text for reply in first + again] == ["yes"] * 6
+    assert all(reply.from_store for reply in again)
+
+
+@pytest.mark.parametrize("change", [{"sample": 1}, {"asked_by": "another prompt"}, {"temperature": 0.5}])
+def test_another_sample_judge_or_parameter_is_another_question(store: AnswerStore, change: dict[str, Any]) -> None:
+    inner = Counting("yes")
+    list(CachedEngine(inner, store).run([ask("a"), ask("a", **change)]))
+    assert len(inner.asked) == 2
+
+
+def test_other_weights_under_the_same_name_are_another_question(store: AnswerStore) -> None:
+    inner = Counting("yes")
+    for salt in ("", "weights 1", "weights 2", "weights 1"):
+        list(CachedEngine(inner, store, salt=salt).run([ask("a")]))
+    assert len(inner.asked) == 3
+
+
+def test_a_failure_is_kept_and_retried_only_when_asked(store: AnswerStore) -> None:
+    broken = Counting(lambda _: Reply(error="filtered"))
+    assert next(CachedEngine(broken, store).run([ask("a")])).failed
+    assert next(CachedEngine(broken, store).run([ask("a")])).failed
+    assert len(broken.asked) == 1
+    mended = Counting("yes")
+    assert next(CachedEngine(mended, store, retry_failed=True).run([ask("a")])).text == "yes"
+    assert next(CachedEngine(broken, store).run([ask("a")])).text == "yes"
+
+
+def test_what_is_raised_is_not_stored_and_its_claim_is_free_again(store: AnswerStore) -> None:
+    def refuse(_: Request) -> str:
+        raise EngineError("no key")
+
+    with pytest.raises(EngineError, match="no key"):
+        list(CachedEngine(Counting(refuse), store).run([ask("a")]))
+    assert next(CachedEngine(Counting("yes"), store).run([ask("a")])).text == "yes"
+
+
+def test_an_answer_of_another_version_is_told_and_not_guessed(store: AnswerStore) -> None:
+    store.put(ask("a").request_hash, "{}", '{"words": "yes"}').result()
+    with pytest.raises(StoreError, match="another version"):
+        list(CachedEngine(Counting("yes"), store).run([ask("a")]))
+
+
+def test_replies_come_in_order_and_requests_are_read_as_places_fall_free() -> None:
+    read: list[int] = []
+
+    def requests() -> Iterator[Request]:
+        for number in range(10_000):
+            read.append(number)
+            yield ask(str(number))
+
+    engine = Counting(lambda request: request.messages[-1].content)
+    replies = engine.run(requests())
+    assert [next(replies).text for _ in range(5)] == ["0", "1", "2", "3", "4"]
+    assert len(read) < 100
+    replies.close()  # type: ignore[attr-defined]
+    asked = len(engine.asked)
+    time.sleep(0.05)
+    assert len(engine.asked) == asked  # nothing is asked after the end
+
+
+def test_a_slow_call_holds_back_later_replies_but_not_later_calls() -> None:
+    release = threading.Event()
+
+    class Slow(Counting):
+        async def complete(self, request: Request) -> Reply:
+            import asyncio
+
+            while request.messages[-1].content == "0" and not release.is_set():  # type: ignore[index]
+                await asyncio.sleep(0.001)
+            return await super().complete(request)
+
+    engine = Slow(lambda request: request.messages[-1].content)
+    replies = engine.run(ask(str(number)) for number in range(20))
+    threading.Timer(0.2, release.set).start()
+    assert [reply.text for reply in replies] == [str(number) for number in range(20)]
+    assert engine.asked[-1] == ask("0").request_hash  # the first to begin was the last to end
+
+
+def test_closing_a_run_waits_for_the_calls_in_flight(store: AnswerStore) -> None:
+    import asyncio
+
+    class Slow(Counting):
+        async def complete(self, request: Request) -> Reply:
+            reply = await super().complete(request)
+            await asyncio.sleep(0.1)
+            return reply
+
+    engine = Slow("yes")
+    replies = CachedEngine(engine, store).run(ask(str(number)) for number in range(100))
+    next(replies)
+    replies.close()  # type: ignore[attr-defined]
+    assert len(list(store.rows())) == len(engine.asked) < 100
+
+
+def test_the_engines_keep_the_protocol(store: AnswerStore) -> None:
+    assert isinstance(ScriptedEngine(""), Engine)
+    assert isinstance(CachedEngine(ScriptedEngine(""), store), Engine)
+
+
+def test_a_script_is_a_text_a_mapping_or_a_function() -> None:
+    assert next(ScriptedEngine("yes").run([ask("a")])).text == "yes"
+    assert next(ScriptedEngine({"a": "b"}).run([ask("a")])).text == "b"
+    with pytest.raises(EngineError, match="no reply for 'c'"):
+        list(ScriptedEngine({"a": "b"}).run([ask("c")]))
+
+
+def test_settings_that_do_not_fit_are_named() -> None:
+    with pytest.raises(RecipeError, match="engine 'api': in_flight"):
+        open_engine("api", {"in_flight": 0})
+    with pytest.raises(RecipeError, match="Kinds: api"):
+        open_engine("telepathy")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("kind", "package"), [("vllm", "vllm"), ("anthropic", "anthropic")])
+def test_a_missing_package_is_told_by_its_extra(kind: Any, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_import = builtins.__import__
+
+    def without(name: str, *rest: Any, **more: Any) -> Any:
+        if name.split(".", maxsplit=1)[0] == package:
+            raise ImportError(f"No module named {name!r}")
+        return real_import(name, *rest, **more)
+
+    for module in ("pasture.engines.vllm", "pasture.engines.anthropic_api"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(DependencyError, match=rf"pasture\[{package}\]"):
+        open_engine(kind, {"model": "m"} if kind == "vllm" else {})
+
+
+def test_prices_are_those_of_genai_prices_with_cached_tokens_apart() -> None:
+    url = "https://api.openai.com/v1"
+    usage = Usage(input_tokens=1000, cached_input_tokens=400, output_tokens=50)
+    listed = genai_prices.Usage(input_tokens=1000, cache_read_tokens=400, output_tokens=50)
+    expected = float(genai_prices.calc_price(listed, "gpt-4o-mini", provider_api_url=url).total_price)
+    assert cost_usd(usage, "gpt-4o-mini", url) == pytest.approx(expected)
+    whole = Usage(input_tokens=1000, output_tokens=50)
+    assert (cost_usd(whole, "gpt-4o-mini", url) or 0.0) > expected
+
+
+def test_a_price_that_grows_with_the_prompt_is_followed() -> None:
+    url, model = "https://generativelanguage.googleapis.com", "gemini-2.5-pro"
+    for tokens in (1_000, 250_000):  # dearer above 200,000
+        listed = genai_prices.Usage(input_tokens=tokens, output_tokens=10)
+        expected = float(genai_prices.calc_price(listed, model, provider_api_url=url).total_price)
+        assert cost_usd(Usage(input_tokens=tokens, output_tokens=10), model, url) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("model", "url"), [("gpt-4o", "http://127.0.0.1:8000/v1"), ("no-such", "https://api.openai.com/v1")]
+)
+def test_an_unknown_price_is_none(model: str, url: str) -> None:
+    assert cost_usd(Usage(input_tokens=1, output_tokens=1), model, url) is None
+
+
+def test_a_stated_price_holds() -> None:
+    price = StatedPrice(input_per_million=2.0, cached_input_per_million=0.5, output_per_million=8.0)
+    usage = Usage(input_tokens=1_000_000, cached_input_tokens=400_000, output_tokens=100_000)
+    # By hand: 0.6 * 2 + 0.4 * 0.5 + 0.1 * 8
+    assert cost_usd(usage, "m", "anywhere", price) == pytest.approx(2.2)
+    assert cost_usd(usage, "m", "anywhere", StatedPrice(input_per_million=0, output_per_million=0)) == 0.0
+
+
+def test_no_text_has_more_tokens_than_the_worst_case_counts() -> None:
+    usage = most_usage(ask("日本語 👩‍🔬", max_completion_tokens=7))
+    assert usage is not None
+    assert usage.input_tokens >= len("日本語 👩‍🔬".encode())
+    assert usage.output_tokens == 7
+    assert most_usage(ask("a", max_completion_tokens=None)) is None
+
+
+def test_biases_favor_every_token_and_avoid_single_ones() -> None:
+    # AlpacaFarm's rule: +7 on each token of a favored text, -100 only on texts that are one token.
+    ids = {"Output (a)": [1, 2, 3], "Both": [4], "Neither of them": [5, 6], "(": [2]}
+    bias = {"Output (a)": 7.0, "Both": -100.0, "Neither of them": -100.0, "(": 1.0}
+    assert bias_by_id(bias, ids) == {1: 7.0, 2: 7.0, 3: 7.0, 4: -100.0}
+
+
+def test_secrets_are_cut_out_of_texts_and_tracebacks() -> None:
+    import logging
+
+    remember_secret("sk-very-secret-value")
+    remember_secret("none")  # a placeholder key, and a word
+    assert redact("none of sk-very-secret-value") == "none of [key]"
+    try:
+        raise ValueError("sk-very-secret-value")
+    except ValueError:
+        record = logging.LogRecord("x", logging.ERROR, "f", 1, "with %s", ("sk-very-secret-value",), sys.exc_info())
+    assert "sk-very" not in RedactingFormatter().format(record)
