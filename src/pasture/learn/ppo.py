@@ -205,16 +205,19 @@ def train(
             )
             more = {"learning_rate": learning_rate, "objective/kl_coefficient": kl_coefficient}
             run.log(step + 1, experience.figures | learned | more)
-            if config.kl_controller == "adaptive":
-                kl_coefficient = adapted_coefficient(
-                    kl_coefficient, experience.kl, target=config.kl_target, gain=config.kl_gain
-                )
+            kl_coefficient = _next_coefficient(config, kl_coefficient, experience.kl)
             if (step + 1) % config.save_every == 0:
                 save_model(policy, tokenizer, folder / "steps" / f"{step + 1:04d}")
             if (step + 1) % config.checkpoint_steps == 0:
                 run.checkpoint(step + 1, kl_coefficient=kl_coefficient)
             run.report(progress, step + 1, config.steps, score=experience.figures["objective/scores"], kl=experience.kl)
         run.finish(lambda target: save_model(policy, tokenizer, target))
+
+
+def _next_coefficient(config: Config, coefficient: float, kl: float) -> float:
+    if config.kl_controller == "fixed":
+        return coefficient
+    return adapted_coefficient(coefficient, kl, target=config.kl_target, gain=config.kl_gain)
 
 
 def check_sampler(policy: ResponseModel, rollouts: Rollouts, micro_batch_tokens: int) -> None:
