@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pytest
 
 from pasture.annotate.judge import Judge
@@ -6,6 +9,14 @@ from pasture.annotate.panel import Panel, load_panel, shipped_pools
 from pasture.annotate.render import ShownPair
 from pasture.core.errors import RecipeError
 
+EXAMPLE = """
+[[example]]
+instruction = "add 1 and 1"
+answer_a = "2"
+answer_b = "3"
+better = "a"
+reason = "It is 2."
+"""
 THREE = ("large", "medium", "small")
 OWN_PROMPT = """
 layout = "one-turn"
@@ -127,9 +138,7 @@ def test_a_wrong_pool_file_is_refused_with_file_and_key(tmp_path, text, message)
 
 def test_a_pool_file_finds_its_prompt_and_examples_beside_it(tmp_path):
     (tmp_path / "own.toml").write_text(OWN_PROMPT.format(question="Which?"))
-    (tmp_path / "shown.toml").write_text(
-        '[[example]]\ninstruction = "add 1 and 1"\nanswer_a = "2"\nanswer_b = "3"\nbetter = "a"\nreason = "It is 2."'
-    )
+    (tmp_path / "shown.toml").write_text(EXAMPLE)
     path = tmp_path / "pool.toml"
     judge_table = 'model = "m"\nprompt = "own.toml"\nexamples = "shown.toml"\nshots = [1]\nmax_completion_tokens = 5'
     path.write_text(f"[judges.mine]\n{judge_table}")
@@ -166,3 +175,20 @@ def test_the_identity_of_a_judge_changes_with_its_prompt_its_examples_and_its_de
     assert identity(base) == same
     for other in (identity(base, "Who?"), identity("max_completion_tokens = 6"), identity(base + "\nshots = [1]")):
         assert other != same
+
+
+def test_the_judge_that_the_docs_write_down_can_be_loaded(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "annotators.md").read_text("utf-8")
+    pool, prompt = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "mine.toml").write_text(pool)
+    (tmp_path / "teacher.toml").write_text(prompt)
+    (tmp_path / "my-examples.toml").write_text(EXAMPLE * 3)
+    panel = load_panel(str(tmp_path / "mine.toml"), ["m"])
+    assert [judge.name for judge in panel.judges] == ["m/kind-teacher"]
+    assert panel.noise == UniformFlips(probability=0.1)
+
+
+def test_the_docs_name_every_pool_and_every_judge_of_the_thirteen():
+    text = (Path(__file__).parents[2] / "docs" / "annotators.md").read_text("utf-8")
+    titles = [judge.name.split("/")[1] for judge in load_panel("p-eval", THREE).judges]
+    assert all(f"| `{name}` |" in text for name in [*shipped_pools(), *titles])

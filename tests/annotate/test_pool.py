@@ -139,6 +139,12 @@ def test_a_batch_that_the_service_filters_is_asked_singly_and_one_that_it_refuse
     assert len(down.asked) == 1
 
 
+def test_a_question_that_was_alone_in_its_batch_is_not_asked_twice():
+    engine = RuleEngine(lambda request: "Both.")
+    LLMPool(ONE, engine).annotate(pairs(1))
+    assert len(engine.asked) == 1
+
+
 def test_cost_of_all_rows_is_the_cost_of_all_calls():
     engine = RuleEngine(prefers_good)
     twice = pairs(100) + pairs(100)
@@ -192,13 +198,13 @@ def test_noise_is_the_same_on_a_cold_and_a_warm_store_and_never_stored(tmp_path)
     engine = RuleEngine(prefers_good)
     panel = replace(single(), noise=UniformFlips(probability=0.25))
     with AnswerStore(tmp_path / "answers.sqlite") as store:
-        cold = LLMPool(panel, CachedEngine(engine, store)).annotate(pairs(4000))
+        cold = LLMPool(panel, CachedEngine(engine, store)).annotate(pairs(2000))
         bought = len(engine.asked)
         assert sum(1 for _ in store.rows()) == bought == sum(not p.flipped_by_noise for p in cold)
-        warm = LLMPool(panel, CachedEngine(engine, store)).annotate(pairs(4000))
+        warm = LLMPool(panel, CachedEngine(engine, store)).annotate(pairs(2000))
     assert len(engine.asked) == bought
     assert [p.to_json() for p in warm] == [p.to_json() for p in cold]
-    assert abs(sum(p.preferred == "second" for p in warm) / 4000 - 0.25) <= 0.015
+    assert abs(sum(p.preferred == "second" for p in warm) / 2000 - 0.25) <= 0.015
 
 
 def test_no_noise_and_noise_of_nothing_give_the_same_bytes():
@@ -274,6 +280,18 @@ def test_the_identity_names_what_verdicts_depend_on_and_changes_with_it():
         identity(sample=1),
     ]
     assert all(other != identity() for other in others)
+
+
+def test_what_an_engine_learns_on_the_way_is_no_part_of_the_identity():
+    class Learning(RuleEngine):
+        @property
+        def identity(self) -> Mapping[str, object]:
+            return {"engine": "rule", "learned": len(self.asked)}
+
+    pool = LLMPool(single(), Learning(prefers_good))
+    before = pool.identity
+    pool.annotate(pairs(3))
+    assert pool.identity == before
 
 
 def test_progress_ends_at_all():

@@ -46,6 +46,8 @@ class Answer:
     reply: Reply
     cost_usd: float | None
     """This question's part of all calls that it took."""
+    alone: bool
+    """Whether the last of them asked about nothing else."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ class LLMPool:
             **self.panel.identity,
             **self.draws.identity,
             "sample": self.sample,
-            "engine": dict(self.engine.identity),
+            # What an engine learns of its servers on the way changes no verdict, and would change the identity.
+            "engine": {name: value for name, value in self.engine.identity.items() if name != "learned"},
         }
 
     def annotate(self, comparisons: Sequence[Comparison]) -> list[Preference]:
@@ -137,18 +140,10 @@ class LLMPool:
     def _ask(self, questions: Sequence[Question]) -> dict[Question, Answer]:
         answers: dict[Question, Answer] = {}
         self._run(self._batches(questions), self.sample, answers, len(questions))
-        alone = [
-            question
-            for question in questions
-            if self.panel.judges[question.judge].batch_size > 1 and _may_be_worth_a_call(answers[question])
-        ]
-        self._run([[question] for question in alone], self.sample, answers, len(questions))
+        crowded = [each for each in questions if _has_no_verdict(answers[each]) and not answers[each].alone]
+        self._run([[question] for question in crowded], self.sample, answers, len(questions))
         for attempt in range(1, _MOST_RETRIES if self.retry_unjudged else 1):
-            stale = [
-                question
-                for question in questions
-                if _may_be_worth_a_call(answers[question]) and answers[question].reply.from_store
-            ]
+            stale = [each for each in questions if _has_no_verdict(answers[each]) and answers[each].reply.from_store]
             if not stale:
                 break
             sample = self.sample + attempt * _RETRY_SAMPLE
@@ -169,6 +164,7 @@ class LLMPool:
                     None if isinstance(found, Reading) else found,
                     reply,
                     _sum(0.0 if earlier is None else earlier.cost_usd, _share(reply.cost_usd, len(batch))),
+                    alone=len(batch) == 1,
                 )
             self._report(answers, total)
 
@@ -275,7 +271,7 @@ def _shown(comparison: Comparison, first: Side) -> ShownPair:
     return ShownPair(comparison.instruction.instruction, comparison.instruction.input, a, b)
 
 
-def _may_be_worth_a_call(answer: Answer) -> bool:
+def _has_no_verdict(answer: Answer) -> bool:
     """Whether the service answered, but not with a verdict; what it refused to answer at all is the engine's matter."""
     return answer.reading is None and (not answer.reply.failed or answer.reply.finish_reason == "filtered")
 

@@ -54,6 +54,9 @@ Price = Annotated[
 ]
 MaxUsd = Annotated[float | None, typer.Option("--max-usd", min=0.0, help="Stop before this is passed.")]
 UnknownOk = Annotated[bool, typer.Option("--price-unknown-ok", help="Ask models of unknown price despite --max-usd.")]
+Head2Head = Annotated[Path | None, typer.Option("--head2head", help="Outputs of another system, joined with PAIRS'.")]
+Samples = Annotated[str | None, typer.Option("--samples", help="Make pairs of several outputs: one, or all.")]
+Compat = Annotated[str | None, typer.Option("--compat", help="alpaca_eval: its draws of annotators, orders, noise.")]
 BothOrders = Annotated[bool, typer.Option("--both-orders", help="Ask in both orders; disagreement is a tie.")]
 Flip = Annotated[
     float | None,
@@ -100,27 +103,14 @@ def annotate(  # noqa: PLR0913 - one parameter for each option
     pool: Pool = None,
     config: Config = None,
     models: Models = "",
-    head2head: Annotated[
-        Path | None, typer.Option("--head2head", help="A second system's outputs, to be joined with PAIRS' outputs.")
-    ] = None,
-    samples: Annotated[
-        str | None, typer.Option("--samples", help="Make pairs of several outputs an instruction: one or all.")
-    ] = None,
-    both_orders: Annotated[
-        bool, typer.Option("--both-orders", help="Ask in both orders; disagreement is a tie.")
-    ] = False,
-    flip: Annotated[
-        float | None,
-        typer.Option("--flip", min=0.0, max=0.5, help="Share of labels to flip; replaces the pool's noise."),
-    ] = None,
+    head2head: Head2Head = None,
+    samples: Samples = None,
+    both_orders: BothOrders = False,
+    flip: Flip = None,
     seed: Seed = 0,
     sample: Annotated[int, typer.Option("--sample", min=0, help="Number of the replicate: another asks anew.")] = 0,
-    compat: Annotated[
-        str | None, typer.Option("--compat", help="alpaca_eval: its draws of annotators, orders and noise.")
-    ] = None,
-    retry_unjudged: Annotated[
-        bool, typer.Option("--retry-unjudged", help="Ask again where there is no verdict.")
-    ] = False,
+    compat: Compat = None,
+    retry_unjudged: Retry = False,
     engine: Kind = None,
     base_url: BaseUrl = None,
     api_key_env: KeyEnv = None,
