@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import genai_prices
 import numpy as np
@@ -39,6 +40,8 @@ def cost_usd(usage: Usage, model: str, base_url: str, stated: StatedPrice | None
         cached = usage.cached_input_tokens if cached_rate is not None else 0
         fresh = (usage.input_tokens - cached) * stated.input_per_million
         return (fresh + cached * (cached_rate or 0.0) + usage.output_tokens * stated.output_per_million) / 1e6
+    if _is_private(base_url):
+        return None
     rates = _rates(model, base_url, int(time.time() // SECONDS_OF_A_PRICE))
     if rates is None:
         return None
@@ -46,6 +49,13 @@ def cost_usd(usage: Usage, model: str, base_url: str, stated: StatedPrice | None
     if not rates.linear:
         return _listed(counts, model, base_url)
     return sum(count * rate for count, rate in zip(counts, rates.per_token, strict=True))
+
+
+@lru_cache(maxsize=256)
+def _is_private(base_url: str) -> bool:
+    """Whether no list of prices can know the server; reading the list takes half a second."""
+    host = urlsplit(base_url).hostname or ""
+    return "." not in host or host.startswith("127.") or host.endswith(".local")
 
 
 @dataclass(frozen=True)
