@@ -182,7 +182,7 @@ def test_a_dry_run_lists_the_calls_that_are_then_made():
 
 
 def test_a_quarter_of_the_labels_is_flipped_at_half_the_calls_and_none_is_unjudged():
-    # The bar: 25 ± 1.5 % of 10,000. The judge is always right, so what is wrong is noise.
+    # The bar: 25 ± 1.5 % of 10,000. The judge is always right, so what is wrong is noise.
     engine = RuleEngine(prefers_good)
     panel = replace(single(), noise=UniformFlips(probability=0.25))
     preferences = LLMPool(panel, engine).annotate(pairs(10_000))
@@ -194,17 +194,22 @@ def test_a_quarter_of_the_labels_is_flipped_at_half_the_calls_and_none_is_unjudg
     assert all(p.cost_usd == 0.0 and p.raw_reply is None for p in preferences if p.flipped_by_noise)
 
 
-def test_noise_is_the_same_on_a_cold_and_a_warm_store_and_never_stored(tmp_path):
+@pytest.mark.parametrize(
+    "count", [200, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(1200)], id="10000")]
+)
+def test_noise_is_the_same_on_a_cold_and_a_warm_store_and_never_stored(tmp_path, count):
     engine = RuleEngine(prefers_good)
     panel = replace(single(), noise=UniformFlips(probability=0.25))
+    storeless = LLMPool(panel, RuleEngine(prefers_good)).annotate(pairs(count))
     with AnswerStore(tmp_path / "answers.sqlite") as store:
-        cold = LLMPool(panel, CachedEngine(engine, store)).annotate(pairs(2000))
+        cold = LLMPool(panel, CachedEngine(engine, store)).annotate(pairs(count))
         bought = len(engine.asked)
         assert sum(1 for _ in store.rows()) == bought == sum(not p.flipped_by_noise for p in cold)
-        warm = LLMPool(panel, CachedEngine(engine, store)).annotate(pairs(2000))
+        warm = LLMPool(panel, CachedEngine(engine, store)).annotate(pairs(count))
     assert len(engine.asked) == bought
-    assert [p.to_json() for p in warm] == [p.to_json() for p in cold]
-    assert abs(sum(p.preferred == "second" for p in warm) / 2000 - 0.25) <= 0.015
+    assert [p.to_json() for p in warm] == [p.to_json() for p in cold] == [p.to_json() for p in storeless]
+    if count == 10_000:
+        assert abs(sum(p.preferred == "second" for p in warm) / count - 0.25) <= 0.015
 
 
 def test_no_noise_and_noise_of_nothing_give_the_same_bytes():
