@@ -35,6 +35,8 @@ DRAWS = 500
 _PRIOR_PRECISION = 0.04
 """Of every coefficient: a standard deviation of 5 on the scale of logits keeps a system that never lost finite."""
 _TINY = 1e-9
+_DRAW_TOLERANCE = 1e-3
+"""Size of the last step, in logits, of a resample's fit: Newton's method squares errors, so what is left is 1e-6."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +45,8 @@ class _Rows:
 
     credit: Floats
     system: Codes
+    starts: Codes
+    """Where each system's rows begin."""
     instruction: Codes
     shared: Floats
     """Two features that all systems share: scaled gap, standardized log length of the reference."""
@@ -50,7 +54,9 @@ class _Rows:
     instruction_count: int
 
     def sums(self, values_R: Floats) -> Floats:
-        return np.bincount(self.system, weights=values_R, minlength=self.system_count).astype(np.float64)
+        """The sum over each system's rows; they lie side by side."""
+        totals: Floats = np.add.reduceat(values_R, self.starts)
+        return totals
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,14 +83,14 @@ def length_control(systems: Sequence[Outcomes], seed: int, draws: int = DRAWS) -
     if not usable:
         raise DataError("length control needs at least one judgement, got none.")
     rows = _rows(usable)
-    fit = _fitted(rows, np.ones(len(rows.credit)), None)
+    fit = _fitted(rows, np.ones(len(rows.credit)), None, 1e-6)
     rate_S = _controlled(rows, fit, np.ones(len(rows.credit)))
     generator = stream(seed, *BOOTSTRAP_STREAM, "length-control")
     drawn_DS = np.empty((draws, rows.system_count))
     for draw in range(draws):
         picks = generator.integers(0, rows.instruction_count, size=rows.instruction_count)
         weight_R = np.bincount(picks, minlength=rows.instruction_count)[rows.instruction].astype(np.float64)
-        drawn_DS[draw] = _controlled(rows, _fitted(rows, weight_R, fit), weight_R)
+        drawn_DS[draw] = _controlled(rows, _fitted(rows, weight_R, fit, _DRAW_TOLERANCE), weight_R)
     return {
         outcomes.system: _result(outcomes, float(rate_S[number]), drawn_DS[:, number])
         for number, outcomes in enumerate(usable)
@@ -102,9 +108,11 @@ def _rows(systems: Sequence[Outcomes]) -> _Rows:
     shared_R2 = np.column_stack(
         [np.tanh((own_R - reference_R) / spread), (calls_for_R - float(np.mean(calls_for_R))) / scale]
     )
+    counts = [len(rows) for rows in judged]
     return _Rows(
         credit=np.concatenate([rows.credit for rows in judged]),
-        system=np.repeat(np.arange(len(judged)), [len(rows) for rows in judged]),
+        system=np.repeat(np.arange(len(judged)), counts),
+        starts=np.concatenate([[0], np.cumsum(counts)[:-1]]),
         instruction=instruction_R,
         shared=shared_R2,
         system_count=len(judged),
@@ -112,7 +120,7 @@ def _rows(systems: Sequence[Outcomes]) -> _Rows:
     )
 
 
-def _fitted(rows: _Rows, weight_R: Floats, start: _Fit | None) -> _Fit:
+def _fitted(rows: _Rows, weight_R: Floats, start: _Fit | None, tolerance: float) -> _Fit:
     """The penalized maximum of the weighted likelihood, by Newton's method; S systems, R rows, 2 shared features.
 
     The Hessian is diagonal but for the two shared coefficients, so one step costs no more than reading the rows.
@@ -136,7 +144,7 @@ def _fitted(rows: _Rows, weight_R: Floats, start: _Fit | None) -> _Fit:
         damping = min(1.0, 2.0 / max(largest, _TINY))
         quality_S += damping * step_S
         shared_2 += damping * step_2
-        if largest < 1e-6:
+        if largest < tolerance:
             break
     return _Fit(quality_S, shared_2)
 

@@ -48,7 +48,7 @@ def board_table(board: Board, title: str = "Leaderboard") -> Table:
     table.add_column("0 to 100", no_wrap=True, min_width=_BAR_CELLS)
     if controlled:
         table.add_column("equal length", justify="right", no_wrap=True)
-    for name in ("judged", "unjudged", "length", "longer"):
+    for name in ("judged", "unjudged", "length"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in board.rows:
         table.add_row(*(Text(cell) for cell in _cells(row, controlled)))
@@ -68,7 +68,6 @@ def _cells(row: BoardRow, controlled: bool) -> list[str]:
         f"{rate.judged}/{rate.asked}",
         str(rate.unjudged),
         "-" if rate.mean_length is None else f"{rate.mean_length:.0f}",
-        percent(row.share_longer),
     ]
 
 
