@@ -1,5 +1,6 @@
 import json
 import os
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -126,3 +127,15 @@ def test_alpaca_eval_noise_flips_a_quarter_of_its_labels():
     labels = [compat.noise_label(f"question {i}", 0, 0.25) for i in range(10_000)]
     assert stats.binomtest(labels.count("first"), 10_000, 0.25).pvalue > 0.01
     assert stats.binomtest(labels.count("second"), 10_000, 0.25).pvalue > 0.01
+
+
+def test_alpaca_evals_draws_follow_its_published_formulas():
+    # The formulas as alpaca_eval 0.6.6 has them, written out; its data holds them to it where it is at hand.
+    for i in range(200):
+        text = f"question {i}"
+        switched = random.Random("is_switched_outputs" + text + "0").choices([False, True], k=1)[0]
+        annotator = random.Random("annotator" + text + "0").choices(list(POOL), k=1)[0]
+        noise = random.Random("noisy_preference" + text + "0").choices([None, "first", "second"], [0.5, 0.25, 0.25])[0]
+        assert compat.shows_second_first(text, 0) == switched
+        assert compat.annotator_for(text, 0, list(POOL)) == annotator
+        assert compat.noise_label(text, 0, 0.25) == noise
