@@ -3,8 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Two spinning thread pools on two cores are slower than one thread.
-export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: run test test-slow check format plan clean help
 

@@ -306,7 +306,11 @@ def _judged(recipe: Recipe, system: str, answers: str) -> Step:
         {
             "judges": list(recipe.evaluate.judges),
             "seed": recipe.seed,
-            "identities": [_identity(meadow_annotator(name, seed=recipe.seed)) for name in recipe.evaluate.judges],
+            "people_votes": recipe.evaluate.people_votes,
+            "identities": [
+                _identity(meadow_annotator(name, seed=recipe.seed, people_votes=recipe.evaluate.people_votes))
+                for name in recipe.evaluate.judges
+            ],
         },
         {"data": DATA, "answers": answers},
         units=recipe.data.evaluation * len(recipe.evaluate.judges),

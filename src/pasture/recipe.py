@@ -86,6 +86,8 @@ class Evaluation(Section):
 
     reference: Literal["demonstrations"] = "demonstrations"
     judges: Annotated[tuple[Literal["people", "pool"], ...], Field(min_length=1)] = ("people", "pool")
+    people_votes: Annotated[int, Field(ge=1, le=16)] = 1
+    """People who judge each comparison; the majority counts, and an even split is a tie."""
 
 
 class Recipe(Section):

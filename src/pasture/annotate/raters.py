@@ -12,7 +12,7 @@ from pasture.world.people import COMMON, PEOPLE
 from pasture.world.pool import POOL, Rater, Seen
 from pasture.world.reading import Reading, read
 
-WORLD_VERSION = 1
+WORLD_VERSION = 2
 """Counts up when a change of the meadow moves verdicts."""
 
 
@@ -108,14 +108,16 @@ class MeadowPool:
         return _preference(comparison, names, votes, fmean(chances.values()), self._seed)
 
 
-def meadow_annotator(name: str, *, seed: int, label_flip_probability: float = 0.0) -> Annotator:
+def meadow_annotator(name: str, *, seed: int, label_flip_probability: float = 0.0, people_votes: int = 1) -> Annotator:
     """The annotator that recipes call `name`: "people", who bring their own noise, or "pool".
+
+    Flips are the pool's alone, several votes a comparison the people's alone.
 
     Raises:
         DataError: if the meadow has no such annotator.
     """
     if name == "people":
-        return MeadowPeople(seed=seed)
+        return MeadowPeople(seed=seed, votes=people_votes)
     if name == "pool":
         return MeadowPool(seed=seed, label_flip_probability=label_flip_probability)
     raise DataError(f"the meadow has no annotator {name!r}; expected people or pool.")

@@ -52,7 +52,7 @@ def judge_system(task: Task) -> Outcome:
     details = {}
     costs = []
     for name in settings["judges"]:
-        who = meadow_annotator(name, seed=settings["seed"])
+        who = meadow_annotator(name, seed=settings["seed"], people_votes=settings["people_votes"])
         preferences = who.annotate(comparisons)
         write_records(task.folder / f"{name}.jsonl", preferences)
         details[name] = _counts(who, preferences)

@@ -12,11 +12,11 @@ from pasture.world.reading import Reading
 
 COMMON: Mapping[str, float] = {
     "right": 1.0,  # the yardstick of the others: an answer that is wholly right
-    "fact": 0.9,  # per true remark up to what is wanted: what a small model can learn to see must weigh enough
+    "fact": 1.0,  # per true remark up to what is wanted: what a small model can learn to see must weigh enough
     "courtesy": 0.8,  # for the first one only, so that there is nothing to gain by more; less than one remark
     "falsehood": -0.3,  # a false remark costs a third of a true one's worth, and earns nothing
-    "repeat": -0.5,  # saying it again loses most of what saying it won
-    "excess": -0.4,  # per true remark more than was wanted: helpful up to a point
+    "repeat": -0.15,  # saying it again is tiresome, and earns nothing
+    "excess": -0.25,  # per true remark more than was wanted: helpful up to a point
     "stray": -0.02,  # per word: five words about something else cost a tenth
     "cut": -1.5,  # an answer without an end is worse than a wrong one with it
     "silence": -2.0,  # and no answer the worst
@@ -64,22 +64,22 @@ def logistic(log_odds: float) -> float:
 
 
 PEOPLE: tuple[Person, ...] = (
-    Person("person-01", {}, 1.16),
-    Person("person-02", {"right": 2.0, "falsehood": 1.5, "courtesy": 0.0}, 1.07),
-    Person("person-03", {"right": 0.5, "courtesy": 2.0}, 0.87),
-    Person("person-04", {"fact": 1.6, "excess": 0.5}, 0.97),
-    Person("person-05", {"fact": 0.6, "excess": 1.5, "stray": 1.5}, 0.97),
-    Person("person-06", {"falsehood": 2.0, "stray": 0.5}, 0.97),
-    Person("person-07", {"courtesy": 1.6, "repeat": 2.0}, 0.97),
-    Person("person-08", {"right": 1.5, "fact": 0.7}, 1.26),
-    Person("person-09", {"right": 0.7, "fact": 1.4, "courtesy": 1.4}, 0.68),
-    Person("person-10", {"excess": 2.0, "courtesy": 0.5}, 0.78),
-    Person("person-11", {"fact": 1.2, "falsehood": 0.5}, 1.07),
-    Person("person-12", {"right": 1.3, "stray": 2.0, "cut": 0.5}, 0.87),
-    Person("person-13", {"fact": 0.8, "repeat": 1.5, "falsehood": 1.3}, 1.16),
-    Person("person-14", {"right": 0.4, "fact": 1.5}, 0.58),
-    Person("person-15", {"courtesy": -0.5, "right": 1.2}, 0.87),
-    Person("person-16", {"fact": 1.1, "courtesy": 1.2}, 1.36),
+    Person("person-01", {}, 1.26),
+    Person("person-02", {"right": 2.0, "falsehood": 1.5, "courtesy": 0.0}, 1.17),
+    Person("person-03", {"right": 0.5, "courtesy": 2.0}, 0.95),
+    Person("person-04", {"fact": 1.6, "excess": 0.5}, 1.06),
+    Person("person-05", {"fact": 0.6, "excess": 1.5, "stray": 1.5}, 1.06),
+    Person("person-06", {"falsehood": 2.0, "stray": 0.5}, 1.06),
+    Person("person-07", {"courtesy": 1.6, "repeat": 2.0}, 1.06),
+    Person("person-08", {"right": 1.5, "fact": 0.7}, 1.38),
+    Person("person-09", {"right": 0.7, "fact": 1.4, "courtesy": 1.4}, 0.75),
+    Person("person-10", {"excess": 2.0, "courtesy": 0.5}, 0.85),
+    Person("person-11", {"fact": 1.2, "falsehood": 0.5}, 1.17),
+    Person("person-12", {"right": 1.3, "stray": 2.0, "cut": 0.5}, 0.95),
+    Person("person-13", {"fact": 0.8, "repeat": 1.5, "falsehood": 1.3}, 1.26),
+    Person("person-14", {"right": 0.4, "fact": 1.5}, 0.63),
+    Person("person-15", {"courtesy": -0.5, "right": 1.2}, 0.95),
+    Person("person-16", {"fact": 1.1, "courtesy": 1.2}, 1.48),
 )
 
 

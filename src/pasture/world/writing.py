@@ -49,14 +49,14 @@ DEMONSTRATION = Style(right=0.75, true=0.95, opening=0.3, closing=0.25, on_measu
 PRETRAINING = Style(right=0.6, true=0.8, opening=0.15, closing=0.15, on_measure=0.0, repeating=0.1, off_topic=0.2)
 """What is found lying about: the meadow's language and facts, with little sense of what was asked."""
 MODEL_LIKE = Style(
-    right=0.3,
-    true=0.9,
+    right=0.39,
+    true=0.88,
     opening=0.28,
     closing=0.22,
     on_measure=0.8,
-    detail=0.5,
-    repeating=0.05,
-    off_topic=0.25,
+    detail=0.85,
+    repeating=0.12,
+    off_topic=0.15,
     cut=0.005,
 )
 """What a fine-tuned model of about a million parameters gives at temperature 1; calibrates people and pool in tests."""
