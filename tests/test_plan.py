@@ -48,7 +48,8 @@ BEST_OF_N = {"2-generate/evaluation/best_of_n", "4-learn/best_of_n", "3-annotate
 FEEDBACK = {"2-generate/preference", "3-annotate/preference", "4-learn/reward_model"}
 SFT = {"4-learn/sft", "2-generate/evaluation/sft", "3-annotate/evaluation/sft"}
 BASE = {"2-generate/evaluation/base", "3-annotate/evaluation/base"}
-EVERYTHING = {"1-data"} | BASE | SFT | FEEDBACK | BEST_OF_N | PPO | EVERY_RUN
+ANNOTATORS = {"6-validate/annotators"}
+EVERYTHING = {"1-data"} | BASE | SFT | FEEDBACK | BEST_OF_N | PPO | ANNOTATORS | EVERY_RUN
 ANSWERS = {f"2-generate/evaluation/{system}" for system in ("base", "sft", "ppo")}
 JUDGED = {f"3-annotate/evaluation/{system}" for system in ("base", "sft", "ppo", "best_of_n")}
 
@@ -66,8 +67,8 @@ def test_the_loop_takes_these_steps() -> None:
             - {"2-generate/evaluation/best_of_n"} | PPO | EVERY_RUN),
         ({"learn": {"sft": {"epochs": 3}}}, EVERYTHING - {"1-data"} - BASE),
         ({"feedback": {"label_flip_probability": 0.0}}, FEEDBACK - {"2-generate/preference"}
-            | BEST_OF_N - {"2-generate/evaluation/best_of_n"} | PPO | EVERY_RUN),
-        ({"sampling": {"temperature": 0.9}}, FEEDBACK | BEST_OF_N | PPO | EVERY_RUN),
+            | BEST_OF_N - {"2-generate/evaluation/best_of_n"} | PPO | ANNOTATORS | EVERY_RUN),
+        ({"sampling": {"temperature": 0.9}}, FEEDBACK | BEST_OF_N | PPO | ANNOTATORS | EVERY_RUN),
         ({"answering": {"temperature": 0.9}}, ANSWERS | (JUDGED - {"3-annotate/evaluation/best_of_n"})
             | PPO - {"4-learn/ppo"} | EVERY_RUN),
         ({"selection": {"label_flip_probability": 0.1}}, {"3-annotate/validation/ppo", "5-evaluate/selection/ppo",
@@ -79,7 +80,7 @@ def test_the_loop_takes_these_steps() -> None:
         ({"seed": 1}, EVERYTHING),
         ({}, set()),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
 )  # fmt: skip
 def test_a_change_touches_its_own_branch_and_what_builds_on_it(change: dict[str, Any], expected: set[str]) -> None:
     assert changed(planned(), planned(**change)) == expected
