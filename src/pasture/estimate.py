@@ -11,16 +11,34 @@ from pasture.recipe import Recipe
 
 ON_WHAT = "on two cores"
 
-_SECONDS_PER_UNIT: dict[str, float] = {}
+_SECONDS_PER_UNIT = {
+    "data.instructions": 1.6e-4,
+    "learn.new_model": 0.3,
+    "learn.sft": 2.5e-3,
+    "generate.pairs": 1.25e-3,
+    "annotate.label": 2.8e-4,
+    "learn.reward_model": 5.0e-3,
+    "generate.answers": 1.6e-3,
+    "generate.candidates": 8.5e-4,
+    "learn.best_of_n": 7.0e-4,
+    "learn.ppo": 1.6e-2,
+    "generate.checkpoint_answers": 1.8e-3,
+    "annotate.judge_checkpoints": 2.0e-4,
+    "evaluate.select": 0.3,
+    "annotate.judge_system": 1.3e-4,
+    "evaluate.board": 0.15,
+    "validate.annotators": 1.4e-3,
+    "report.page": 1.7,
+}
 """By work, for the built-in model; the unit is the one that `pasture.plan` counts for that work."""
 
 _SCALES_WITH_MODEL = ("learn.", "generate.")
-_BUILT_IN_BYTES = 3.3e6
+_BUILT_IN_BYTES = 2.8e6
 
 
 def seconds(step: Step, recipe: Recipe) -> float:
     """Expected duration of a step, in seconds."""
-    rate = _SECONDS_PER_UNIT.get(step.work, 0.0)
+    rate = _SECONDS_PER_UNIT[step.work]
     scale = _model_scale(recipe) if step.work.startswith(_SCALES_WITH_MODEL) else 1.0
     return rate * step.units * scale
 

@@ -93,7 +93,7 @@ def build(recipe: Recipe) -> Plan:
     _check_methods(recipe)
     steps = [_data(recipe)]
     if recipe.model.start == UNTRAINED:
-        steps.append(Step(START, "learn.new_model", {"seed": recipe.seed}))
+        steps.append(Step(START, "learn.new_model", {"seed": recipe.seed}, units=1))
     if "sft" in recipe.learn:
         steps.append(_sft(recipe))
     if "reward_model" in recipe.learn:
@@ -293,6 +293,7 @@ def _trained_on_scores(recipe: Recipe, name: str, steps: list[Step]) -> str:
         "evaluate.select",
         {"seed": recipe.seed},
         {"judged": judged.name, "answers": answers.name},
+        units=1,
     )
     steps += [training, answers, judged, selection]
     needs = {"data": DATA, "checkpoints": training.name, "selection": selection.name}

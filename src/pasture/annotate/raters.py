@@ -9,7 +9,7 @@ from pasture.core.errors import DataError
 from pasture.core.ports import Annotator
 from pasture.core.records import Comparison, Completion, Instruction, Preference, Verdict
 from pasture.world.people import COMMON, PEOPLE
-from pasture.world.pool import POOL, Rater, Seen
+from pasture.world.pool import DECISIVENESS, POOL, Rater, Seen
 from pasture.world.reading import Reading, read
 
 WORLD_VERSION = 2
@@ -83,6 +83,7 @@ class MeadowPool:
             "seed": self._seed,
             "votes": self._votes,
             "label_flip_probability": self._flips,
+            "decisiveness": DECISIVENESS,
             "raters": [{"name": rater.name, "first_bias": rater.first_bias} for rater in POOL],
         }
 
