@@ -67,7 +67,7 @@ def test_the_file_is_plain_safetensors(tmp_path):
     # The format: eight bytes of header length, then the header as JSON.
     content = (tmp_path / CHECKPOINT_FILE).read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    assert header["__metadata__"] == {"step": "1", "facts": '{"b": 1}'}
+    assert header["__metadata__"] == {"checkpoint": '{"facts": {"b": 1}, "step": 1}'}
 
 
 def test_the_same_state_gives_the_same_bytes(tmp_path):

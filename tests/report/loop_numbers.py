@@ -78,6 +78,9 @@ def leaderboards() -> tuple[Leaderboard, ...]:
     )
 
 
+VALIDATION_RATES = (0.352, 0.431, 0.497, 0.528, 0.519, 0.506, 0.488, 0.481, 0.462)
+
+
 def curves() -> tuple[Figure, ...]:
     noise = stream(7, "curves").normal(0.0, 1.0, (6, 41))
     steps = [float(step) for step in range(41)]
@@ -90,13 +93,10 @@ def curves() -> tuple[Figure, ...]:
     kl = [0.35 * s**0.8 / 4 + 0.08 * noise[1, int(s)] for s in steps]
     length = [17 + 14 * (1 - math.exp(-s / 12)) + 0.6 * noise[2, int(s)] for s in steps]
     entropy = [1.45 * math.exp(-s / 35) + 0.02 * noise[3, int(s)] for s in steps]
-    validation = [float(s) for s in range(0, 41, 5)]
-    rates = [0.352, 0.431, 0.497, 0.528, 0.519, 0.506, 0.488, 0.481, 0.462]
     pick = Figure(
         name="ppo-selection",
         title="Which PPO step was picked",
-        caption="Win rate on the validation instructions, judged by the simulated annotators. "
-        "The evaluation set plays no part in the choice.",
+        caption="Judged by the simulated annotators on the validation instructions; the evaluation set plays no part.",
         panels=(
             Panel(
                 title="Validation win rate",
@@ -105,10 +105,10 @@ def curves() -> tuple[Figure, ...]:
                 series=(
                     Series(
                         label="ppo",
-                        x=tuple(validation),
-                        y=tuple(rates),
-                        low=tuple(rate - 0.044 for rate in rates),
-                        high=tuple(rate + 0.044 for rate in rates),
+                        x=tuple(float(step) for step in range(0, 41, 5)),
+                        y=VALIDATION_RATES,
+                        low=tuple(rate - 0.044 for rate in VALIDATION_RATES),
+                        high=tuple(rate + 0.044 for rate in VALIDATION_RATES),
                     ),
                 ),
                 marks=(Mark(x=15, label="picked"),),

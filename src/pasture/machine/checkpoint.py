@@ -39,7 +39,8 @@ def save_checkpoint(folder: Path, *, step: int, tensors: Mapping[str, Tensor], f
     Raises:
         RunFolderError: if the disk is full or the folder cannot be written; the old checkpoint stays.
     """
-    header = {"step": str(step), "facts": json.dumps(dict(facts), sort_keys=True, allow_nan=False)}
+    # One entry: safetensors writes several in an order that changes from process to process.
+    header = {"checkpoint": json.dumps({"step": step, "facts": dict(facts)}, sort_keys=True, allow_nan=False)}
     path = folder / CHECKPOINT_FILE
     _remove_drafts(folder)
     with atomic_file(path) as draft:
@@ -62,9 +63,9 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         return None
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            header = file.metadata() or {}
+            header = json.loads((file.metadata() or {})["checkpoint"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- safe_open is no mapping
-        return Checkpoint(int(header["step"]), tensors, json.loads(header["facts"]))
+        return Checkpoint(header["step"], tensors, header["facts"])
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise RunFolderError(f"{path} is damaged ({error}). Remove it to begin this training anew.") from error
 
