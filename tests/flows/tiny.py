@@ -13,7 +13,7 @@ TINY = (
     "model.start=meadow-untrained",
     *("data.sft=48", "data.preference=40", "data.unlabeled=24", "data.validation=8", "data.evaluation=12"),
     *("sampling.max_new_tokens=8", "answering.max_new_tokens=8"),
-    *("learn.sft.epochs=1", "learn.sft.batch_size=16", "learn.sft.checkpoint_steps=1"),
+    *("learn.sft.epochs=1", "learn.sft.batch_size=16", "learn.sft.checkpoint_steps=1", "learn.sft.held_out_count=8"),
     *("learn.reward_model.epochs=1", "learn.reward_model.batch_size=16", "learn.reward_model.held_out_count=8"),
     *("learn.reward_model.centring_count=8", "learn.reward_model.checkpoint_steps=1"),
     "learn.best_of_n.n=2",
