@@ -10,6 +10,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import pasture
 from pasture import flow
@@ -32,7 +33,7 @@ def doctor() -> None:
     table.add_column(style="bold")
     table.add_column()
     for name, finding in [*_machine(), *_packages(), *_keys()]:
-        table.add_row(name, finding)
+        table.add_row(name, Text(finding))
     Console().print(table)
 
 

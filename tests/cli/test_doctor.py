@@ -1,0 +1,24 @@
+"""What `pasture doctor` says of a machine."""
+
+import sqlite3
+
+from typer.testing import CliRunner
+
+from pasture.cli import application, doctor
+
+
+def test_a_missing_extra_is_named_with_the_command_that_brings_it(monkeypatch):
+    monkeypatch.setitem(doctor.EXTRAS, "train", ("no_such_package",))
+    monkeypatch.setenv("COLUMNS", "200")
+    said = CliRunner().invoke(application("doctor"), ["doctor"]).output
+    # Square brackets are markup to rich: they must come out as they are.
+    assert "missing no_such_package; pip install 'pasture[train]'" in said
+
+
+def test_the_sqlite_in_use_and_a_key_are_told_without_the_key(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sentinel-of-a-key")
+    monkeypatch.setenv("COLUMNS", "200")
+    said = CliRunner().invoke(application("doctor"), ["doctor"]).output
+    assert sqlite3.sqlite_version in said
+    assert "sentinel-of-a-key" not in said
+    assert "OPENAI_API_KEY" in said
