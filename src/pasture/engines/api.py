@@ -233,7 +233,7 @@ class ApiEngine:
     async def _place(self, avoided: Endpoint | None) -> Endpoint:
         """A place at the endpoint with the fewest calls in flight, rather not at one that has just failed."""
         while True:
-            roomy = [endpoint for endpoint in self._endpoints if endpoint.places.has_room]
+            roomy = [endpoint for endpoint in self._open_endpoints() if endpoint.places.has_room]
             if roomy:
                 now = time.monotonic()
                 best = min(
@@ -249,8 +249,12 @@ class ApiEngine:
                 self._wake()  # the place that was meant for this call
                 raise
 
+    def _open_endpoints(self) -> list[Endpoint]:
+        """Those that are not down, or all if none is left: a call rather waits than spends its tries on a dead one."""
+        return [endpoint for endpoint in self._endpoints if not endpoint.places.is_down] or self._endpoints
+
     def _wake(self) -> None:
-        room = sum(max(0, max(1, int(e.places.limit)) - e.places.in_flight) for e in self._endpoints)
+        room = sum(max(0, max(1, int(e.places.limit)) - e.places.in_flight) for e in self._open_endpoints())
         while self._waiting and room > 0:
             waiter = self._waiting.popleft()
             if not waiter.done():

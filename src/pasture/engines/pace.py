@@ -11,6 +11,10 @@ TOKEN_WINDOW_SECONDS = 10.0
 SECONDS_BETWEEN_CUTS = 1.0
 """Answers to calls that were sent before the last cut say nothing about the new number."""
 
+DOWN_AFTER = 3
+"""Failures without an answer between them."""
+LONGEST_REST_SECONDS = 30.0
+
 
 @dataclass
 class Places:
@@ -20,6 +24,7 @@ class Places:
     in_flight: int = 0
     resting_until: float = 0.0
     """While others are free, an endpoint that has just failed is left alone."""
+    failed_in_a_row: int = 0
     limit: float = field(init=False)
     _cut_at: float = -1e9
 
@@ -31,14 +36,23 @@ class Places:
         """Whether another call may be sent."""
         return self.in_flight < max(1, int(self.limit))
 
+    @property
+    def is_down(self) -> bool:
+        """Whether it has only failed of late; no call is worth a try here while another endpoint answers."""
+        return self.failed_in_a_row >= DOWN_AFTER and time.monotonic() < self.resting_until
+
     def succeeded(self) -> None:
         """One more place for every `limit` answers."""
+        self.failed_in_a_row = 0
         self.limit = min(self.most, self.limit + 1.0 / self.limit)
 
     def failed(self, *, throttled: bool) -> None:
         """Half the places, at most once a second, where the service says that it is too much."""
         now = time.monotonic()
-        self.resting_until = now + SECONDS_BETWEEN_CUTS
+        if now >= self.resting_until:
+            rounds = max(0, self.failed_in_a_row - DOWN_AFTER)
+            self.resting_until = now + min(LONGEST_REST_SECONDS, SECONDS_BETWEEN_CUTS * 2.0 ** min(rounds, 10))
+        self.failed_in_a_row += 1
         if throttled and now - self._cut_at >= SECONDS_BETWEEN_CUTS:
             self.limit = max(1.0, self.limit / 2)
             self._cut_at = now
