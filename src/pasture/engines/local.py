@@ -15,6 +15,7 @@ from pasture.core.requests import Reply, Request, TokenLogprob, Usage
 from pasture.core.seeds import derived_seed
 from pasture.engines.gather import Gatherer
 from pasture.engines.loop import in_order, on_engine_loop
+from pasture.models.control_tokens import answer_prefix_ids
 from pasture.models.load import load_causal_lm, load_tokenizer, stop_token_ids
 from pasture.models.sample import Sample, SamplerConfig, sample
 
@@ -54,6 +55,7 @@ class LocalEngine:
         self._tokenizer = load_tokenizer(settings.folder)
         self._model = load_causal_lm(settings.folder, dtype=dtype, device=settings.device, tokenizer=self._tokenizer)
         self._stops = stop_token_ids(self._model, self._tokenizer)
+        self._answer_prefix_ids = answer_prefix_ids(self._tokenizer)
         self._gatherer = Gatherer(self._answer, settings.batch_size, linger_seconds=LINGER_SECONDS)
         self._weights = weights_hash(settings.folder)
 
@@ -106,7 +108,7 @@ class LocalEngine:
 
     def _prompt_ids(self, request: Request) -> list[int]:
         if request.messages is None:
-            return list(self._tokenizer(request.prompt)["input_ids"])
+            return [*self._tokenizer(request.prompt)["input_ids"], *self._answer_prefix_ids]
         if self._tokenizer.chat_template is None:
             raise ModelError(
                 f"{self.settings.folder} has no chat template, so it cannot answer messages. "
@@ -122,7 +124,7 @@ class LocalEngine:
             before, _, rest = rest.partition(mark)
             ids += self._tokenizer(before, add_special_tokens=False)["input_ids"]
             ids += self._tokenizer(turn.content, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return ids + list(self._tokenizer(rest, add_special_tokens=False)["input_ids"])
+        return ids + list(self._tokenizer(rest, add_special_tokens=False)["input_ids"]) + self._answer_prefix_ids
 
     def _reply(self, request: Request, prompt: list[int], drawn: Sample) -> Reply:
         kept = drawn.token_ids[:-1] if drawn.finish_reason == "stop" else drawn.token_ids

@@ -2,9 +2,10 @@
 
 Prompt and completion are tokenized apart, so that what a model is trained to continue is, token for token, what it is
 asked to continue. Text cannot forge a control token: what reads like the end token in an instruction or an answer
-never becomes it.
+never becomes it. Where a model was trained to be asked with a control token after the prompt, it is asked so.
 """
 
+import copy
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
@@ -12,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from pasture.core.errors import DataError
 from pasture.core.records import Completion, Instruction
 from pasture.core.templates import PromptTemplate
+from pasture.models.control_tokens import answer_prefix_ids, control_token_id
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class EncodedPair:
     """A prompt and its completion as token ids."""
 
     prompt_ids: list[int]
+    """With the control token last, where there is one."""
     response_ids: list[int]
     """With the end token last, unless the completion was cut."""
 
@@ -47,16 +50,28 @@ class Encoder:
         # Tokenizing costs more than looking up, and a prompt comes again with every answer to it.
         self._prompts: dict[str, list[int]] = {}
         self._opening_ids = [token for token in opening if token != self.end_id]
+        self._answer_prefix_ids = answer_prefix_ids(tokenizer)
+
+    def asking_with(self, control_token: str) -> "Encoder":
+        """This encoder with `control_token` after every prompt, whatever the tokenizer was saved with.
+
+        Raises:
+            ModelError: if it is no control token.
+        """
+        other = copy.copy(self)
+        other._answer_prefix_ids = [control_token_id(self.tokenizer, control_token)]
+        other._prompts = {}
+        return other
 
     def prompt(self, instruction: Instruction) -> list[int]:
-        """Token ids of the rendered prompt, after whatever the tokenizer opens a text with.
+        """Token ids of the rendered prompt, after whatever the tokenizer opens a text with, and the control token.
 
         Raises:
             DataError: if the prompt leaves no room for an answer.
         """
         text = self.template.render(instruction)
         if text not in self._prompts:
-            self._prompts[text] = self._opening_ids + self._text_ids(text)
+            self._prompts[text] = self._opening_ids + self._text_ids(text) + self._answer_prefix_ids
         ids = self._prompts[text]
         if not ids or len(ids) >= self.max_tokens:
             raise DataError(
