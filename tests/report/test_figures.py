@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pasture.core.errors import RunFolderError
+from pasture.core.palette import LIGHT
 from pasture.report import figures
 from pasture.report.content import Dot, DotPanel, DotSeries, Figure, Leaderboard, Mark, Panel, Series
-from pasture.report.palette import LIGHT
 from tests.report.loop_numbers import curves, leaderboards, win_rate
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from pasture.report import page, palette
+from pasture.core import palette
+from pasture.report import page
 from pasture.report.content import Leaderboard, ReportContent, StepCost
 from tests.report.hostile_numbers import ATTACKS, attacked_page
 from tests.report.loop_numbers import content, win_rate

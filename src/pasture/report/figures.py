@@ -20,8 +20,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from pasture.core.files import atomic_file, write_text
 from pasture.core.hostile import for_csv, on_one_line, shortened
+from pasture.core.palette import DASHES, LIGHT, SERIES
 from pasture.report.content import Dot, DotPanel, DotSeries, Figure, Leaderboard, Panel, ReportContent, Series
-from pasture.report.palette import DASHES, LIGHT, SERIES
 
 LABEL_CHARACTERS = 26
 _PANEL_INCHES = 3.5, 2.35

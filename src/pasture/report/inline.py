@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 from markupsafe import Markup
 
 from pasture.core.hostile import on_one_line, shortened
-from pasture.report.palette import LIGHT
+from pasture.core.palette import LIGHT
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"

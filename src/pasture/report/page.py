@@ -11,9 +11,9 @@ from markupsafe import Markup
 
 from pasture.core.files import write_text
 from pasture.core.hostile import for_terminal, on_one_line, shortened
+from pasture.core.palette import DARK, LIGHT
 from pasture.report import figures, inline, numbers, summary, tables
 from pasture.report.content import Figure, Panel, ReportContent
-from pasture.report.palette import DARK, LIGHT
 
 NAME_CHARACTERS = 60
 ANSWER_CHARACTERS = 3_000

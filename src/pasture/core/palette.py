@@ -1,4 +1,4 @@
-"""The colors of the report, by the role they play; one accent, six series that colour-blind readers can tell apart.
+"""The colors of the report and of the labelling page, by the role they play; one accent, six series to tell apart.
 
 Figures are drawn in the light colors. On the page each becomes the CSS variable of its role, so that figures follow
 the reader's dark or light setting.
