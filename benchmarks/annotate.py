@@ -48,9 +48,9 @@ def requests(count: int) -> Iterator[Request]:
 
 def measure(base_url: str, store_path: Path, in_flight: int, count: int) -> dict[str, float]:
     """Ask through a store; wall and CPU seconds of the asking alone, and the most memory this process had."""
-    from pasture.engines.api import ApiEngine, ApiSettings  # noqa: PLC0415 - its import is measured
+    from pasture.engines.api import ApiEngine  # noqa: PLC0415 - its import is measured
     from pasture.engines.cached import CachedEngine  # noqa: PLC0415
-    from pasture.engines.endpoint import Address  # noqa: PLC0415
+    from pasture.engines.settings import Address, ApiSettings  # noqa: PLC0415
 
     imported = time.process_time()
     settings = ApiSettings(endpoints=(Address(base_url=base_url, api_key_env=KEY_ENV),), in_flight=in_flight)

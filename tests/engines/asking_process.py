@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pasture.core import store as store_module
 from pasture.core.store import AnswerStore
-from pasture.engines.api import ApiEngine, ApiSettings
+from pasture.engines.api import ApiEngine
 from pasture.engines.cached import CachedEngine
-from pasture.engines.endpoint import Address
+from pasture.engines.settings import Address, ApiSettings
 from tests.engines.conftest import KEY_ENV, ask
 
 

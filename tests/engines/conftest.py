@@ -6,9 +6,9 @@ import pytest
 
 from pasture.core import store as store_module
 from pasture.core.requests import Message, Request
-from pasture.engines.api import ApiEngine, ApiSettings
+from pasture.engines.api import ApiEngine
 from pasture.engines.budget import Budget
-from pasture.engines.endpoint import Address
+from pasture.engines.settings import Address, ApiSettings
 from tests.engines.fake_server import KEY, FakeServer
 
 KEY_ENV = "PASTURE_TEST_KEY"

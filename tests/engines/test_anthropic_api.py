@@ -7,8 +7,8 @@ import pytest
 from pasture.core.errors import EngineError
 from pasture.core.requests import Message
 from pasture.engines.anthropic_api import anthropic_engine
-from pasture.engines.api import ApiEngine, ApiSettings
-from pasture.engines.endpoint import Address
+from pasture.engines.api import ApiEngine
+from pasture.engines.settings import Address, ApiSettings
 from tests.engines.conftest import KEY_ENV, ask
 from tests.engines.fake_server import FakeServer
 

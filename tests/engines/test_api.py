@@ -15,9 +15,9 @@ from pasture.core.errors import BudgetError, EngineError
 from pasture.core.requests import Reply, Request
 from pasture.engines import api as api_module
 from pasture.engines import endpoint as endpoint_module
-from pasture.engines.api import ApiEngine, ApiSettings
+from pasture.engines.api import ApiEngine
 from pasture.engines.budget import Budget
-from pasture.engines.endpoint import Address
+from pasture.engines.settings import Address, ApiSettings
 from tests.engines.conftest import KEY_ENV, ask
 from tests.engines.fake_server import KEY, FakeServer
 

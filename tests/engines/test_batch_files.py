@@ -14,8 +14,8 @@ from pasture.engines import batch_files
 from pasture.engines.batch_files import BatchEngine, BatchSettings
 from pasture.engines.budget import Budget
 from pasture.engines.cached import CachedEngine
-from pasture.engines.endpoint import Address
 from pasture.engines.loop import RunStoppedError
+from pasture.engines.settings import Address
 from tests.engines.conftest import KEY_ENV, ask
 from tests.engines.fake_server import FakeServer
 

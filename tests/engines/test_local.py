@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from pasture.core.errors import EngineError, ModelError
+from pasture.core.errors import ModelError
 from pasture.core.requests import Message, Request
 from pasture.engines import open_engine
-from pasture.engines.local import LocalEngine, LocalSettings, weights_hash
+from pasture.engines.local import LocalEngine
+from pasture.engines.settings import LocalSettings, store_salt
+from pasture.engines.weights import weights_hash
 from pasture.models.load import load_causal_lm, load_tokenizer, save_model
 from pasture.models.tiny import tiny_model, word_tokenizer
 
@@ -83,9 +85,34 @@ def test_a_prompt_is_continued_and_cut_at_its_stop_text(engine: LocalEngine) -> 
     assert cut.finish_reason == "stop"
 
 
-def test_what_it_cannot_do_is_refused(engine: LocalEngine, tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="logit bias"):
-        list(engine.run([chat("a", logit_bias={"a": 7.0})]))
+def test_a_bias_moves_the_answer_and_leaves_the_models_own_logprobs(engine: LocalEngine, folder: Path) -> None:
+    asked = chat("a", temperature=0.0, top_logprobs=0, logit_bias={"better": 100.0})
+    biased, plain = engine.run([asked, chat("a", temperature=0.0, top_logprobs=0)])
+    assert biased.text.split() == ["better"] * 4
+    assert plain.text.split() != ["better"] * 4  # the bias does not outlive its request
+    tokenizer, model = load_tokenizer(folder), load_causal_lm(folder)
+    text = "user : a<eos>assistant : better better better better"
+    ids = tokenizer(text, return_tensors="pt")["input_ids"]
+    logprobs = torch.log_softmax(model(ids).logits[0].detach(), dim=-1)
+    expected = [float(logprobs[place - 1, ids[0, place]]) for place in range(ids.shape[1] - 4, ids.shape[1])]
+    assert biased.logprobs is not None
+    assert [each.logprob for each in biased.logprobs] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_chat_template_of_the_users_is_used_and_tells_answers_apart(folder: Path, tmp_path: Path) -> None:
+    written = tmp_path / "own.jinja"
+    written.write_text("{% for m in messages %}{{ m['content'] }} | {% endfor %}")
+    engine = LocalEngine(LocalSettings(folder=folder, chat_template=written))
+    tokenizer = load_tokenizer(folder)
+    assert tokenizer.convert_ids_to_tokens(engine._prompt_ids(chat("a b"))) == ["a", "b", "|"]
+    salts = {store_salt(LocalSettings(folder=folder, chat_template=path)) for path in (None, written)}
+    salts.add(store_salt(LocalSettings(folder=folder, dtype="bfloat16")))
+    assert len(salts) == 3
+    with pytest.raises(ModelError, match=r"gone\.jinja: cannot be read"):
+        LocalEngine(LocalSettings(folder=folder, chat_template=tmp_path / "gone.jinja"))
+
+
+def test_messages_without_a_chat_template_are_refused(tmp_path: Path) -> None:
     tokenizer = word_tokenizer(WORDS)
     save_model(tiny_model("llama", len(tokenizer), seed=0), tokenizer, tmp_path)
     with pytest.raises(ModelError, match="no chat template"):

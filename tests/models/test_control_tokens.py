@@ -10,7 +10,8 @@ from transformers import AutoTokenizer
 from pasture.core.errors import DataError, ModelError
 from pasture.core.ports import silent
 from pasture.core.requests import Request
-from pasture.engines.local import LocalEngine, LocalSettings
+from pasture.engines.local import LocalEngine
+from pasture.engines.settings import LocalSettings
 from pasture.generate.completions import LocalSystem
 from pasture.models.control_tokens import add_control_tokens, answer_prefix_ids, set_answer_prefix
 from pasture.models.encode import Encoder

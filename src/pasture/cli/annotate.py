@@ -31,11 +31,12 @@ from pasture.core.ports import Annotator
 from pasture.core.records import Comparison, Preference
 from pasture.core.requests import Request, Usage
 from pasture.core.store import AnswerStore
-from pasture.engines import EngineKind, open_engine
+from pasture.engines import open_engine
 from pasture.engines.budget import Budget
 from pasture.engines.cached import CachedEngine
 from pasture.engines.prices import StatedPrice, cost_usd, likely_input_tokens, most_usage
 from pasture.engines.scripted import ScriptedEngine
+from pasture.engines.settings import EngineKind
 
 HOME_URLS: Mapping[str, str] = {"api": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
 """What is meant where no address is named."""

@@ -1,17 +1,13 @@
 """Text engines, each imported when it is asked for, so that no service's client slows or blocks the rest."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from pasture.core.errors import RecipeError
 from pasture.core.ports import Engine
+from pasture.engines.settings import EngineKind, LocalSettings, VllmSettings, checked_settings
 
 if TYPE_CHECKING:
     from pasture.engines.budget import Budget
-
-EngineKind = Literal["api", "anthropic", "local", "vllm"]
 
 
 def open_engine(
@@ -26,27 +22,19 @@ def open_engine(
         RecipeError: naming the field that does not fit, or the kinds there are.
         DependencyError: naming the extra that the kind needs.
     """
-    try:
-        match kind:
-            case "api":
-                from pasture.engines.api import ApiEngine, ApiSettings
+    checked = checked_settings(kind, settings or {})
+    if isinstance(checked, LocalSettings):
+        from pasture.engines.local import LocalEngine
 
-                return ApiEngine(ApiSettings.model_validate(settings or {}), budget=budget)
-            case "anthropic":
-                from pasture.engines.anthropic_api import anthropic_engine
-                from pasture.engines.api import ApiSettings
+        return LocalEngine(checked)
+    if isinstance(checked, VllmSettings):
+        from pasture.engines.vllm import VllmEngine
 
-                return anthropic_engine(ApiSettings.model_validate(settings or {}), budget=budget)
-            case "local":
-                from pasture.engines.local import LocalEngine, LocalSettings
+        return VllmEngine(checked)
+    if kind == "anthropic":
+        from pasture.engines.anthropic_api import anthropic_engine
 
-                return LocalEngine(LocalSettings.model_validate(settings or {}))
-            case "vllm":
-                from pasture.engines.vllm import VllmEngine, VllmSettings
+        return anthropic_engine(checked, budget=budget)
+    from pasture.engines.api import ApiEngine
 
-                return VllmEngine(VllmSettings.model_validate(settings or {}))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RecipeError(f"engine {kind!r}: {where}: {first['msg']}. Correct its settings.") from error
-    raise RecipeError(f"no engine {kind!r}. Kinds: api, anthropic, local, vllm.")
+    return ApiEngine(checked, budget=budget)

@@ -6,9 +6,10 @@ from typing import Any
 from pasture.core.errors import DependencyError, EngineError
 from pasture.core.records import FinishReason
 from pasture.core.requests import Reply, Request, Usage
-from pasture.engines.api import ApiEngine, ApiSettings
+from pasture.engines.api import ApiEngine
 from pasture.engines.budget import Budget
 from pasture.engines.endpoint import Dialect
+from pasture.engines.settings import ApiSettings
 from pasture.engines.wire import Capabilities
 
 try:

@@ -6,50 +6,26 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 import openai
-from pydantic import BaseModel, ConfigDict, Field
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, stop_after_delay
 
 from pasture.core.errors import BudgetError, EngineError, ModelError
 from pasture.core.requests import Reply, Request
 from pasture.engines.budget import Budget
-from pasture.engines.endpoint import OPENAI, Address, Dialect, Endpoint, RefusedError, TransientError
+from pasture.engines.endpoint import OPENAI, Dialect, Endpoint, RefusedError, TransientError
 from pasture.engines.loop import check_not_stopped, in_order, on_engine_loop, pause, submit
 from pasture.engines.pace import Places, Rate
-from pasture.engines.prices import StatedPrice, cost_usd, likely_input_tokens, most_usage
+from pasture.engines.prices import cost_usd, likely_input_tokens, most_usage
+from pasture.engines.settings import ApiSettings
 from pasture.engines.tokens import bias_by_id
 from pasture.engines.wire import Capabilities, Refusal
-
-Positive = Annotated[float, Field(gt=0.0)]
 
 ALIKE_REFUSALS = 3
 """So many refusals in a row, and no answer between them, concern the set-up and not the single request."""
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 60.0
-
-
-class ApiSettings(BaseModel):
-    """How a service is asked."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    endpoints: Annotated[tuple[Address, ...], Field(min_length=1)] = (Address(),)
-    """Addresses that serve the same models; each call goes where the fewest are in flight."""
-    in_flight: Annotated[int, Field(ge=1)] = 50
-    """Calls at once over all endpoints; gives way where a service says that it is too much."""
-    requests_per_minute: Positive | None = None
-    tokens_per_minute: Positive | None = None
-    timeout_seconds: Positive = 120.0
-    max_attempts: Annotated[int, Field(ge=1)] = 8
-    max_retry_seconds: Positive = 600.0
-    price: StatedPrice | None = None
-    """None looks it up by address and model."""
-    price_unknown_ok: bool = False
-    """Whether calls of unknown price may be made under a spending limit, which then does not hold for them."""
-    tokenizer: str | None = None
-    """Folder with the model's tokenizer.json, for logit biases; None asks the server's own /tokenize."""
 
 
 @dataclass

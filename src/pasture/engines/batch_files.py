@@ -20,11 +20,12 @@ from pasture.core.files import write_text
 from pasture.core.redaction import redact
 from pasture.core.requests import Reply, Request
 from pasture.engines.budget import Budget
-from pasture.engines.endpoint import OPENAI, Address, Endpoint
+from pasture.engines.endpoint import OPENAI, Endpoint
 from pasture.engines.gather import Gatherer
 from pasture.engines.loop import in_order, on_engine_loop, pause, submit
 from pasture.engines.pace import Places
 from pasture.engines.prices import StatedPrice, cost_usd, most_usage
+from pasture.engines.settings import Address
 from pasture.engines.wire import Capabilities, Refusal, body_of, reply_of, route
 
 LINGER_SECONDS = 1.0

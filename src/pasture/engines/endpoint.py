@@ -15,7 +15,6 @@ import aiohttp
 import httpx2
 import openai
 import yarl
-from pydantic import BaseModel, ConfigDict
 
 from pasture.core.errors import EngineError
 from pasture.core.redaction import redact, remember_secret
@@ -23,6 +22,7 @@ from pasture.core.requests import Reply, Request
 from pasture.engines import wire
 from pasture.engines.loop import submit
 from pasture.engines.pace import Places
+from pasture.engines.settings import Address
 from pasture.engines.wire import Capabilities, Refusal
 
 RETRIED = frozenset({408, 409, 425, 429})
@@ -87,17 +87,6 @@ class RefusedError(Exception):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.message)
         self.refusal = refusal
-
-
-class Address(BaseModel):
-    """Where a service is, and which key it takes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    base_url: str | None = None
-    """None is the service's own address."""
-    api_key_env: str | None = None
-    """Name of the environment variable that holds the key; None is the service's usual one, none for other servers."""
 
 
 class Endpoint:

@@ -2,15 +2,14 @@
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
 
 from pasture.core.errors import DependencyError
 from pasture.core.records import FinishReason
 from pasture.core.requests import Reply, Request, TokenLogprob, Usage
 from pasture.engines.gather import Gatherer
 from pasture.engines.loop import in_order, on_engine_loop
+from pasture.engines.settings import VllmSettings, model_facts, read_chat_template
 from pasture.engines.tokens import bias_by_id
 
 try:
@@ -26,36 +25,28 @@ LINGER_SECONDS = 0.01
 _FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
-class VllmSettings(BaseModel):
-    """Which model, and how."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: str
-    """A folder or a name on the hub."""
-    max_model_tokens: Annotated[int, Field(ge=1)] | None = None
-    batch_size: Annotated[int, Field(ge=1)] = 256
-    max_completion_tokens: Annotated[int, Field(ge=1)] = 512
-    """Where a request names no limit."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of vllm.LLM, such as tensor_parallel_size, dtype or enforce_eager."""
-
-
 class VllmEngine:
     """A model that is loaded once and asked in batches."""
 
     def __init__(self, settings: VllmSettings) -> None:
         self.settings = settings
+        self._facts = model_facts(settings)
+        template = settings.chat_template
+        self._chat_template = None if template is None else read_chat_template(template)
         self._llm = LLM(
-            model=settings.model, max_model_len=settings.max_model_tokens, trust_remote_code=False, **settings.options
+            model=settings.model,
+            dtype=settings.dtype,
+            max_model_len=settings.max_model_tokens,
+            trust_remote_code=False,
+            **settings.options,
         )
         self._tokenizer = self._llm.get_tokenizer()
         self._gatherer = Gatherer(self._answer, settings.batch_size, linger_seconds=LINGER_SECONDS)
 
     @property
     def identity(self) -> Mapping[str, object]:
-        """The model's name."""
-        return {"engine": "vllm", "model": self.settings.model, "options": self.settings.options}
+        """The model, a hash of its weights where they lie in a folder, and how it is asked."""
+        return {"engine": "vllm", **self._facts}
 
     @property
     def in_flight(self) -> int:
@@ -83,7 +74,7 @@ class VllmEngine:
                 for index in chats
             ]
             sampling = [self._sampling(requests[index]) for index in chats]
-            outputs = self._llm.chat(turns, sampling, use_tqdm=False)
+            outputs = self._llm.chat(turns, sampling, use_tqdm=False, chat_template=self._chat_template)
             replies |= {index: self._reply(output) for index, output in zip(chats, outputs, strict=True)}
         if texts:
             prompts = [requests[index].prompt or "" for index in texts]
