@@ -175,6 +175,7 @@ LATE = {
     "pasture.flow": "so that only steps that need torch load it",
     "pasture.engines": "so that an engine's package is asked for by those alone who use it",
     "pasture.core.tables": "pyarrow is optional: read only where a file is Parquet",
+    "pasture.data.hub": "huggingface_hub is optional: asked only where a name begins with hub:",
     "pasture.evaluate.alpaca_length_control": "scikit-learn takes a second to load, for one optional number",
     "pasture.annotate.tables": "pyarrow is optional: written only where Parquet is asked for",
     "pasture.cli": "a verb loads its own module alone, so that none waits for the libraries of another",

@@ -1,0 +1,256 @@
+"""Preferences from files, whoever made them: one loader for people's, a judge's and our own.
+
+| Rows hold | Layout |
+|---|---|
+| `instruction`, `output_1`, `output_2` and a label, 1 or 2 | AlpacaFarm's human, noisy and GPT-4 files, AlpacaEval's |
+| `prompt`, `chosen`, `rejected` as texts or as lists of messages | TRL's, plain and conversational; UltraFeedback |
+| `chosen` and `rejected` as whole dialogues, texts or messages | HH-RLHF; TRL's with an implicit prompt |
+| `comparison_id`, `preferred`, with `comparisons.jsonl` beside the file | what a run or a campaign leaves |
+| `comparison` and `preference`, each a record | both in one file |
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pasture.core.errors import DataError
+from pasture.core.files import read_records
+from pasture.core.records import Comparison, Completion, Instruction, Preference, Verdict, content_id
+from pasture.core.tables import Row, read_rows, text_field
+from pasture.data.dialogues import (
+    Turn,
+    is_hh_dialogue,
+    is_messages,
+    prompt_text,
+    turns_of_hh_dialogue,
+    turns_of_messages,
+)
+from pasture.data.hub import data_files
+
+COMPARISONS_FILE = "comparisons.jsonl"
+PREFERENCES_FILE = "preferences.jsonl"
+
+Judged = tuple[Comparison, Preference]
+
+
+class FeedbackFile(BaseModel):
+    """Where preferences come from, when no annotator of ours is asked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str
+    """A file, a folder with `comparisons.jsonl` and `preferences.jsonl`, or `hub:ORG/NAME/FILES@REVISION`."""
+    labels: tuple[str, ...] = Field(("preference",), min_length=1)
+    """Columns that hold a label, where rows have `output_1` and `output_2`; each is a person or a judge."""
+    count: int | None = Field(None, ge=1)
+    """Comparisons to take, from the first; None takes all."""
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """Judged comparisons, and what a file held beside them."""
+
+    pairs: Sequence[Judged]
+    """Each preference with its comparison; a comparison comes once for each label that it has."""
+    left_out: Mapping[str, int]
+    """Rows that no comparison could be made of, by reason."""
+
+
+def load_feedback(settings: FeedbackFile) -> Feedback:
+    """The preferences of a file, in order.
+
+    Of a chosen and a rejected answer, which one is called first is drawn by their texts, so that a label says nothing
+    but who was preferred. Labels that are missing come out as unjudged.
+
+    Raises:
+        DataError: naming file and row, if a layout is unknown or broken, or no comparison is left.
+    """
+    left_out: Counter[str] = Counter()
+    pairs: list[Judged] = []
+    taken: set[str] = set()
+    for path in _files(settings.file):
+        for judged in _judged_in(path, settings, left_out):
+            identity = judged[0].id
+            if identity in taken or settings.count is None or len(taken) < settings.count:
+                taken.add(identity)
+                pairs.append(judged)
+    if not pairs:
+        reasons = "; ".join(f"{count} rows: {reason}" for reason, count in left_out.items()) or "it holds no rows"
+        raise DataError(f"{settings.file}: no comparison to learn from ({reasons}).")
+    return Feedback(pairs, dict(left_out))
+
+
+def _files(name: str) -> list[Path]:
+    ours = Path(name) / PREFERENCES_FILE
+    if ours.is_file():
+        return [ours]
+    return data_files(name)
+
+
+def _judged_in(path: Path, settings: FeedbackFile, left_out: Counter[str]) -> list[Judged]:
+    rows = read_rows(path)
+    if rows and {"comparison_id", "preferred"} <= set(rows[0]):
+        return _joined(path)
+    judged = []
+    for number, row in enumerate(rows, start=1):
+        where = f"{path}: row {number}"
+        try:
+            judged += _of_row(row, settings.labels, where, path.name.split(".")[0] or "file")
+        except _LeftOutError as reason:
+            left_out[str(reason)] += 1
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise DataError(f"{where}: {error.title}, {field}: {first['msg']}.") from error
+    return judged
+
+
+class _LeftOutError(Exception):
+    """Why no comparison is made of a row."""
+
+
+def _joined(path: Path) -> list[Judged]:
+    """Our own preferences with the comparisons beside them."""
+    comparisons = {one.id: one for one in read_records(path.with_name(COMPARISONS_FILE), Comparison)}
+    judged = []
+    for number, preference in enumerate(read_records(path, Preference), start=1):
+        if preference.comparison_id not in comparisons:
+            raise DataError(
+                f"{path}:{number}: judges comparison {preference.comparison_id!r}, which is not in "
+                f"{path.with_name(COMPARISONS_FILE)}. Put the file of the same run or campaign there."
+            )
+        judged.append((comparisons[preference.comparison_id], preference))
+    return judged
+
+
+def _of_row(row: Row, labels: Sequence[str], where: str, source: str) -> list[Judged]:
+    columns = set(row)
+    if {"comparison", "preference"} <= columns:
+        comparison = Comparison.model_validate(row["comparison"])
+        preference = Preference.model_validate(row["preference"])
+        if preference.comparison_id != comparison.id:
+            raise DataError(f"{where}: the preference is of another comparison.")
+        return [(comparison, preference)]
+    if {"output_1", "output_2"} <= columns:
+        return _labelled(row, labels, where, source)
+    if {"chosen", "rejected"} <= columns:
+        return [_chosen(row, where, source)]
+    raise DataError(
+        f"{where}: no layout of preferences has the columns {', '.join(map(str, row))}. Expected output_1 and "
+        "output_2 with a label, or prompt, chosen and rejected, or records of ours; see docs/data.md."
+    )
+
+
+def _labelled(row: Row, labels: Sequence[str], where: str, source: str) -> list[Judged]:
+    """AlpacaFarm's layout: a preference for each label."""
+    instruction = _instruction(
+        text_field(row, "instruction", where), text_field(row, "input", where, ""), text_or(row, "dataset", source)
+    )
+    sides = [
+        Completion(
+            instruction_id=instruction.id,
+            text=text_field(row, f"output_{number}", where),
+            system=text_or(row, f"generator_{number}", source),
+            seed=number - 1,
+        )
+        for number in (1, 2)
+    ]
+    comparison = Comparison.of(instruction, *sides)
+    named = text_or(row, "annotator", source) if len(labels) == 1 else ""
+    return [(comparison, _preference(comparison, row, label, named or label, where)) for label in labels]
+
+
+def _preference(comparison: Comparison, row: Row, label: str, annotator: str, where: str) -> Preference:
+    if label not in row:
+        raise DataError(f"{where}: no column {label!r}. Columns: {', '.join(map(str, row))}.")
+    value = _number(row[label], label, where)
+    preferred: Verdict
+    if value is None or value == -1:
+        reason = f"no label under {label!r}"
+        return Preference(comparison_id=comparison.id, annotator=annotator, preferred="unjudged", error=reason)
+    if value == 0:
+        value = 1.5
+    if not 1 <= value <= 2:
+        raise DataError(
+            f"{where}: {label} is {value:g}. Expected 1 or 2 for the output that is better, 1.5 or 0 for a tie, a "
+            "number between for a probability, and nothing or -1 where there is no label."
+        )
+    preferred = "tie" if value == 1.5 else "first" if value < 1.5 else "second"
+    graded = None if value in (1, 1.5, 2) else 2 - value
+    return Preference(comparison_id=comparison.id, annotator=annotator, preferred=preferred, probability_first=graded)
+
+
+def _number(value: object, label: str, where: str) -> float | None:
+    if value is None or value == "":
+        return None
+    try:
+        number = float(str(value))
+    except ValueError as error:
+        raise DataError(f"{where}: {label} is {value!r}, expected a number.") from error
+    return None if math.isnan(number) else number
+
+
+def _chosen(row: Row, where: str, source: str) -> Judged:
+    """TRL's layouts and HH-RLHF's: one answer chosen over another."""
+    chosen_prompt, chosen = _answered(row, "chosen", where)
+    rejected_prompt, rejected = _answered(row, "rejected", where)
+    if chosen_prompt != rejected_prompt:
+        raise _LeftOutError("the chosen and the rejected dialogue differ before their last answer")
+    text = prompt_text(chosen_prompt)
+    if not text.strip():
+        raise _LeftOutError("the prompt is empty")
+    instruction = _instruction(text, "", text_or(row, "source", source))
+    chosen_first = int(content_id(instruction.id, *sorted((chosen, rejected))), 16) % 2 == int(chosen < rejected)
+    texts = (chosen, rejected) if chosen_first else (rejected, chosen)
+    sides = [
+        Completion(instruction_id=instruction.id, text=text, system=source, seed=number)
+        for number, text in enumerate(texts)
+    ]
+    comparison = Comparison.of(instruction, *sides)
+    scores = {name: row[name] for name in ("score_chosen", "score_rejected") if isinstance(row.get(name), int | float)}
+    preference = Preference(
+        comparison_id=comparison.id,
+        annotator=text_or(row, "annotator", source),
+        preferred="first" if chosen_first else "second",
+        evidence=scores or None,
+    )
+    return comparison, preference
+
+
+def _answered(row: Row, side: str, where: str) -> tuple[list[Turn], str]:
+    """The turns before the last answer of a side, and that answer."""
+    value, prompt = row[side], row.get("prompt")
+    if is_hh_dialogue(value):
+        turns = turns_of_hh_dialogue(str(value))
+    elif is_messages(value):
+        turns = turns_of_messages(value, where)
+        if is_messages(prompt):
+            turns = turns_of_messages(prompt, where) + turns
+        elif isinstance(prompt, str) and turns[0].role == "assistant":
+            turns = [Turn("user", prompt), *turns]
+    elif is_messages(prompt):
+        turns = [*turns_of_messages(prompt, where), Turn("assistant", text_field(row, side, where))]
+    else:
+        turns = [Turn("user", text_field(row, "prompt", where)), Turn("assistant", text_field(row, side, where))]
+    if turns[-1].role != "assistant":
+        raise DataError(f"{where}: {side} ends with a turn of the {turns[-1].role}, expected one of the assistant.")
+    return turns[:-1], turns[-1].text
+
+
+def _instruction(text: str, material: str, source: str) -> Instruction:
+    if not text.strip():
+        raise _LeftOutError("the instruction is empty")
+    return Instruction(
+        id=content_id(text, material), instruction=text, input=material, source=source, split="preference"
+    )
+
+
+def text_or(row: Mapping[str, Any], name: str, default: str) -> str:
+    """The text under `name`; `default` where there is none or it is blank."""
+    value = row.get(name)
+    return value if isinstance(value, str) and value.strip() else default

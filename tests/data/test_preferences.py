@@ -1,0 +1,192 @@
+"""Preferences of every maker come out as the same records, and say who was preferred."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyarrow import Table, parquet
+
+from pasture.core.errors import DataError
+from pasture.core.files import write_records
+from pasture.core.records import Comparison, Completion, Instruction, Preference
+from pasture.data.preferences import FeedbackFile, load_feedback
+
+PANDALM = Path(__file__).parents[2].parent / "shared/data/pandalm/human_pairs.jsonl.gz"
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> str:
+    if path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+    elif path.suffix == ".parquet":
+        parquet.write_table(Table.from_pylist(rows), path)
+    else:
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return str(path)
+
+
+def preferred_texts(path: str) -> list[tuple[str, str, str]]:
+    """Prompt, preferred answer, other answer."""
+    found = []
+    for comparison, preference in load_feedback(FeedbackFile(file=path)).pairs:
+        sides = {"first": comparison.first.text, "second": comparison.second.text}
+        best = sides.pop(preference.preferred)
+        [other] = sides.values()
+        found.append((comparison.instruction.instruction, best, other))
+    return found
+
+
+def pair(label: Any, **more: Any) -> dict[str, Any]:
+    return {"instruction": "Say hi", "input": "", "output_1": "hi", "output_2": "no", "preference": label, **more}
+
+
+@pytest.mark.parametrize(
+    ("label", "preferred", "probability"),
+    [
+        (1, "first", None),
+        (2, "second", None),
+        ("2.0", "second", None),
+        (1.5, "tie", None),
+        (0, "tie", None),
+        (1.25, "first", 0.75),
+        (None, "unjudged", None),
+        (float("nan"), "unjudged", None),
+        (-1, "unjudged", None),
+    ],
+)
+def test_alpaca_farms_label_names_the_better_output(
+    tmp_path: Path, label: Any, preferred: str, probability: float | None
+):
+    # AlpacaFarm: 1 or 2, 0 where outputs are equal; AlpacaEval: [1, 2], the chance that the second is better, plus 1.
+    file = write(tmp_path / "alpaca_human_preference.jsonl", [pair(label)])
+    ((comparison, preference),) = load_feedback(FeedbackFile(file=file)).pairs
+    assert (comparison.first.text, comparison.second.text) == ("hi", "no")
+    assert (preference.preferred, preference.probability_first) == (preferred, probability)
+    assert preference.annotator == "alpaca_human_preference"
+
+
+def test_labels_of_several_people_are_a_preference_each(tmp_path: Path):
+    file = write(tmp_path / "cross.json", [pair(None, ann=1, bob=2, generator_1="new", generator_2="old")])
+    pairs = load_feedback(FeedbackFile(file=file, labels=("ann", "bob"))).pairs
+    assert [(preference.annotator, preference.preferred) for _, preference in pairs] == [
+        ("ann", "first"),
+        ("bob", "second"),
+    ]
+    assert (pairs[0][0].first.system, pairs[0][0].second.system) == ("new", "old")
+
+
+CHAT_CHOSEN = [{"role": "user", "content": "Say hi"}, {"role": "assistant", "content": "hi"}]
+CHAT_REJECTED = [{"role": "user", "content": "Say hi"}, {"role": "assistant", "content": "no"}]
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".json", ".parquet", ".jsonl.gz"])
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Say hi", "chosen": "hi", "rejected": "no"},
+        {"prompt": CHAT_CHOSEN[:1], "chosen": CHAT_CHOSEN[1:], "rejected": CHAT_REJECTED[1:]},
+        {"chosen": CHAT_CHOSEN, "rejected": CHAT_REJECTED},
+        {"prompt": "Say hi", "chosen": CHAT_CHOSEN, "rejected": CHAT_REJECTED, "score_chosen": 8.0},
+        {"prompt": "Say hi", "chosen": CHAT_CHOSEN[1:], "rejected": CHAT_REJECTED[1:]},
+        {"prompt": CHAT_CHOSEN[:1], "chosen": "hi", "rejected": "no"},
+        {"chosen": "\n\nHuman: Say hi\n\nAssistant: hi", "rejected": "\n\nHuman: Say hi\n\nAssistant: no"},
+    ],
+    ids=["plain", "chat", "implicit", "ultrafeedback", "chat-answers", "chat-prompt", "hh-rlhf"],
+)
+def test_every_layout_of_chosen_and_rejected_gives_the_same_pair(tmp_path: Path, row: dict[str, Any], ending: str):
+    assert preferred_texts(write(tmp_path / f"rows{ending}", [row])) == [("Say hi", "hi", "no")]
+
+
+def test_a_longer_dialogue_is_a_transcript_and_only_its_last_answer_is_judged(tmp_path: Path):
+    begun = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: bye\n\nAssistant:"
+    file = write(tmp_path / "hh.jsonl.gz", [{"chosen": f"{begun} ciao", "rejected": f"{begun} what?"}])
+    assert preferred_texts(file) == [("User: hi\n\nAssistant: hello\n\nUser: bye", "ciao", "what?")]
+
+
+def test_the_chosen_answer_comes_first_half_of_the_time_and_by_the_texts_alone(tmp_path: Path):
+    rows = [{"prompt": f"Say {n}", "chosen": f"good {n}", "rejected": f"bad {n}"} for n in range(400)]
+    file = write(tmp_path / "a.jsonl", rows)
+    pairs = load_feedback(FeedbackFile(file=file)).pairs
+    firsts = sum(preference.preferred == "first" for _, preference in pairs)
+    assert 160 <= firsts <= 240  # four standard deviations of 400 fair draws
+    swapped = write(
+        tmp_path / "b.jsonl", [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in rows]
+    )
+    other = load_feedback(FeedbackFile(file=swapped)).pairs
+    assert [one.first.text for one, _ in pairs] == [one.first.text for one, _ in other]
+    assert all(ours.preferred != theirs.preferred for (_, ours), (_, theirs) in zip(pairs, other, strict=True))
+
+
+def test_a_run_leaves_what_can_be_learned_from(tmp_path: Path):
+    instruction = Instruction(id="i", instruction="Say hi", source="s", split="preference")
+    sides = [Completion(instruction_id="i", text=text, system="sft", seed=n) for n, text in enumerate(("hi", "no"))]
+    comparison = Comparison.of(instruction, *sides)
+    preference = Preference(comparison_id=comparison.id, annotator="ann", preferred="second", evidence={"why": "x"})
+    write_records(tmp_path / "comparisons.jsonl", [comparison])
+    write_records(tmp_path / "preferences.jsonl", [preference])
+    for name in (tmp_path, tmp_path / "preferences.jsonl"):
+        assert load_feedback(FeedbackFile(file=str(name))).pairs == [(comparison, preference)]
+    both = {"comparison": comparison.model_dump(), "preference": preference.model_dump()}
+    assert load_feedback(FeedbackFile(file=write(tmp_path / "both.jsonl", [both]))).pairs == [(comparison, preference)]
+    (tmp_path / "comparisons.jsonl").write_text("")
+    with pytest.raises(DataError, match="Put the file of the same run"):
+        load_feedback(FeedbackFile(file=str(tmp_path)))
+
+
+def test_rows_that_hold_no_comparison_are_counted(tmp_path: Path):
+    rows = [
+        {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: c\n\nAssistant: d"},
+        {"prompt": " ", "chosen": "b", "rejected": "d"},
+        {"prompt": "a", "chosen": "b", "rejected": "d"},
+    ]
+    loaded = load_feedback(FeedbackFile(file=write(tmp_path / "a.jsonl", rows)))
+    assert len(loaded.pairs) == 1
+    assert sorted(loaded.left_out.values()) == [1, 1]
+    with pytest.raises(DataError, match="no comparison to learn from"):
+        load_feedback(FeedbackFile(file=write(tmp_path / "b.jsonl", rows[:2])))
+
+
+def test_count_takes_the_first_comparisons_with_all_their_labels(tmp_path: Path):
+    rows = [pair(None, output_1=f"{n}", ann=1, bob=2) for n in range(5)]
+    loaded = load_feedback(FeedbackFile(file=write(tmp_path / "a.jsonl", rows), labels=("ann", "bob"), count=2))
+    assert [comparison.first.text for comparison, _ in loaded.pairs] == ["0", "0", "1", "1"]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"question": "a", "answer": "b"}, r"row 1: no layout of preferences has the columns question, answer"),
+        ({"prompt": "a", "chosen": "b", "rejected": 3.5, "x": [1]}, None),
+        ({"chosen": "b", "rejected": "c"}, r"row 1: expected text under 'prompt'"),
+        (pair(3), r"row 1: preference is 3\. Expected 1 or 2"),
+        (pair("left"), r"row 1: preference is 'left', expected a number"),
+        ({"instruction": "a", "output_1": "b", "output_2": "c", "label": 1}, r"no column 'preference'"),
+        ({"chosen": [{"role": "user", "content": "a"}], "rejected": [{"role": "user", "content": "a"}]}, "ends with"),
+        ({"chosen": [{"role": "tool", "content": "a"}], "rejected": []}, "role 'tool'"),
+    ],
+)
+def test_a_broken_row_is_named(tmp_path: Path, row: dict[str, Any], said: str | None):
+    file = write(tmp_path / "a.jsonl", [row])
+    if said is None:
+        assert preferred_texts(file) == [("a", "b", "3.5")]
+        return
+    with pytest.raises(DataError, match=said):
+        load_feedback(FeedbackFile(file=file))
+
+
+def test_a_missing_file_is_one_clear_error(tmp_path: Path):
+    with pytest.raises(DataError, match="no such file"):
+        load_feedback(FeedbackFile(file=str(tmp_path / "none.jsonl")))
+
+
+@pytest.mark.skipif(not PANDALM.exists(), reason="PandaLM's pairs are not on this machine")
+def test_peoples_labels_of_pandalm_are_counted_as_its_file_has_them():
+    loaded = load_feedback(FeedbackFile(file=str(PANDALM), labels=("human_1", "human_2", "human_3")))
+    # Counted in the file itself, by another reader.
+    rows = [json.loads(line) for line in gzip.decompress(PANDALM.read_bytes()).splitlines()]
+    names = {1: "first", 2: "second", 0: "tie"}
+    expected = [names[row[f"human_{n}"]] for row in rows for n in (1, 2, 3)]
+    assert len(rows) == 463
+    assert [preference.preferred for _, preference in loaded.pairs] == expected
