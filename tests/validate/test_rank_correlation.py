@@ -217,12 +217,13 @@ def test_the_spearman_interval_holds_the_truth_in_nine_worlds_of_ten(seeds: int,
 
 
 @pytest.mark.slow
-def test_equal_systems_are_called_different_in_five_cases_of_a_hundred() -> None:
+@pytest.mark.parametrize("seed_spread", [0.0, 0.02, 0.05])
+def test_equal_systems_are_called_different_in_at_most_five_cases_of_a_hundred(seed_spread: float) -> None:
     generator = np.random.default_rng(8)
     rejected = []
     for _ in range(1500):
-        effects = 0.05 * generator.standard_normal((2, 3, 1)) + 0.15 * generator.standard_normal(200)
+        effects = seed_spread * generator.standard_normal((2, 3, 1)) + 0.15 * generator.standard_normal(200)
         a, b = (generator.random((2, 3, 200)) < np.clip(0.5 + effects, 0, 1)).astype(np.float64)
         rejected.append(p_value(crossed_mean(a - b)) < 0.05)
-    # Satterthwaite's degrees are an approximation; with three seeds it errs to either side by a few.
-    assert 0.02 <= np.mean(rejected) <= 0.08
+    # Three seeds know little of their own spread, so Satterthwaite's degrees err to the careful side.
+    assert 0.01 <= np.mean(rejected) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 1500)

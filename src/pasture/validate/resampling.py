@@ -67,9 +67,10 @@ def crossed_mean(values_SN: Floats) -> CrossedMean:
     # The estimate by moments can fall below what the instructions alone explain; seeds then add nothing.
     excess = max(0.0, square_seeds - square_rest)
     total = square_instructions + excess
-    parts = (square_instructions**2 / (count - 1), excess**2 / (seeds - 1))
-    degrees = total**2 / sum(parts) if total > 0 else count - 1.0
-    return CrossedMean(mean, total / (seeds * count), degrees, excess / count, count)
+    free = (count - 1, seeds - 1, (count - 1) * (seeds - 1))
+    squares = (square_instructions, square_seeds, square_rest)
+    parts = sum(square**2 / degrees for square, degrees in zip(squares, free, strict=True))
+    return CrossedMean(mean, total / (seeds * count), total**2 / parts if total > 0 else 1.0, excess / count, count)
 
 
 @dataclass(frozen=True, eq=False)
