@@ -64,6 +64,11 @@ class Panel:
             )
 
     @property
+    def models(self) -> Sequence[str]:
+        """The names of the models behind the judges, each once."""
+        return list(dict.fromkeys(str(judge.identity["model"]) for judge in self.judges))
+
+    @property
     def identity(self) -> Mapping[str, object]:
         """What its verdicts depend on, as plain JSON."""
         judges = {

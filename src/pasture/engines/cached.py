@@ -17,6 +17,13 @@ LAST_LOOK_SECONDS = 1.0
 """How often to look whether the other process that pays for a question has its answer; grows from first to last."""
 
 
+def stored_under(request: Request, salt: str = "") -> str:
+    """The key of the answer to `request`, from an engine with that salt."""
+    if not salt:
+        return request.request_hash
+    return hashlib.sha256(f"{salt}\n{request.request_hash}".encode()).hexdigest()
+
+
 class CachedEngine:
     """`inner` behind `store`: what was answered before comes from the store, what is new is stored before it is used.
 
@@ -40,12 +47,6 @@ class CachedEngine:
         """As many as the engine behind it."""
         return self._inner.in_flight
 
-    def key(self, request: Request) -> str:
-        """What the answer to `request` is stored under."""
-        if not self._salt:
-            return request.request_hash
-        return hashlib.sha256(f"{self._salt}\n{request.request_hash}".encode()).hexdigest()
-
     async def complete(self, request: Request) -> Reply:
         """The stored reply, or a new one once it is stored.
 
@@ -55,7 +56,7 @@ class CachedEngine:
         return await on_engine_loop(self._complete(request))
 
     async def _complete(self, request: Request) -> Reply:
-        key = self.key(request)
+        key = stored_under(request, self._salt)
         wait = FIRST_LOOK_SECONDS
         while True:
             found = await asyncio.wrap_future(self._store.claim(key, retry_failed=self._retry_failed))
