@@ -91,7 +91,7 @@ def test_a_second_system_of_the_same_method_leaves_the_first_alone() -> None:
     second = {name.replace("/ppo", "/ppo-long") for name in PPO}
     assert changed(before, after) == second | EVERY_RUN
     by_name = {step.name: step for step in after.steps}
-    assert by_name["4-learn/ppo-long"].work == "learn.ppo"
+    assert by_name["4-learn/ppo-long"].settings["method"] == "ppo"
 
 
 def test_each_step_comes_after_what_it_needs() -> None:
@@ -203,3 +203,47 @@ def test_keys_tell_apart_everything_that_a_result_depends_on() -> None:
 def test_two_steps_of_one_name_are_a_defect_of_the_plan() -> None:
     with pytest.raises(ValueError, match="two steps are called 'a'"):
         assemble([Step("a", "data.make", {}), Step("a", "data.other", {})])
+
+
+def test_a_method_that_learns_from_labels_needs_no_reward_model() -> None:
+    learn = {"sft": LEARN["sft"], "dpo": {"method": "dpo", "epochs": 1, "save_every": 5}}
+    plan = build(parse({"name": "tiny", "learn": learn}, "loop.toml"))
+    steps = {step.name: step for step in plan.steps}
+    assert "4-learn/reward_model" not in steps
+    assert dict(steps["4-learn/dpo"].needs) == {
+        "pairs": "2-generate/preference",
+        "labels": "3-annotate/preference",
+        "model": "4-learn/sft",
+    }
+    assert "5-evaluate/selection/dpo" in steps
+
+
+def test_a_method_that_saves_no_steps_answers_with_its_last_model() -> None:
+    learn = {"sft": LEARN["sft"], "feedme": {"method": "feedme", "epochs": 1}}
+    steps = {step.name: step for step in build(parse({"name": "tiny", "learn": learn}, "loop.toml")).steps}
+    assert dict(steps["2-generate/evaluation/feedme"].needs) == {"data": "1-data", "checkpoints": "4-learn/feedme"}
+
+
+def test_live_instructions_are_answered_and_judged_by_themselves() -> None:
+    plan = planned(data={"live": 10})
+    new = {name for name in plan.keys if name not in planned().keys}
+    assert new == {f"{room}/live/{system}" for room in ("2-generate", "3-annotate") for system in SYSTEMS} | {
+        "4-learn/live/best_of_n",
+        "5-evaluate/live",
+    }
+
+
+SYSTEMS = ("base", "sft", "best_of_n", "ppo")
+
+
+def test_a_curve_is_drawn_on_the_validation_split_and_touches_nothing_else() -> None:
+    before, after = planned(), planned(evaluate={"curves": ["ppo", "best_of_n"]})
+    curves = {f"{room}/curve/{system}" for room in ("3-annotate", "4-learn", "5-evaluate") for system in SYSTEMS[2:]}
+    assert changed(before, after) == curves | {"2-generate/validation/best_of_n", "7-report"}
+    steps = {step.name: step for step in after.steps}
+    assert steps["2-generate/validation/best_of_n"].settings["n"] == 64
+
+
+def test_a_curve_of_a_system_that_is_not_there_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"evaluate.curves names 'pp', but there is no \[learn.pp\]"):
+        planned(evaluate={"curves": ["pp"]})

@@ -53,34 +53,42 @@ class Run:
         return [step for step in self.plan.steps if not self.folder.is_finished(step.name, self.plan.keys[step.name])]
 
 
-def prepare(path: Path, overrides: Sequence[str] = (), out: Path | None = None) -> Run:
+def prepare(path: Path, overrides: Sequence[str] = (), out: Path | None = None, *, allow_code: bool = False) -> Run:
     """Read a recipe and plan it, without doing or spending anything.
 
-    Results go to `out`, else to `runs/` and the recipe's name.
+    Results go to `out`, else to `runs/` and the recipe's name. With `allow_code` a method may be a Python file.
 
     Raises:
         RecipeError: if the recipe does not hold.
         DependencyError: if the recipe trains and torch is not installed.
     """
     recipe = recipes.load(path, overrides)
-    recipe = recipe.model_copy(update={"learn": _complete_methods(recipe, str(path))})
+    recipe = recipe.model_copy(update={"learn": _complete_methods(recipe, str(path), allow_code)})
     return Run(recipe, build(recipe), RunFolder(out or Path("runs") / recipe.name))
 
 
-def _complete_methods(recipe: Recipe, origin: str) -> dict[str, dict[str, Any]]:
+def _complete_methods(recipe: Recipe, origin: str, allow_code: bool) -> dict[str, dict[str, Any]]:
     """The settings of each method with its defaults written out."""
-    if not recipe.learn:
-        return {}
-    methods: Mapping[str, Any] = _training_module("pasture.learn").METHODS
-    complete = {}
-    for name, table in recipe.learn.items():
-        method = table.get("method", name)
-        if method not in methods:
-            raise RecipeError(f"{origin}: {recipes.describe_unknown(str(method), list(methods), 'learn')}")
-        settings = {key: value for key, value in table.items() if key != "method"}
-        config = recipes.check_section(methods[method].Config, settings, origin, f"learn.{name}")
-        complete[name] = {"method": method, **config.model_dump(mode="json", exclude_none=True)}
-    return complete
+    return {name: _complete(name, table, origin, allow_code) for name, table in recipe.learn.items()}
+
+
+def _complete(name: str, table: Mapping[str, Any], origin: str, allow_code: bool) -> dict[str, Any]:
+    lookup = _training_module("pasture.learn.lookup")
+    method = str(table.get("method", name))
+    facts = {"method": method}
+    if method.endswith(lookup.OWN_FILE_SUFFIX):
+        if not allow_code:
+            raise RecipeError(
+                f"{origin}: [learn.{name}] names the file {method!r}, which would run as part of Pasture. "
+                "Read it, then pass --allow-code."
+            )
+        facts["code"] = lookup.file_hash(Path(method))
+        facts["learns_from"] = lookup.method_named(method).LEARNS_FROM
+    elif method not in lookup.METHODS:
+        raise RecipeError(f"{origin}: {recipes.describe_unknown(method, list(lookup.METHODS), 'learn')}")
+    settings = {key: value for key, value in table.items() if key != "method"}
+    config = recipes.check_section(lookup.method_named(method).Config, settings, origin, f"learn.{name}")
+    return {**facts, **config.model_dump(mode="json", exclude_none=True)}
 
 
 def _training_module(name: str) -> Any:

@@ -41,6 +41,8 @@ class Data(Section):
     unlabeled: Count = 2_000
     validation: Count = 500
     evaluation: Count = 805
+    live: Annotated[int, Field(ge=0)] = 0
+    """Instructions of the second evaluation set, which is closer to what users ask; none are drawn by default."""
 
 
 class Model(Section):
@@ -68,9 +70,9 @@ class Answering(Sampling):
 class Feedback(Section):
     """Who says which of two sampled completions is better, for training."""
 
-    annotator: Literal["people", "pool"] = "pool"
+    annotator: Literal["people", "pool", "greedy"] = "pool"
     label_flip_probability: Annotated[float, Field(ge=0.0, le=0.5)] = 0.25
-    """Share of the pool's labels turned around by noise; people bring their own."""
+    """Share of the pool's labels turned around by noise; people bring their own, and one greedy judge has none."""
 
 
 class Selection(Section):
@@ -85,9 +87,13 @@ class Evaluation(Section):
     """Which systems are compared with which reference, and by whom."""
 
     reference: Literal["demonstrations"] = "demonstrations"
-    judges: Annotated[tuple[Literal["people", "pool"], ...], Field(min_length=1)] = ("people", "pool")
+    judges: Annotated[tuple[Literal["people", "pool", "greedy"], ...], Field(min_length=1)] = ("people", "pool")
     people_votes: Annotated[int, Field(ge=1, le=16)] = 1
     """People who judge each comparison; the majority counts, and an even split is a tie."""
+    curves: tuple[str, ...] = ()
+    """Systems whose win rate is followed on the validation split, along the steps of training or over n."""
+    curve_n: Annotated[int, Field(ge=1)] = 64
+    """Answers to each instruction from which the curve of best-of-n is estimated, for every n up to this."""
 
 
 class Recipe(Section):

@@ -5,7 +5,7 @@ from statistics import fmean
 
 import pytest
 
-from pasture.annotate.raters import MeadowPeople, MeadowPool
+from pasture.annotate.raters import MeadowGreedy, MeadowPeople, MeadowPool, meadow_annotator
 from pasture.core.errors import DataError
 from pasture.core.ports import Annotator
 from pasture.core.records import Comparison, Completion, Instruction
@@ -48,6 +48,7 @@ ANNOTATORS = {
     "noiseless people": MeadowPeople(seed=3, votes=15, noiseless=True),
     "pool": MeadowPool(seed=3, label_flip_probability=0.0),
     "noisy pool": MeadowPool(seed=3),
+    "greedy": MeadowGreedy(seed=3),
 }
 every_annotator = pytest.mark.parametrize("annotator", ANNOTATORS.values(), ids=ANNOTATORS)
 OTHER_SIDE = {"first": "second", "second": "first", "tie": "tie"}
@@ -177,3 +178,14 @@ def test_without_noise_a_majority_takes_the_better_answer() -> None:
 def test_impossible_settings_are_refused(make) -> None:
     with pytest.raises(DataError, match="expected"):
         make()
+
+
+def test_the_greedy_judge_is_one_rater_of_the_pool_who_never_wavers(many: list[Comparison]) -> None:
+    greedy = meadow_annotator("greedy", seed=3)
+    verdicts = greedy.annotate(many)
+    assert {verdict.annotator for verdict in verdicts} == {POOL[0].name}
+    # Where the pool asked the same rater, that rater's own chance says which side a judge without chance takes.
+    for verdict, drawn in zip(verdicts, MeadowPool(seed=3, label_flip_probability=0.0).annotate(many), strict=True):
+        if drawn.annotator == POOL[0].name and drawn.probability_first != 0.5:
+            assert drawn.probability_first is not None
+            assert verdict.preferred == ("first" if drawn.probability_first > 0.5 else "second")

@@ -20,12 +20,14 @@ NEEDS_EXTRA: Mapping[str, tuple[str, ...]] = {
         "pasture.learn.*",
         "pasture.machine.*",
         "pasture.models.*",
+        "pasture.steps.curves",
         "pasture.steps.generate",
         "pasture.steps.learn",
         "pasture.engines.local*",
     ),
     "anthropic": ("pasture.engines.anthropic_api",),
     "vllm": ("pasture.engines.vllm*",),
+    "postgres": ("pasture.annotate.campaign.postgres",),
 }
 """Patterns of modules that cannot be imported without an extra; everything else can, from a plain `pip install`."""
 

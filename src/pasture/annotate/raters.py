@@ -93,11 +93,9 @@ class MeadowPool:
 
     def _judge(self, comparison: Comparison) -> Preference:
         try:
-            first, second = _readings(comparison)
+            seen = _seen(comparison)
         except DataError as error:
             return _unjudged(comparison, "meadow-pool", error)
-        asked = f"{comparison.instruction.instruction} {comparison.instruction.input}"
-        seen = Seen(asked, comparison.first.text, first), Seen(asked, comparison.second.text, second)
         second_first = shows_second_first(comparison, self._seed)
         names = _drawn(comparison.instruction, self._seed, self._votes, list(self._raters))
         chances = {name: _chance_first(self._raters[name], seen, second_first) for name in names}
@@ -109,8 +107,40 @@ class MeadowPool:
         return _preference(comparison, names, votes, fmean(chances.values()), self._seed)
 
 
+class MeadowGreedy:
+    """One rater of the pool, alone and without chance: always what that rater holds better, as a judge at temperature 0.
+
+    The paper's single GPT-4 annotator in small: low variance, all of its bias.
+    """
+
+    def __init__(self, *, seed: int = 0) -> None:
+        self._seed, self._rater = seed, POOL[0]
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """What the verdicts depend on."""
+        return {
+            "annotator": "meadow-greedy",
+            "world": WORLD_VERSION,
+            "seed": self._seed,
+            "rater": {"name": self._rater.name, "first_bias": self._rater.first_bias},
+        }
+
+    def annotate(self, comparisons: Sequence[Comparison]) -> list[Preference]:
+        """One preference for each comparison; what is no comparison of the meadow comes back unjudged."""
+        return [self._judge(comparison) for comparison in comparisons]
+
+    def _judge(self, comparison: Comparison) -> Preference:
+        try:
+            seen = _seen(comparison)
+        except DataError as error:
+            return _unjudged(comparison, "meadow-greedy", error)
+        chance = _chance_first(self._rater, seen, shows_second_first(comparison, self._seed))
+        return _preference(comparison, [self._rater.name], [_sided(chance - 0.5)], None, self._seed)
+
+
 def meadow_annotator(name: str, *, seed: int, label_flip_probability: float = 0.0, people_votes: int = 1) -> Annotator:
-    """The annotator that recipes call `name`: "people", who bring their own noise, or "pool".
+    """The annotator that recipes call `name`: "people", who bring their own noise, "pool", or one "greedy" judge.
 
     Flips are the pool's alone, several votes a comparison the people's alone.
 
@@ -121,7 +151,15 @@ def meadow_annotator(name: str, *, seed: int, label_flip_probability: float = 0.
         return MeadowPeople(seed=seed, votes=people_votes)
     if name == "pool":
         return MeadowPool(seed=seed, label_flip_probability=label_flip_probability)
-    raise DataError(f"the meadow has no annotator {name!r}; expected people or pool.")
+    if name == "greedy":
+        return MeadowGreedy(seed=seed)
+    raise DataError(f"the meadow has no annotator {name!r}; expected people, pool or greedy.")
+
+
+def _seen(comparison: Comparison) -> tuple[Seen, Seen]:
+    first, second = _readings(comparison)
+    asked = f"{comparison.instruction.instruction} {comparison.instruction.input}"
+    return Seen(asked, comparison.first.text, first), Seen(asked, comparison.second.text, second)
 
 
 def _chance_first(rater: Rater, seen: tuple[Seen, Seen], second_first: bool) -> float:

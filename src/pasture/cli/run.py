@@ -23,16 +23,27 @@ Update = Annotated[
 ]
 
 
+AllowCode = Annotated[
+    bool, typer.Option("--allow-code", help="Let the recipe name Python files as methods; they run on this machine.")
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add the verbs of this module."""
     app.command("run", epilog="Example: pasture run recipes/meadow/loop.toml seed=1 --out runs/second")(run)
     app.command("plan", epilog="Example: pasture plan recipes/meadow/loop.toml data.preference=2000")(plan)
 
 
-def run(recipe: RecipePath, overrides: Overrides = None, out: Out = None, update: Update = False) -> None:
+def run(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    out: Out = None,
+    update: Update = False,
+    allow_code: AllowCode = False,
+) -> None:
     """Do what a recipe asks for, from instructions to the report; finished steps are skipped."""
     console = Console()
-    prepared = flow.prepare(recipe, overrides or [], out)
+    prepared = flow.prepare(recipe, overrides or [], out, allow_code=allow_code)
     with LiveScreen(console, prepared) as screen:
         flow.execute(prepared, screen, update=update)
     console.print()
@@ -40,10 +51,10 @@ def run(recipe: RecipePath, overrides: Overrides = None, out: Out = None, update
     console.print(f"Report: {prepared.folder.step_path(REPORT) / 'index.html'}", soft_wrap=True)
 
 
-def plan(recipe: RecipePath, overrides: Overrides = None, out: Out = None) -> None:
+def plan(recipe: RecipePath, overrides: Overrides = None, out: Out = None, allow_code: AllowCode = False) -> None:
     """Show the steps of a recipe, which of them are done, and what the rest would take; nothing is done or spent."""
     console = Console()
-    prepared = flow.prepare(recipe, overrides or [], out)
+    prepared = flow.prepare(recipe, overrides or [], out, allow_code=allow_code)
     pending = {step.name for step in prepared.pending()}
     table = Table(title=f"{prepared.recipe.name} in {prepared.folder.path}", title_justify="left", box=None)
     for column, justify in (("step", "left"), ("state", "left"), ("time", "right"), ("cost", "right")):

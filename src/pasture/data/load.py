@@ -4,7 +4,7 @@ from pasture.core.errors import DataError
 from pasture.core.records import Completion, Instruction
 from pasture.world import meadow
 
-DEMONSTRATED = ("sft", "validation", "evaluation")
+DEMONSTRATED = ("sft", "validation", "evaluation", "live")
 """Splits that come with a demonstration for each instruction: to imitate, or to be compared with."""
 
 
@@ -21,6 +21,8 @@ def load_split(source: str, split: str, count: int, seed: int) -> tuple[list[Ins
         return [instruction for instruction, _ in pairs], [completion for _, completion in pairs]
     if split == "evaluation":
         instructions = meadow.evaluation_set(count, seed)
+    elif split == "live":
+        instructions = meadow.live_set(count, seed)
     else:
         instructions = meadow.instructions(split, count, seed)
     return instructions, meadow.demonstrations(instructions, seed) if split in DEMONSTRATED else []

@@ -43,21 +43,45 @@ def judge_checkpoints(task: Task) -> Outcome:
     return Outcome(cost_usd=_cost(preferences), details=_counts(who, preferences))
 
 
+def judge_curve(task: Task) -> Outcome:
+    """All answers that a method gave on its way, against the demonstrations, by every judge of the recipe.
+
+    Each judge's labels of each file of answers are written when they are complete.
+    """
+    judges = _judges(task)
+    paths = sorted(task.inputs["answers"].glob("*.jsonl"))
+    preferences: list[Preference] = []
+    for number, path in enumerate(paths):
+        task.progress(number, len(paths))
+        comparisons = _against_demonstrations(task, "validation", read_records(path, Completion))
+        for name, judge in judges.items():
+            labels = judge.annotate(comparisons)
+            write_records(task.folder / f"{path.stem}-{name}.jsonl", labels)
+            preferences += labels
+    return Outcome(cost_usd=_cost(preferences), details={"asked": len(preferences)})
+
+
 def judge_system(task: Task) -> Outcome:
-    """A system's evaluation answers against the demonstrations, by every judge of the recipe."""
-    settings = task.settings
+    """A system's answers against the demonstrations, by every judge of the recipe."""
     answers = read_records(task.inputs["answers"] / "completions.jsonl", Completion)
-    comparisons = _against_demonstrations(task, "evaluation", answers)
+    comparisons = _against_demonstrations(task, task.settings["split"], answers)
     write_records(task.folder / "comparisons.jsonl", comparisons)
     details = {}
     costs = []
-    for name in settings["judges"]:
-        who = meadow_annotator(name, seed=settings["seed"], people_votes=settings["people_votes"])
-        preferences = who.annotate(comparisons)
+    for name, judge in _judges(task).items():
+        preferences = judge.annotate(comparisons)
         write_records(task.folder / f"{name}.jsonl", preferences)
-        details[name] = _counts(who, preferences)
+        details[name] = _counts(judge, preferences)
         costs.append(_cost(preferences))
     return Outcome(cost_usd=_sum(costs), details=details)
+
+
+def _judges(task: Task) -> dict[str, Annotator]:
+    settings = task.settings
+    return {
+        name: meadow_annotator(name, seed=settings["seed"], people_votes=settings["people_votes"])
+        for name in settings["judges"]
+    }
 
 
 def _against_demonstrations(task: Task, split: str, answers: list[Completion]) -> list[Comparison]:

@@ -10,8 +10,9 @@ def instructions(task: Task) -> Outcome:
     settings = task.settings
     counts = {
         settings["demonstrations"]: settings["sft"],
-        **{split: settings[split] for split in ("preference", "unlabeled", "validation", "evaluation")},
+        **{split: settings[split] for split in ("preference", "unlabeled", "validation", "evaluation", "live")},
     }
+    counts = {split: count for split, count in counts.items() if count}
     for number, (split, count) in enumerate(counts.items()):
         task.progress(number, len(counts))
         rows, demonstrations = load_split(settings["source"], split, count, settings["seed"])

@@ -14,7 +14,7 @@ from pasture.evaluate.table import board_csv, board_table
 from pasture.evaluate.win_rate import paired_difference, win_rate
 from pasture.steps import Outcome, Task
 
-JUDGE_TITLES = {"people": "people (hidden)", "pool": "simulated annotators"}
+JUDGE_TITLES = {"people": "people (hidden)", "pool": "simulated annotators", "greedy": "one noiseless judge"}
 """How the reports call the judges that recipes name."""
 
 _REFERENCE = "demonstrations"

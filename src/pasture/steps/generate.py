@@ -38,18 +38,19 @@ def pairs(task: Task) -> Outcome:
 
 
 def answers(task: Task) -> Outcome:
-    """One completion of a system for every evaluation instruction."""
-    return _complete(task, _model_folder(task), "evaluation", task.settings["system"], 1)
+    """One completion of a system for every instruction of a split."""
+    return _complete(task, _model_folder(task), task.settings["system"], 1)
 
 
 def candidates(task: Task) -> Outcome:
-    """`n` completions of the SFT model for every evaluation instruction."""
-    return _complete(task, task.inputs["model"] / "model", "evaluation", "sft", task.settings["n"])
+    """`n` completions of the SFT model for every instruction of a split."""
+    return _complete(task, task.inputs["model"] / "model", "sft", task.settings["n"])
 
 
-def _complete(task: Task, model: Path, split: str, system: str, samples: int) -> Outcome:
+def _complete(task: Task, model: Path, system: str, samples: int) -> Outcome:
+    rows = _instructions(task, task.settings["split"])
     completions = _system(task, model).complete(
-        _instructions(task, split), system=system, samples=samples, seed=task.settings["seed"], progress=task.progress
+        rows, system=system, samples=samples, seed=task.settings["seed"], progress=task.progress
     )
     write_records(task.folder / ANSWERS, completions)
     return Outcome(details=_lengths(completions))
@@ -83,6 +84,8 @@ def _model_folder(task: Task) -> Path:
     if "selection" in task.inputs:
         picked = json.loads((task.inputs["selection"] / "selection.json").read_text(encoding="utf-8"))
         return task.inputs["checkpoints"] / "steps" / f"{picked['step']:04d}"
+    if "checkpoints" in task.inputs:
+        return task.inputs["checkpoints"] / "model"
     if "model" in task.inputs:
         return task.inputs["model"] / "model"
     return start_folder(task.settings["start"])

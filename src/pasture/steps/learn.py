@@ -1,13 +1,15 @@
-"""Steps of room 4: one for each method that a recipe can name."""
+"""Steps of room 4: the stages that methods build on, and one step for each way in which methods learn."""
+
+from typing import Any
 
 from pasture.core.errors import DataError
 from pasture.core.files import read_records, write_records
 from pasture.core.records import Comparison, Completion, Instruction, Preference, Score
 from pasture.core.templates import TEMPLATES, PromptTemplate
 from pasture.learn import best_of_n as best_of_n_method
-from pasture.learn import ppo as ppo_method
 from pasture.learn import reward_model as reward_model_method
 from pasture.learn import sft as sft_method
+from pasture.learn.lookup import method_named
 from pasture.learn.rollouts import Environment
 from pasture.models.load import save_model
 from pasture.models.tiny import new_meadow_model, word_tokenizer
@@ -48,64 +50,93 @@ def sft(task: Task) -> Outcome:
 def reward_model(task: Task) -> Outcome:
     """Learn to score from the preferences, centred on what the SFT model says."""
     settings = task.settings
-    comparisons = read_records(task.inputs["pairs"] / "comparisons.jsonl", Comparison)
-    preferences = read_records(task.inputs["labels"] / "preferences.jsonl", Preference)
+    feedback = _feedback(task)
     reward_model_method.train(
         reward_model_method.Config(**settings["config"]),
         start=task.inputs["model"] / "model",
-        feedback=list(zip(comparisons, preferences, strict=True)),
+        feedback=feedback,
         template=_template(task),
         folder=task.folder,
         seed=settings["seed"],
         progress=task.progress,
     )
-    return Outcome(details={"preferences": len(preferences)})
+    return Outcome(details={"preferences": len(feedback)})
 
 
-def best_of_n(task: Task) -> Outcome:
+def chosen(task: Task) -> Outcome:
     """Of each instruction's candidates, the one that the reward model likes best."""
-    instructions = read_records(task.inputs["data"] / "evaluation.jsonl", Instruction)
+    instructions = read_records(task.inputs["data"] / f"{task.settings['split']}.jsonl", Instruction)
     candidates = read_records(task.inputs["candidates"] / "completions.jsonl", Completion)
-    scorer = reward_model_method.ModelScorer.load(task.inputs["scorer"] / "model", _template(task))
-    by_id = {instruction.id: instruction for instruction in instructions}
-    scores = scorer([by_id[one.instruction_id] for one in candidates], candidates)
+    scores = _scored(task, instructions, candidates)
     config = best_of_n_method.Config(**task.settings["config"])
-    chosen = best_of_n_method.select(candidates, scores, n=config.n)
-    write_records(task.folder / "scores.jsonl", _records(candidates, scores))
+    best = best_of_n_method.select(candidates, [score.value for score in scores], n=config.n)
+    write_records(task.folder / "scores.jsonl", scores)
     write_records(
         task.folder / "completions.jsonl",
-        [one.model_copy(update={"system": task.settings["system"], "seed": 0}) for one in chosen],
+        [one.model_copy(update={"system": task.settings["system"], "seed": 0}) for one in best],
     )
     return Outcome(details={"n": config.n, "analytic_kl": best_of_n_method.analytic_kl(config.n)})
 
 
-def _records(completions: list[Completion], scores: list[float]) -> list[Score]:
+def score_answers(task: Task) -> Outcome:
+    """The reward model's score of every answer that a method gave on its way, file by file."""
+    instructions = read_records(task.inputs["data"] / "validation.jsonl", Instruction)
+    paths = sorted(task.inputs["answers"].glob("*.jsonl"))
+    for number, path in enumerate(paths):
+        task.progress(number, len(paths))
+        write_records(task.folder / path.name, _scored(task, instructions, read_records(path, Completion)))
+    return Outcome(details={"files": len(paths)})
+
+
+def _scored(task: Task, instructions: list[Instruction], completions: list[Completion]) -> list[Score]:
+    scorer = reward_model_method.ModelScorer.load(task.inputs["scorer"] / "model", _template(task))
+    by_id = {instruction.id: instruction for instruction in instructions}
+    values = scorer([by_id[one.instruction_id] for one in completions], completions)
     return [
         Score(instruction_id=one.instruction_id, system=one.system, seed=one.seed, scorer="reward_model", value=value)
-        for one, value in zip(completions, scores, strict=True)
+        for one, value in zip(completions, values, strict=True)
     ]
 
 
-def ppo(task: Task) -> Outcome:
+def from_scores(task: Task) -> Outcome:
     """Learn against the reward model, on instructions that nothing else was trained on."""
+    environment = Environment(
+        instructions=read_records(task.inputs["data"] / "unlabeled.jsonl", Instruction),
+        template=_template(task),
+        scorer=reward_model_method.ModelScorer.load(task.inputs["scorer"] / "model", _template(task)),
+    )
+    more = {"value_start": task.inputs["scorer"] / "model"} if task.settings["method"] == "ppo" else {}
+    return _train(task, environment=environment, **more)
+
+
+def from_preferences(task: Task) -> Outcome:
+    """Learn from the labels themselves."""
+    return _train(task, feedback=_feedback(task), template=_template(task))
+
+
+def _train(task: Task, **what: Any) -> Outcome:
     settings = task.settings
-    ppo_method.train(
-        ppo_method.Config(**settings["config"]),
+    method = method_named(settings["method"], settings.get("code"))
+    method.train(
+        method.Config(**settings["config"]),
         start=task.inputs["model"] / "model",
-        value_start=task.inputs["scorer"] / "model",
-        environment=Environment(
-            instructions=read_records(task.inputs["data"] / "unlabeled.jsonl", Instruction),
-            template=_template(task),
-            scorer=reward_model_method.ModelScorer.load(task.inputs["scorer"] / "model", _template(task)),
-        ),
         folder=task.folder,
         seed=settings["seed"],
         progress=task.progress,
+        **what,
     )
-    steps = sorted(path.name for path in (task.folder / "steps").iterdir())
+    if "save_every" not in settings["config"]:
+        return Outcome()
+    steps = sorted(path.name for path in (task.folder / "steps").glob("*"))
     if not steps:
-        raise DataError("no PPO step was saved: learn.ppo.save_every is larger than learn.ppo.steps.")
+        raise DataError(f"{settings['method']} saved no step to pick from: save_every is larger than its steps.")
     return Outcome(details={"saved_steps": len(steps)})
+
+
+def _feedback(task: Task) -> list[tuple[Comparison, Preference]]:
+    comparisons = read_records(task.inputs["pairs"] / "comparisons.jsonl", Comparison)
+    preferences = read_records(task.inputs["labels"] / "preferences.jsonl", Preference)
+    return list(zip(comparisons, preferences, strict=True))
 
 
 def _template(task: Task) -> PromptTemplate:

@@ -1,0 +1,19 @@
+"""From a recipe to the steps that it takes: a graph with a content hash for every step."""
+
+from pasture.plan.graph import Plan, Step, assemble, folder_fingerprint
+from pasture.plan.loop import ANNOTATORS, BOARD, REPORT, build
+from pasture.plan.systems import DATA, REWARD_MODEL, SFT
+
+__all__ = [
+    "ANNOTATORS",
+    "BOARD",
+    "DATA",
+    "REPORT",
+    "REWARD_MODEL",
+    "SFT",
+    "Plan",
+    "Step",
+    "assemble",
+    "build",
+    "folder_fingerprint",
+]

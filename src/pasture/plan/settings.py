@@ -1,0 +1,52 @@
+"""What steps are told: the parts of a recipe that each kind of work depends on, as plain JSON."""
+
+import hashlib
+import json
+from typing import Any
+
+from pasture.annotate.raters import meadow_annotator
+from pasture.core.ports import Annotator
+from pasture.plan.graph import folder_fingerprint
+from pasture.recipe import UNTRAINED, Feedback, Recipe, Selection, start_folder
+
+
+def method_settings(recipe: Recipe, name: str) -> dict[str, Any]:
+    """The settings of the method that makes the system `name`."""
+    table = recipe.learn[name]
+    told = ("method", "learns_from", "code")
+    return {
+        **{key: table[key] for key in ("method", "code") if key in table},
+        "config": {key: value for key, value in table.items() if key not in told},
+        "seed": recipe.seed,
+        "template": recipe.model.template,
+    }
+
+
+def start_settings(recipe: Recipe) -> dict[str, Any]:
+    """The model that everything starts from, and what its files hold."""
+    start = recipe.model.start
+    fingerprint = "" if start == UNTRAINED else folder_fingerprint(start_folder(start))
+    return {**recipe.model.model_dump(), "start_fingerprint": fingerprint}
+
+
+def label_settings(recipe: Recipe, who: Feedback | Selection) -> dict[str, Any]:
+    """Who labels; the hash of its identity redoes the labels when a release changes the annotators."""
+    annotator = meadow_annotator(who.annotator, seed=recipe.seed, label_flip_probability=who.label_flip_probability)
+    return {**who.model_dump(), "seed": recipe.seed, "identity": identity_hash(annotator)}
+
+
+def judge_settings(recipe: Recipe) -> dict[str, Any]:
+    """Who evaluates."""
+    votes = recipe.evaluate.people_votes
+    judges = [meadow_annotator(name, seed=recipe.seed, people_votes=votes) for name in recipe.evaluate.judges]
+    return {
+        "judges": list(recipe.evaluate.judges),
+        "seed": recipe.seed,
+        "people_votes": votes,
+        "identities": [identity_hash(judge) for judge in judges],
+    }
+
+
+def identity_hash(annotator: Annotator) -> str:
+    """Hash of all that an annotator's verdicts depend on."""
+    return hashlib.sha256(json.dumps(annotator.identity, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,228 @@
+"""The steps that make each system of a recipe: its training, the choice of a checkpoint, its answers, its curve."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pasture.core.errors import RecipeError
+from pasture.plan.graph import Step
+from pasture.plan.settings import judge_settings, label_settings, method_settings, start_settings
+from pasture.recipe import UNTRAINED, Recipe
+
+DATA = "1-data"
+START = "4-learn/start"
+SFT = "4-learn/sft"
+REWARD_MODEL = "4-learn/reward_model"
+PAIRS = "2-generate/preference"
+LABELS = "3-annotate/preference"
+
+LearnsFrom = Literal["candidates", "scores", "preferences"]
+LEARNS_FROM: Mapping[str, LearnsFrom] = {
+    "best_of_n": "candidates",
+    "ppo": "scores",
+    "rloo": "scores",
+    "grpo": "scores",
+    "expert_iteration": "scores",
+    "online_dpo": "scores",
+    "quark": "scores",
+    "dpo": "preferences",
+    "kto": "preferences",
+    "feedme": "preferences",
+    "reward_conditioning": "preferences",
+}
+"""What a method is given beside the SFT model: several answers to choose from, a scorer to please, or the labels."""
+
+
+@dataclass(frozen=True)
+class Systems:
+    """Steps in the order of their making, and where each system's answers lie, by split and system."""
+
+    steps: list[Step] = field(default_factory=list)
+    answers: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def add(self, step: Step) -> str:
+        """Take the step in; its name comes back."""
+        self.steps.append(step)
+        return step.name
+
+
+def learns_from(recipe: Recipe, name: str) -> LearnsFrom:
+    """What the method of the system `name` is given; a user's own method says so itself.
+
+    Raises:
+        RecipeError: if nothing says so.
+    """
+    table = recipe.learn[name]
+    found: LearnsFrom | None = table.get("learns_from") or LEARNS_FROM.get(table["method"])
+    if found is None:
+        raise RecipeError(f"[learn.{name}]: nothing says what the method {table['method']!r} learns from.")
+    return found
+
+
+def answered_splits(recipe: Recipe) -> list[str]:
+    """The splits that every system answers, to be judged."""
+    return ["evaluation", "live"] if recipe.data.live else ["evaluation"]
+
+
+def plan_systems(recipe: Recipe) -> Systems:
+    """All systems of a recipe; what they build on (data, SFT, feedback) is planned before."""
+    systems = Systems(answers={split: {} for split in answered_splits(recipe)})
+    for split in systems.answers:
+        _answers(recipe, "base", split, {"data": DATA, **start_needs(recipe)}, systems)
+        if "sft" in recipe.learn:
+            _answers(recipe, "sft", split, {"data": DATA, "model": SFT}, systems)
+    for name in recipe.learn:
+        if name in STAGES:
+            continue
+        if learns_from(recipe, name) == "candidates":
+            _chosen_answers(recipe, name, systems)
+        else:
+            _trained(recipe, name, systems)
+    return systems
+
+
+STAGES = ("sft", "reward_model")
+"""What other methods build on; tables of these names are no systems of their own but for the SFT model."""
+
+
+def start_needs(recipe: Recipe) -> dict[str, str]:
+    """The step that makes the model to start from, where one does."""
+    return {"model": START} if recipe.model.start == UNTRAINED else {}
+
+
+def _answers(recipe: Recipe, system: str, split: str, needs: Mapping[str, str], systems: Systems) -> None:
+    settings = {
+        "system": system,
+        "split": split,
+        "decoding": recipe.answering.model_dump(),
+        "seed": recipe.seed,
+        **start_settings(recipe),
+    }
+    count = getattr(recipe.data, split)
+    name = systems.add(Step(f"2-generate/{split}/{system}", "generate.answers", settings, needs, units=count))
+    systems.answers[split][system] = name
+
+
+def _chosen_answers(recipe: Recipe, name: str, systems: Systems) -> None:
+    """A method that chooses among answers of the SFT model."""
+    settings = method_settings(recipe, name)
+    for split, answers in systems.answers.items():
+        candidates = _candidates(recipe, name, split, settings["config"]["n"], systems)
+        place = name if split == "evaluation" else f"{split}/{name}"
+        answers[name] = systems.add(
+            Step(
+                f"4-learn/{place}",
+                "learn.chosen",
+                {**settings, "system": name, "split": split},
+                {"data": DATA, "candidates": candidates, "scorer": REWARD_MODEL},
+                units=settings["config"]["n"] * getattr(recipe.data, split),
+            )
+        )
+    if name in recipe.evaluate.curves:
+        most = max(recipe.evaluate.curve_n, settings["config"]["n"])
+        candidates = _candidates(recipe, name, "validation", most, systems)
+        _curve(recipe, name, {"data": DATA, "answers": candidates}, "curves.of_best_of_n", systems)
+
+
+def _candidates(recipe: Recipe, name: str, split: str, n: int, systems: Systems) -> str:
+    settings = {
+        "n": n,
+        "split": split,
+        "decoding": recipe.sampling.model_dump(),
+        "seed": recipe.seed,
+        "template": recipe.model.template,
+    }
+    needs = {"data": DATA, "model": SFT}
+    units = n * getattr(recipe.data, split)
+    return systems.add(Step(f"2-generate/{split}/{name}", "generate.candidates", settings, needs, units=units))
+
+
+def _trained(recipe: Recipe, name: str, systems: Systems) -> None:
+    """A method that trains; where it saves copies on its way, one is picked on the validation split."""
+    training = systems.add(_training(recipe, name))
+    needs = {"data": DATA, "checkpoints": training}
+    config = recipe.learn[name]
+    if "save_every" in config:
+        needs["selection"] = _selection(recipe, name, training, systems)
+    for split in systems.answers:
+        _answers(recipe, name, split, needs, systems)
+
+
+def _training(recipe: Recipe, name: str) -> Step:
+    settings = method_settings(recipe, name)
+    config = settings["config"]
+    if learns_from(recipe, name) == "scores":
+        needs = {"data": DATA, "model": SFT, "scorer": REWARD_MODEL}
+        units = config.get("steps", 1) * config.get("rollout_batch_size", recipe.data.unlabeled)
+        return Step(f"4-learn/{name}", "learn.from_scores", settings, needs, units=units)
+    needs = {"pairs": PAIRS, "labels": LABELS, "model": SFT}
+    units = config.get("epochs", 1) * recipe.data.preference
+    return Step(f"4-learn/{name}", "learn.from_preferences", settings, needs, units=units)
+
+
+def _selection(recipe: Recipe, name: str, training: str, systems: Systems) -> str:
+    count = 4 * recipe.data.validation  # some checkpoints; how many a method saves is its own affair
+    settings: dict[str, Any] = {
+        "system": name,
+        "decoding": recipe.answering.model_dump(),
+        "seed": recipe.seed,
+        "template": recipe.model.template,
+    }
+    needs = {"data": DATA, "model": SFT, "checkpoints": training}
+    answers = systems.add(
+        Step(f"2-generate/validation/{name}", "generate.checkpoint_answers", settings, needs, units=count)
+    )
+    judged = systems.add(
+        Step(
+            f"3-annotate/validation/{name}",
+            "annotate.judge_checkpoints",
+            label_settings(recipe, recipe.selection),
+            {"data": DATA, "answers": answers},
+            units=count,
+        )
+    )
+    if name in recipe.evaluate.curves:
+        needs = {"data": DATA, "answers": answers, "checkpoints": training}
+        _curve(recipe, name, needs, "curves.of_checkpoints", systems)
+    return systems.add(
+        Step(
+            f"5-evaluate/selection/{name}",
+            "evaluate.select",
+            {"seed": recipe.seed},
+            {"judged": judged, "answers": answers},
+            units=1,
+        )
+    )
+
+
+def _curve(recipe: Recipe, name: str, needs: Mapping[str, str], work: str, systems: Systems) -> None:
+    """How the reward model's score and the judges' win rates go along a method, on the validation split."""
+    answers = {"data": needs["data"], "answers": needs["answers"]}
+    count = recipe.data.validation * (recipe.evaluate.curve_n if work == "curves.of_best_of_n" else 8)
+    judged = systems.add(
+        Step(
+            f"3-annotate/curve/{name}",
+            "annotate.judge_curve",
+            judge_settings(recipe),
+            answers,
+            units=count * len(recipe.evaluate.judges),
+        )
+    )
+    scored = systems.add(
+        Step(
+            f"4-learn/curve/{name}",
+            "learn.score_answers",
+            {"template": recipe.model.template},
+            {**answers, "scorer": REWARD_MODEL},
+            units=count,
+        )
+    )
+    systems.add(
+        Step(
+            f"5-evaluate/curve/{name}",
+            work,
+            {"system": name, "judges": list(recipe.evaluate.judges), "seed": recipe.seed},
+            {**needs, "judged": judged, "scored": scored},
+            units=1,
+        )
+    )

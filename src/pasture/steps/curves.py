@@ -1,0 +1,124 @@
+"""Steps that follow a method on its way: what the reward model says, and what judges say, as it is pleased more.
+
+Each writes `points.jsonl`, a row for every place on the way and judge, and `outcomes.jsonl`, the same with the credit
+of every validation instruction (1, 1/2 or 0, null where unjudged), in the order of the instructions.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pasture.core.files import read_json_lines, read_records, write_json_lines
+from pasture.core.records import Completion, Instruction, Preference, Score
+from pasture.core.statistics import standard_error_of_mean
+from pasture.learn.best_of_n import analytic_kl, expected_best
+from pasture.steps import Outcome, Task
+
+_CREDIT = {"first": 0.0, "second": 1.0, "tie": 0.5, "unjudged": np.nan}
+"""The system stands second beside the reference."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """One place on a method's way; arrays have an entry for each instruction, NaN where there is none."""
+
+    progress: int
+    kl: float | None
+    """Nats an answer from the SFT model; None where it was not measured."""
+    proxy: float
+    """Mean score by the reward model."""
+    credit: Mapping[str, Any]
+    """By judge."""
+
+
+def of_checkpoints(task: Task) -> Outcome:
+    """Over the steps of training."""
+    kl_by_step = _kl_by_step(task.inputs["checkpoints"] / "metrics.jsonl")
+    places = []
+    for path in sorted(task.inputs["answers"].glob("*.jsonl")):
+        progress = int(path.stem)
+        scores = read_records(task.inputs["scored"] / path.name, Score)
+        credit = {judge: _credit(task, path.stem, judge)[:, 0] for judge in task.settings["judges"]}
+        kl = 0.0 if progress == 0 else kl_by_step.get(progress)
+        places.append(_Place(progress, kl, float(np.mean([score.value for score in scores])), credit))
+    return _write(task, places)
+
+
+def of_best_of_n(task: Task) -> Outcome:
+    """Over n, each power of two: the unbiased estimate from all candidates of an instruction."""
+    scores = read_records(task.inputs["scored"] / "completions.jsonl", Score)
+    proxy_IM = _by_instruction([score.instruction_id for score in scores], [score.value for score in scores])
+    credit_IM = {judge: _credit(task, "completions", judge) for judge in task.settings["judges"]}
+    places = []
+    for n in _powers_of_two(proxy_IM.shape[1]):
+        proxy = float(np.mean([expected_best(row, n) for row in proxy_IM.tolist()]))
+        credit = {judge: _best_of(proxy_IM, values_IM, n) for judge, values_IM in credit_IM.items()}
+        places.append(_Place(n, analytic_kl(n), proxy, credit))
+    return _write(task, places)
+
+
+def _best_of(proxy_IM: Any, credit_IM: Any, n: int) -> Any:
+    """Each instruction's expected credit of the best of n; NaN where one of its candidates is unjudged."""
+    return np.array(
+        [
+            np.nan if np.isnan(credit).any() else expected_best(scores.tolist(), n, values=credit.tolist())
+            for scores, credit in zip(proxy_IM, credit_IM, strict=True)
+        ]
+    )
+
+
+def _powers_of_two(most: int) -> Iterator[int]:
+    n = 1
+    while n <= most:
+        yield n
+        n *= 2
+
+
+def _kl_by_step(metrics: Path) -> dict[int, float]:
+    """KL of the policy after so many steps: a step's figures are of answers drawn before it learned."""
+    rows = read_json_lines(metrics) if metrics.exists() else []
+    return {int(row["step"]) - 1: float(row["objective/kl"]) for row in rows if "objective/kl" in row}  # type: ignore[call-overload, arg-type]
+
+
+def _credit(task: Task, stem: str, judge: str) -> Any:
+    """Credit by instruction and answer."""
+    completions = read_records(task.inputs["answers"] / f"{stem}.jsonl", Completion)
+    preferences = read_records(task.inputs["judged"] / f"{stem}-{judge}.jsonl", Preference)
+    values = [_CREDIT[preference.preferred] for preference in preferences]
+    instructions = read_records(task.inputs["data"] / "validation.jsonl", Instruction)
+    ids = [completion.instruction_id for completion in completions]
+    if list(dict.fromkeys(ids)) != [instruction.id for instruction in instructions]:
+        raise ValueError("answers are not in the order of the instructions")
+    return _by_instruction(ids, values)
+
+
+def _by_instruction(ids: list[str], values: list[float]) -> Any:
+    """Values as a table with a row for each instruction; all have the same number of answers, one after the other."""
+    count = len(set(ids))
+    return np.array(values, dtype=np.float64).reshape(count, -1)
+
+
+def _write(task: Task, places: list[_Place]) -> Outcome:
+    points, outcomes = [], []
+    for place in places:
+        for judge, credit in place.credit.items():
+            judged = credit[~np.isnan(credit)]
+            row = {"system": task.settings["system"], "judge": judge, "progress": place.progress}
+            points.append(
+                {
+                    **row,
+                    "kl": place.kl,
+                    "proxy": place.proxy,
+                    "rate": float(judged.mean()),
+                    "standard_error": standard_error_of_mean(judged),
+                    "judged": len(judged),
+                    "asked": len(credit),
+                }
+            )
+            outcomes.append({**row, "credit": [None if np.isnan(value) else float(value) for value in credit]})
+    write_json_lines(task.folder / "points.jsonl", points)
+    write_json_lines(task.folder / "outcomes.jsonl", outcomes)
+    return Outcome(details={"points": len(points)})

@@ -1,0 +1,130 @@
+"""Curves of over-optimization say what the files they are made from say."""
+
+import json
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pasture.core.files import write_json_lines, write_records
+from pasture.core.ports import silent
+from pasture.core.records import Completion, Instruction, Preference, Score, Verdict
+from pasture.steps import Task
+from pasture.steps.curves import of_best_of_n, of_checkpoints
+
+INSTRUCTIONS = [
+    Instruction(id=f"i{number}", instruction=f"say {number}", source="x", split="validation") for number in range(3)
+]
+
+
+def _answers(path: Path, count: int) -> list[Completion]:
+    answers = [
+        Completion(instruction_id=one.id, text=f"answer {seed}", system="s", seed=seed)
+        for one in INSTRUCTIONS
+        for seed in range(count)
+    ]
+    write_records(path, answers)
+    return answers
+
+
+def _labels(path: Path, verdicts: list[Verdict]) -> None:
+    labels = [
+        Preference(
+            comparison_id=str(number),
+            annotator="a",
+            preferred=verdict,
+            cost_usd=0.0,
+            error="no reply" if verdict == "unjudged" else None,
+        )
+        for number, verdict in enumerate(verdicts)
+    ]
+    write_records(path, labels)
+
+
+def _scores(path: Path, answers: list[Completion], values: list[float]) -> None:
+    write_records(
+        path,
+        [
+            Score(instruction_id=one.instruction_id, system="s", seed=one.seed, scorer="rm", value=value)
+            for one, value in zip(answers, values, strict=True)
+        ],
+    )
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    roles = ("data", "answers", "judged", "scored", "checkpoints", "out")
+    folders = {role: tmp_path / role for role in roles}
+    for folder in folders.values():
+        folder.mkdir()
+    write_records(folders["data"] / "validation.jsonl", INSTRUCTIONS)
+    settings = {"system": "s", "judges": ["people"], "seed": 0}
+    return Task(folders.pop("out"), folders, settings, silent)
+
+
+def _rows(task: Task, name: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (task.folder / name).read_text().splitlines()]
+
+
+def test_best_of_n_is_the_mean_over_all_subsets(task: Task) -> None:
+    answers = _answers(task.inputs["answers"] / "completions.jsonl", 4)
+    rng = np.random.default_rng(3)
+    scores = rng.normal(size=12).tolist()
+    wins = rng.integers(0, 2, size=12).tolist()
+    _scores(task.inputs["scored"] / "completions.jsonl", answers, scores)
+    _labels(task.inputs["judged"] / "completions-people.jsonl", ["second" if win else "first" for win in wins])
+    of_best_of_n(task)
+    found = {row["progress"]: row for row in _rows(task, "points.jsonl")}
+    assert list(found) == [1, 2, 4]
+    for n, row in found.items():
+        # By brute force: every subset of n answers, its best by score, what that one earned.
+        rates, proxies = [], []
+        for start in range(0, 12, 4):
+            subsets = list(combinations(range(start, start + 4), int(str(n))))
+            best = [max(subset, key=lambda at: scores[at]) for subset in subsets]
+            rates.append(np.mean([wins[at] for at in best]))
+            proxies.append(np.mean([scores[at] for at in best]))
+        assert row["rate"] == pytest.approx(np.mean(rates), abs=1e-12)
+        assert row["proxy"] == pytest.approx(np.mean(proxies), abs=1e-12)
+        assert row["kl"] == pytest.approx(np.log(float(str(n))) - (float(str(n)) - 1) / float(str(n)), abs=1e-12)
+
+
+def test_an_unjudged_candidate_leaves_its_instruction_out_and_is_counted(task: Task) -> None:
+    answers = _answers(task.inputs["answers"] / "completions.jsonl", 2)
+    _scores(task.inputs["scored"] / "completions.jsonl", answers, [1.0, 2.0] * 3)
+    _labels(
+        task.inputs["judged"] / "completions-people.jsonl",
+        ["second", "second", "unjudged", "first", "first", "first"],
+    )
+    of_best_of_n(task)
+    row = _rows(task, "points.jsonl")[0]
+    assert (row["rate"], row["judged"], row["asked"]) == (0.5, 2, 3)
+    assert _rows(task, "outcomes.jsonl")[0]["credit"] == [1.0, None, 0.0]
+
+
+def test_a_checkpoint_stands_beside_the_divergence_of_what_it_drew_next(task: Task) -> None:
+    for step, score in ((0, -1.0), (2, 0.5), (4, 1.5)):
+        answers = _answers(task.inputs["answers"] / f"{step:04d}.jsonl", 1)
+        _scores(task.inputs["scored"] / f"{step:04d}.jsonl", answers, [score] * 3)
+        _labels(task.inputs["judged"] / f"{step:04d}-people.jsonl", ["second", "tie", "first"])
+    # Step t's figures are of answers drawn before it learned: after two updates the policy is what step 3 met.
+    rows: list[dict[str, object]] = [{"step": step, "objective/kl": 0.1 * (step - 1)} for step in (1, 2, 3, 4)]
+    write_json_lines(task.inputs["checkpoints"] / "metrics.jsonl", rows)
+    of_checkpoints(task)
+    found = _rows(task, "points.jsonl")
+    assert [(row["progress"], row["proxy"], row["rate"]) for row in found] == [
+        (0, -1.0, 0.5),
+        (2, 0.5, 0.5),
+        (4, 1.5, 0.5),
+    ]
+    assert [row["kl"] for row in found] == [0.0, pytest.approx(0.2), None]
+
+
+def test_answers_out_of_order_are_a_defect_and_no_curve(task: Task) -> None:
+    answers = _answers(task.inputs["answers"] / "completions.jsonl", 1)[::-1]
+    write_records(task.inputs["answers"] / "completions.jsonl", answers)
+    _scores(task.inputs["scored"] / "completions.jsonl", answers, [1.0] * 3)
+    _labels(task.inputs["judged"] / "completions-people.jsonl", ["first"] * 3)
+    with pytest.raises(ValueError, match="order"):
+        of_best_of_n(task)
