@@ -177,6 +177,7 @@ LATE = {
     "pasture.core.tables": "pyarrow is optional: read only where a file is Parquet",
     "pasture.data.hub": "huggingface_hub is optional: asked only where a name begins with hub:",
     "pasture.evaluate.alpaca_length_control": "scikit-learn takes a second to load, for one optional number",
+    "pasture.annotate.campaign.address": "SQLAlchemy is optional: needed only for a campaign in a database",
     "pasture.annotate.tables": "pyarrow is optional: written only where Parquet is asked for",
     "pasture.cli": "a verb loads its own module alone, so that none waits for the libraries of another",
     "pasture.engines.api": "tokenizers is optional: needed only for a bias by text",

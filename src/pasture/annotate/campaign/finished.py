@@ -1,0 +1,78 @@
+"""A file of several people's labels as a campaign that is over: all that is asked of a campaign can be asked of it."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pasture.annotate.campaign.events import Closed, Event, Said, Settings, Voted
+from pasture.annotate.campaign.making import opening
+from pasture.annotate.campaign.tokens import item_id
+from pasture.annotate.entry import Columns, comparison_of
+from pasture.annotate.tables import read_rows
+from pasture.core.errors import DataError
+from pasture.core.records import Comparison
+
+_SAID: Mapping[float, Said] = {1.0: "first", 2.0: "second", 0.0: "tie", 1.5: "tie"}
+NONE = ("", "-1", "nan", "none", "null")
+"""How files say that a label is missing."""
+
+
+def finished(path: Path, name: str, labels: Sequence[str], annotator_column: str | None = None) -> list[Event]:
+    """The events of a campaign whose pairs and answers are the rows of a file.
+
+    Either a row is a pair and `labels` names a column for each annotator; or a row is one label, in the one column of
+    `labels`, by the annotator that `annotator_column` names. 1 is the first, 2 the second, 0 or 1.5 a tie; what is
+    missing stays missing. Nothing is known of the order in which sides were shown.
+
+    Raises:
+        DataError: naming row and column, if a text or a label is missing or unfit.
+    """
+    if len(labels) > 1 and annotator_column is not None:
+        raise DataError("expected one column of labels where a column names the annotator.")
+    answers: list[tuple[str, Comparison, Said]] = []
+    pairs: dict[str, Comparison] = {}
+    for number, row in enumerate(read_rows(path), start=1):
+        where = f"{path}, row {number}"
+        comparison = comparison_of(row, Columns(), where)
+        pairs[comparison.id] = comparison
+        for column in labels:
+            said = _said(row, column, where)
+            if said is not None:
+                who = column if annotator_column is None else _annotator(row, annotator_column)
+                answers.append((who, comparison, said))
+    names = list(dict.fromkeys(annotator for annotator, _, _ in answers))
+    if len({(annotator, comparison.id) for annotator, comparison, _ in answers}) != len(answers):
+        raise DataError(f"{path}: an annotator labels a pair twice. Name the annotators' column, or remove the rows.")
+    if not answers:
+        raise DataError(f"{path}: no label in {', '.join(labels)}.")
+    overlap = max(Counter(comparison.id for _, comparison, _ in answers).values())
+    opened, added = opening(name, list(pairs.values()), names, Settings(overlap=overlap))
+    votes = [
+        Voted(
+            annotator=annotator,
+            item=item_id(opened.secret, annotator, "work", comparison.id),
+            comparison_id=comparison.id,
+            role="work",
+            said=said,
+            shown_first="first",
+        )
+        for annotator, comparison, said in answers
+    ]
+    return [opened, *added, *votes, Closed()]
+
+
+def _annotator(row: Mapping[str, Any], column: str) -> str:
+    return str(row.get(column, "")).strip() or "unknown"
+
+
+def _said(row: Mapping[str, Any], column: str, where: str) -> Said | None:
+    if column not in row:
+        raise DataError(f"{where}: no column {column!r}. Columns: {', '.join(row)}.")
+    value = row[column]
+    if value is None or str(value).strip().lower() in NONE:
+        return None
+    try:
+        return _SAID[float(value)]
+    except (KeyError, ValueError, TypeError):
+        raise DataError(f"{where}: label {value!r} under {column!r}: expected 1, 2, 0 or 1.5.") from None

@@ -1,0 +1,181 @@
+"""A campaign's first events: its pairs, however they come, the known answers, and who is to be asked."""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from pasture.annotate.campaign.events import OWNER, Opened, PairAdded, Settings
+from pasture.annotate.campaign.shares import check_overlap
+from pasture.annotate.entry import Columns, annotate_head2head, annotate_pairs, annotate_samples
+from pasture.annotate.tables import read_rows
+from pasture.core.errors import DataError
+from pasture.core.records import Comparison, Preference
+
+Expected = Literal["first", "second", "tie"]
+_EXPECTED: Mapping[object, Expected] = {
+    1: "first", "1": "first", "first": "first",
+    2: "second", "2": "second", "second": "second",
+    0: "tie", 1.5: "tie", "0": "tie", "1.5": "tie", "tie": "tie",
+}  # fmt: skip
+ANSWER_COLUMNS = ("preferred", "preference", "label")
+"""Where the known answer of a pair is looked for, in this order."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Comparisons to be labelled, and what of the file could not be used."""
+
+    comparisons: Sequence[Comparison]
+    left_out: Sequence[str] = field(default_factory=tuple)
+
+
+class _Listener:
+    """An annotator that only listens to what it would be asked."""
+
+    def __init__(self) -> None:
+        self.identity: Mapping[str, object] = {}
+        self.heard: Sequence[Comparison] = ()
+
+    def annotate(self, comparisons: Sequence[Comparison]) -> list[Preference]:
+        """Ties that nobody reads."""
+        self.heard = comparisons
+        return [Preference(comparison_id=each.id, annotator="nobody", preferred="tie") for each in comparisons]
+
+
+def read_pairs(
+    path: Path, *, other: Path | None = None, samples: Literal["one", "all"] | None = None, seed: int = 0
+) -> Pairs:
+    """The comparisons of a file of pairs, of two systems' outputs, or of several outputs for each instruction.
+
+    A file of pairs holds comparisons as a run writes them, or rows with `instruction`, `input`, `output_1`, `output_2`.
+
+    Raises:
+        DataError: if nothing can be compared, naming row and column where a text is missing.
+    """
+    listener = _Listener()
+    left_out: Sequence[str] = ()
+    if other is not None:
+        left_out = annotate_head2head(path, other, listener).left_out
+    elif samples is not None:
+        left_out = annotate_samples(path, listener, which=samples, seed=seed).left_out
+    else:
+        rows = read_rows(path)
+        if rows and isinstance(rows[0].get("first"), dict):
+            return _unique([_comparison(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)])
+        annotate_pairs([_bare(row) for row in rows], listener)
+    made = _unique(listener.heard)
+    return Pairs(made.comparisons, (*left_out, *made.left_out))
+
+
+def read_answered(path: Path, columns: Columns | None = None) -> list[tuple[Comparison, Expected]]:
+    """The pairs of a file with their known answers, from a column `preferred`, `preference` or `label`.
+
+    Raises:
+        DataError: naming the row whose answer is missing or none of 1, 2, 0, 1.5, first, second and tie.
+    """
+    rows = read_rows(path)
+    listener = _Listener()
+    if rows and isinstance(rows[0].get("first"), dict):
+        comparisons = [_comparison(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
+    else:
+        annotate_pairs([_bare(row) for row in rows], listener, columns=columns)
+        comparisons = list(listener.heard)
+    return [
+        (comparison, _expected(row, f"{path}, row {number}"))
+        for number, (comparison, row) in enumerate(zip(comparisons, rows, strict=True), start=1)
+    ]
+
+
+def named_annotators(text: str) -> tuple[str, ...]:
+    """Annotators from a number, which calls them a01, a02 and so on, or from names with commas between.
+
+    Raises:
+        DataError: if there are none, or a name is used twice or for the owner.
+    """
+    text = text.strip()
+    if text.isdigit():
+        count = int(text)
+        names = tuple(f"a{number:0{max(2, len(text))}}" for number in range(1, count + 1))
+    else:
+        names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise DataError(f"expected a number of annotators, or their names with commas between, got {text!r}.")
+    if OWNER in names or len(set(names)) != len(names):
+        raise DataError(f"annotators must have different names, none of them {OWNER!r}.")
+    return names
+
+
+def opening(
+    name: str,
+    pairs: Sequence[Comparison],
+    annotators: Sequence[str],
+    settings: Settings,
+    *,
+    gold: Sequence[tuple[Comparison, Expected]] = (),
+    qualification: Sequence[tuple[Comparison, Expected]] = (),
+) -> tuple[Opened, list[PairAdded]]:
+    """The events that begin a campaign; its identity and its secret are random.
+
+    Raises:
+        DataError: if there are too few annotators or no pairs, or one pair has two roles.
+    """
+    if not pairs:
+        raise DataError("a campaign needs at least one pair.")
+    check_overlap(settings.overlap, annotators)
+    try:
+        opened = Opened(
+            name=name,
+            identity=secrets.token_hex(8),
+            secret=secrets.token_hex(32),
+            annotators=tuple(annotators),
+            settings=settings,
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise DataError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+    added = [PairAdded(comparison=each) for each in pairs]
+    added += [PairAdded(comparison=each, role="gold", expected=answer) for each, answer in gold]
+    added += [PairAdded(comparison=each, role="qualification", expected=answer) for each, answer in qualification]
+    roles: dict[str, str] = {}
+    for pair in added:
+        before = roles.setdefault(pair.comparison.id, pair.role)
+        if before != pair.role:
+            raise DataError(f"pair {pair.comparison.id} is among the {before} and the {pair.role} pairs. Remove one.")
+    if len(roles) != len(added):
+        raise DataError("a pair is there twice. Remove one.")
+    return opened, added
+
+
+def _unique(comparisons: Sequence[Comparison]) -> Pairs:
+    kept = {each.id: each for each in comparisons}
+    twice = len(comparisons) - len(kept)
+    return Pairs(list(kept.values()), (f"{twice} pairs that are there twice, word for word",) if twice else ())
+
+
+def _comparison(row: Mapping[str, Any], where: str) -> Comparison:
+    fields = {name: value for name, value in row.items() if name in Comparison.model_fields}
+    try:
+        return Comparison.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise DataError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+
+
+def _bare(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row without the columns of an earlier annotation, which would be in the way of a new one."""
+    wanted = ("instruction", "input", "output_1", "output_2", "generator_1", "generator_2", "dataset")
+    return {name: row[name] for name in wanted if name in row}
+
+
+def _expected(row: Mapping[str, Any], where: str) -> Expected:
+    column = next((name for name in ANSWER_COLUMNS if name in row), None)
+    if column is None:
+        raise DataError(f"{where}: no known answer. Add a column {' or '.join(map(repr, ANSWER_COLUMNS))}.")
+    value = row[column]
+    if not isinstance(value, str | int | float) or value not in _EXPECTED:
+        raise DataError(f"{where}: answer {value!r} under {column!r}: expected 1, 2, 1.5 or first, second, tie.")
+    return _EXPECTED[value]
