@@ -33,7 +33,8 @@ def test_the_plain_prompt_is_a_line() -> None:
 
 
 def test_templates_are_found_by_their_own_names() -> None:
-    assert {name: template.name for name, template in TEMPLATES.items()} == {"alpaca": "alpaca", "plain": "plain"}
+    names = ("alpaca", "plain", "chat")
+    assert {name: template.name for name, template in TEMPLATES.items()} == {name: name for name in names}
 
 
 @pytest.mark.parametrize(

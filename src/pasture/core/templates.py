@@ -29,9 +29,11 @@ class PromptTemplate:
     name: str
     with_input: str
     without_input: str
+    is_turn: bool = False
+    """Whether this is what a user says, to stand in the chat template that the model's own tokenizer brings."""
 
     def render(self, instruction: Instruction) -> str:
-        """The prompt, ending where the completion begins."""
+        """The prompt, ending where the completion begins; of a user's turn, the text of the turn."""
         template = self.with_input if instruction.input else self.without_input
         return fill(template, {"instruction": instruction.instruction, "input": instruction.input})
 
@@ -54,4 +56,7 @@ ALPACA = PromptTemplate(
 PLAIN = PromptTemplate(name="plain", with_input="{instruction} {input}\n", without_input="{instruction}\n")
 """The instruction, its input and a line break: what the meadow's models read."""
 
-TEMPLATES = {template.name: template for template in (ALPACA, PLAIN)}
+CHAT = PromptTemplate(name="chat", with_input="{instruction}\n\n{input}", without_input="{instruction}", is_turn=True)
+"""One turn of a user, in the chat template of the model's tokenizer."""
+
+TEMPLATES = {template.name: template for template in (ALPACA, PLAIN, CHAT)}

@@ -8,7 +8,7 @@ from pasture.core.records import Completion, Instruction
 from pasture.core.seeds import derived_seed
 from pasture.core.templates import PromptTemplate
 from pasture.models.encode import Encoder
-from pasture.models.load import load_causal_lm, load_tokenizer
+from pasture.models.load import load_causal_lm, load_tokenizer, stop_token_ids
 from pasture.models.sample import SamplerConfig, sample
 
 
@@ -16,9 +16,11 @@ class LocalSystem:
     """A model folder that answers instructions."""
 
     def __init__(self, folder: Path, template: PromptTemplate, config: SamplerConfig) -> None:
-        self._model = load_causal_lm(folder)
+        tokenizer = load_tokenizer(folder)
+        self._model = load_causal_lm(folder, tokenizer=tokenizer)
         limit = self._model.config.max_position_embeddings - config.max_new_tokens
-        self._encoder = Encoder(load_tokenizer(folder), template, max_tokens=limit)
+        self._encoder = Encoder(tokenizer, template, max_tokens=limit)
+        self._stop_ids = stop_token_ids(self._model, tokenizer)
         self._config = config
 
     def complete(
@@ -32,7 +34,7 @@ class LocalSystem:
         prompts = [self._encoder.prompt(instruction) for instruction in instructions]
         drawn = sample(
             self._model,
-            self._encoder.end_id,
+            self._stop_ids,
             [prompt for prompt in prompts for _ in range(samples)],
             [derived_seed(seed, "completion", i.id, number) for i in instructions for number in range(samples)],
             self._config,

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from pasture.core.errors import DataError
 from pasture.core.records import Completion, Instruction
 from pasture.core.templates import PromptTemplate
+from pasture.models.chat import chat_frame, end_answers_with_turn
 from pasture.models.control_tokens import answer_prefix_ids, control_token_id
 
 
@@ -38,6 +39,12 @@ class Encoder:
     """A tokenizer, as `load_tokenizer` gives it, and a prompt format, held together."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: PromptTemplate, *, max_tokens: int) -> None:
+        """Take both; where the template is a user's turn, the end of a turn becomes the tokenizer's end token.
+
+        Raises:
+            ModelError: if the tokenizer lacks the chat template that a turn needs.
+        """
+        opening, closing = self._frame(tokenizer, template)
         self.tokenizer = tokenizer
         self.template = template
         self.max_tokens = max_tokens
@@ -46,10 +53,9 @@ class Encoder:
         self.pad_id = int(tokenizer.pad_token_id)
         unknown = {tokenizer.unk_token_id}
         self._control_ids = set(tokenizer.all_special_ids) - unknown
-        opening = tokenizer("")["input_ids"]
         # Tokenizing costs more than looking up, and a prompt comes again with every answer to it.
         self._prompts: dict[str, list[int]] = {}
-        self._opening_ids = [token for token in opening if token != self.end_id]
+        self._opening_ids, self._closing_ids = opening, closing
         self._answer_prefix_ids = answer_prefix_ids(tokenizer)
 
     def asking_with(self, control_token: str) -> "Encoder":
@@ -63,15 +69,30 @@ class Encoder:
         other._prompts = {}
         return other
 
+    @staticmethod
+    def _frame(tokenizer: PreTrainedTokenizerBase, template: PromptTemplate) -> tuple[list[int], list[int]]:
+        """Token ids before and after a prompt's text."""
+        if template.is_turn:
+            frame = chat_frame(tokenizer)
+            end_answers_with_turn(tokenizer, frame)
+            return frame.before_ids, frame.after_ids
+        opening = tokenizer("")["input_ids"]
+        return [token for token in opening if token != tokenizer.eos_token_id], []
+
     def prompt(self, instruction: Instruction) -> list[int]:
-        """Token ids of the rendered prompt, after whatever the tokenizer opens a text with, and the control token.
+        """Token ids of the rendered prompt, in the tokenizer's frame of a text or of a turn, and the control token.
 
         Raises:
             DataError: if the prompt leaves no room for an answer.
         """
         text = self.template.render(instruction)
         if text not in self._prompts:
-            self._prompts[text] = self._opening_ids + self._text_ids(text) + self._answer_prefix_ids
+            self._prompts[text] = [
+                *self._opening_ids,
+                *self._text_ids(text),
+                *self._closing_ids,
+                *self._answer_prefix_ids,
+            ]
         ids = self._prompts[text]
         if not ids or len(ids) >= self.max_tokens:
             raise DataError(
