@@ -3,18 +3,20 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from pasture.cli import evaluate, judges
+from pasture.cli import analyze, evaluate, judges
 from pasture.core.errors import DataError, RecipeError
 from pasture.world import meadow
 
 app = typer.Typer()
 evaluate.register(app)
+analyze.register(app)
 
 
 def run(*arguments: object, code: int = 0) -> str:
@@ -46,7 +48,7 @@ def test_evaluate_prints_writes_and_leaderboard_reads_it_back(files, tmp_path):
         "evaluate", files["cut"], files["mute"], "-r", files["full"], "-j", "meadow-people",
         "--audit", "--length-control", "--out", out,
     )  # fmt: skip
-    assert "Judge: meadow-people on 20" in shown
+    assert re.search(r"Judge: meadow-people #[0-9a-f]{8} on 20\d\d-\d\d-\d\d", shown)
     assert "audit: empty" in shown
     assert "judgements, $0.0000" in shown
     table = {row["system"]: row for row in csv.DictReader(io.StringIO((out / "leaderboard.csv").read_text()))}

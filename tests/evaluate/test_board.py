@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -103,8 +104,8 @@ HOSTILE = "=cmd|' /C calc'!A0 [red]x[/red] \x1b[2J\x1b]0;owned\x07 \u202egnp.exe
 
 
 def test_hostile_names_are_inert_in_terminal_csv_and_json():
-    system = outcomes([1.0, 0.0], system=HOSTILE, judge=HOSTILE + "\n=1+1")
-    board = build_board([system], seed=0, date="2026-11-22")
+    system = replace(outcomes([1.0, 0.0], system=HOSTILE, judge=HOSTILE + "\n=1+1"), date="2026-11-22")
+    board = build_board([system], seed=0)
     shown = render(board)
     assert not any(character in shown for character in "\x1b\x07\u202e")
     assert "[red]x[/red]" in shown  # rich markup is text, not color

@@ -8,6 +8,7 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from pasture.core.errors import DataError
+from pasture.evaluate.board import LengthControlled
 from pasture.evaluate.length_control import length_control
 from pasture.evaluate.outcomes import Outcomes
 from tests.evaluate import published
@@ -27,6 +28,11 @@ def judged(rng: np.random.Generator, *, taste: float, factors: dict[str, float],
             outcomes((rng.random(count) < chance).astype(float), system=name, lengths=(own * factor, reference))
         )
     return systems
+
+
+def holds(result: LengthControlled, truth: float) -> bool:
+    assert result.interval is not None
+    return bool(result.interval.low <= truth <= result.interval.high)
 
 
 def test_verbosity_alone_moves_the_raw_rate_and_not_the_controlled_one():
@@ -51,6 +57,7 @@ def test_the_planted_rate_at_equal_length_is_recovered():
     system = outcomes((rng.random(4000) < chance).astype(float), lengths=(own, reference))
     result = length_control([system], seed=0, draws=100)["new"]
     assert system.credit.mean() > 0.6
+    assert result.standard_error is not None
     assert result.rate == pytest.approx(0.5, abs=2.5 * result.standard_error)
     assert result.standard_error < 0.02
 
@@ -63,8 +70,7 @@ def test_interval_coverage_under_a_judge_with_a_taste():
         own = np.exp(rng.normal(6.8, 0.5, 200))
         chance = expit(0.4 + 1.2 * np.tanh((own - reference) / reference.std()))
         system = outcomes((rng.random(200) < chance).astype(float), lengths=(own, reference))
-        low, high = length_control([system], seed=trial, draws=150)["new"].interval
-        covered += low <= expit(0.4) <= high
+        covered += holds(length_control([system], seed=trial, draws=150)["new"], expit(0.4))
     # Two standard errors of 120 draws at 95% are 0.04.
     assert 0.91 <= covered / trials <= 0.99
 
@@ -96,7 +102,9 @@ def test_hostile_lengths_do_not_break_the_fit():
     assert rates["huge"].rate == 1.0
     assert rates["copy"].rate == 0.5
     # 0.025 ** (1 / 4): nothing but wins in four is no proof.
-    assert rates["huge"].interval.low == pytest.approx(0.3976, abs=1e-4)
+    interval = rates["huge"].interval
+    assert interval is not None
+    assert interval.low == pytest.approx(0.3976, abs=1e-4)
 
 
 def test_one_judge_at_a_time_and_at_least_one_judgement():
@@ -116,7 +124,7 @@ def test_a_judge_who_tosses_coins_gives_one_half_on_real_answers(version):
         for seed in range(5):
             tossed = replace(real, credit=rng.integers(0, 2, len(real)).astype(float))
             result = length_control([tossed], seed=seed, draws=100)[system]
-            inside.append(result.interval.low <= 0.5 <= result.interval.high)
+            inside.append(holds(result, 0.5))
             rates.append(result.rate)
     assert np.mean(rates) == pytest.approx(0.5, abs=0.02)  # 30 rates with an error of 0.03 to 0.05 each
     assert sum(inside) >= 26  # of 30 at 95%: fewer would come up once in 60

@@ -18,7 +18,8 @@ VERBS = {
     "evaluate": "evaluate",
     "leaderboard": "evaluate",
     "compare": "evaluate",
-    "analyze-annotators": "evaluate",
+    "analyze-annotators": "analyze",
+    "demo": "demo",
     "doctor": "doctor",
 }
 """The module of each verb. A verb loads its own alone: those of others bring libraries that it would wait for."""

@@ -1,44 +1,76 @@
-"""`pasture evaluate`, `leaderboard`, `compare` and `analyze-annotators`: from answers and labels to numbers."""
+"""`pasture evaluate`, `leaderboard` and `compare`: from answers to numbers that can be defended."""
 
-import json
-import math
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pasture.cli import judges
+from pasture.cli.judged import Judged, put_to_judge
+from pasture.cli.results import found_systems, write_corrected, write_findings, write_results
 from pasture.core.errors import DataError
-from pasture.core.files import read_records, write_records, write_text
 from pasture.core.hostile import for_terminal, on_one_line
-from pasture.core.records import Comparison, Preference
-from pasture.core.statistics import Estimate
+from pasture.core.records import Instruction
 from pasture.core.tables import read_rows
-from pasture.evaluate.alpaca_eval import annotation_rows, leaderboard_csv, outcomes_of_annotations
-from pasture.evaluate.audit import AuditFinding, audit_comparisons, audit_findings
+from pasture.data.evaluation_set import load_evaluation_set, read_instructions
+from pasture.data.overlap import Overlap, require_no_overlap
+from pasture.evaluate.alpaca_eval import leaderboard_csv, outcomes_of_annotations
+from pasture.evaluate.alpaca_length_control import Regularizer, controlled_rates, published_order
+from pasture.evaluate.audit import AuditFinding
 from pasture.evaluate.board import Board, LengthControlled, build_board
+from pasture.evaluate.human_corrected import CorrectedRate, corrected_rates
 from pasture.evaluate.length_control import length_control
-from pasture.evaluate.outcomes import Outcomes, outcomes_of
-from pasture.evaluate.outputs import Pairing, pair_outputs, read_outputs
-from pasture.evaluate.ranking import bradley_terry
-from pasture.evaluate.table import board_csv, board_table, percent
+from pasture.evaluate.outcomes import Outcomes
+from pasture.evaluate.outputs import Pairing, SystemOutputs, pair_outputs, read_outputs
+from pasture.evaluate.ranking import Ranking, bradley_terry
+from pasture.evaluate.table import board_csv, board_table, percent, shares_table, sources_table
 from pasture.evaluate.win_rate import against_even
-from pasture.validate.agreement import AnnotatorReport, analyze
-from pasture.validate.cross_annotations import Columns, CrossAnnotations, read_cross_annotations
+from pasture.report.content import ReportContent
+from pasture.report.page import write_report
+from pasture.report.summary import MEADOW
+from pasture.steps.board_page import (
+    audit_table,
+    breakdowns,
+    corrected_table,
+    judge_facts,
+    leaderboards,
+    samples,
+)
 
 Judge = Annotated[list[str], typer.Option("--judge", "-j", help=judges.HELP)]
 Reference = Annotated[Path, typer.Option("--reference", "-r", help="The answers to compare with.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the tables, judgements and exports.")]
-LengthControl = Annotated[
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the tables, page, judgements and exports.")]
+Instructions = Annotated[
+    Path | None,
+    typer.Option("--instructions", help="File of the instructions that completions or difficulties belong to."),
+]
+Equal = Annotated[
     bool, typer.Option("--length-control", help="Add the win rate at equal length; see docs/evaluation.md.")
 ]
+Difficulty = Annotated[
+    Path | None, typer.Option("--difficulty", help="AlpacaEval 2's length control: its instruction_difficulty.csv.")
+]
+Regularization = Annotated[
+    Path | None, typer.Option("--regularization", help="AlpacaEval 2's length control: its df_gamed.csv.")
+]
+Compat = Annotated[
+    str | None,
+    typer.Option("--compat", help="alpaca_eval: join difficulties by row, as numbers of incomplete sets need."),
+]
+Details = Annotated[bool, typer.Option("--details", "-d", help="Add rates by source, lengths and shares.")]
+People = Annotated[
+    Path | None, typer.Option("--people", help="People's labels of some pairs, as annotations: corrects the judge.")
+]
+Training = Annotated[
+    list[Path] | None, typer.Option("--training", help="Instructions trained on; refuse those that leak. Repeatable.")
+]
+AllowOverlap = Annotated[bool, typer.Option("--allow-overlap", help="Report leaks in place of refusing them.")]
 Audit = Annotated[
     bool, typer.Option("--audit", help="Also judge a constant, an empty, a copied and an injecting answer.")
 ]
@@ -50,6 +82,8 @@ AllowMixed = Annotated[
     bool,
     typer.Option("--allow-mixed", help="Rank systems of different judges, references or instructions all the same."),
 ]
+
+SAMPLE_COUNT = 6
 
 
 class Show(StrEnum):
@@ -64,6 +98,40 @@ class Show(StrEnum):
 Format = Annotated[Show, typer.Option("--format", "-f", help="What to print.")]
 
 
+@dataclass(frozen=True)
+class LengthOptions:
+    """Which length control is asked for."""
+
+    ours: bool
+    difficulty: Path | None
+    regularization: Path | None
+    compat: str | None
+
+    def check(self) -> None:
+        """Refuse what does not go together, before anything is spent.
+
+        Raises:
+            DataError: saying which option is missing or too much.
+        """
+        if (self.difficulty is None) != (self.regularization is None):
+            raise DataError("AlpacaEval 2's length control needs both --difficulty and --regularization.")
+        if self.ours and self.difficulty is not None:
+            raise DataError("choose one: --length-control is Pasture's own, --difficulty names AlpacaEval 2's files.")
+        if self.compat not in (None, "alpaca_eval"):
+            raise DataError(f"--compat {self.compat!r}: expected alpaca_eval.")
+
+    def rates(self, systems: Sequence[Outcomes], order: Sequence[Instruction]) -> dict[str, LengthControlled] | None:
+        """The rate of each system at equal length, or None; `order` is the set in the order of the difficulties."""
+        if self.ours:
+            return length_control(systems, seed=0)
+        if self.difficulty is None or self.regularization is None:
+            return None
+        regularizer = Regularizer.read(self.difficulty, self.regularization)
+        if self.compat == "alpaca_eval":
+            return controlled_rates(systems, regularizer, None)
+        return controlled_rates(systems, regularizer, published_order([one.id for one in order], regularizer))
+
+
 def register(app: typer.Typer) -> None:
     """Add the verbs of this module."""
     app.command(
@@ -73,74 +141,83 @@ def register(app: typer.Typer) -> None:
     )(evaluate)
     app.command("leaderboard", epilog="Example: pasture leaderboard results --length-control --format csv")(leaderboard)
     app.command("compare", epilog="Example: pasture compare new.json old.json --judge meadow-people")(compare)
-    app.command(
-        "analyze-annotators",
-        epilog="Example: pasture analyze-annotators pairs.jsonl --people human_1,human_2,human_3 --labels gpt35",
-    )(analyze_annotators)
 
 
-def evaluate(
-    outputs: Annotated[list[Path], typer.Argument(help="Systems' answers, AlpacaEval's model_outputs or alike.")],
+def evaluate(  # noqa: PLR0913 - one parameter for each option
+    outputs: Annotated[list[Path], typer.Argument(help="Systems' answers: AlpacaEval's model_outputs, or records.")],
+    *,
     reference: Reference,
     judge: Judge,
     out: Out = None,
-    length_control: LengthControl = False,
+    instructions: Instructions = None,
+    length_control: Equal = False,
+    difficulty: Difficulty = None,
+    regularization: Regularization = None,
+    compat: Compat = None,
+    details: Details = False,
+    people: People = None,
     audit: Audit = False,
+    training: Training = None,
+    allow_overlap: AllowOverlap = False,
     fail_under: FailUnder = None,
 ) -> None:
     """Judge systems' answers against a reference's and print the leaderboard."""
-    theirs = read_outputs(reference)
-    pairings = [pair_outputs(read_outputs(path), theirs) for path in outputs]
+    length = LengthOptions(length_control, difficulty, regularization, compat)
+    length.check()
+    theirs = read_outputs(reference, instructions=instructions)
+    pairings = [pair_outputs(read_outputs(path, instructions=instructions), theirs) for path in outputs]
     _check_same_instructions(pairings)
+    overlaps = _leaks(training or [], theirs, allow_overlap)
     comparisons = [comparison for pairing in pairings for comparison in pairing.comparisons]
-    tricks = audit_comparisons(comparisons, theirs.system) if audit else []
-    with judges.open_judge(judge) as (name, annotator):
-        preferences = annotator.annotate(comparisons)
-        audited = annotator.annotate(tricks) if tricks else []
-        identity = annotator.identity
-    systems = outcomes_of(preferences, comparisons, judge=name, reference=theirs.system, credit="probability")
-    board = build_board(
-        systems,
-        seed=0,
-        judge_identity=identity,
-        date=datetime.now(UTC).date().isoformat(),
-        length_controlled=_controlled(systems) if length_control else None,
-    )
-    findings = audit_findings(audited, tricks, reference=theirs.system, judge=name, seed=0) if tricks else []
+    judged = put_to_judge(judge, comparisons, theirs.system, audit=audit)
+    systems = judged.systems()
+    order = load_evaluation_set(instructions).instructions if instructions and difficulty else theirs.instructions
+    board = build_board(systems, seed=0, judge_identity=judged.identity, length_controlled=length.rates(systems, order))
     console = Console()
-    console.print(board_table(board))
+    show_board(console, board, details=details)
     for pairing, path in zip(pairings, outputs, strict=True):
         if pairing.only_system or pairing.only_reference:
             note = f"{path}: {pairing.only_system} answers without a reference, {pairing.only_reference} missing."
             console.print(Text(for_terminal(note), style="yellow"))
-    for finding in findings:
-        console.print(Text(finding.sentence(), style="red" if finding.alarming else ""))
-    console.print(_cost([*preferences, *audited]))
-    if out is not None:
-        _write(out, board, comparisons, preferences, findings)
+    _show_overlaps(console, overlaps)
+    _finish(console, judged, board, people, out)
     _gate(board, fail_under)
 
 
-def leaderboard(
-    folder: Annotated[Path, typer.Argument(help="Holds annotations.json files, or what evaluate --out wrote.")],
-    length_control: LengthControl = False,
+def leaderboard(  # noqa: PLR0913 - one parameter for each option
+    folder: Annotated[Path, typer.Argument(help="Results of evaluate --out, a run folder, or annotations.json files.")],
+    *,
+    judge: Annotated[str | None, typer.Option("--judge", "-j", help="Count this judge's judgements alone.")] = None,
+    instructions: Instructions = None,
+    length_control: Equal = False,
+    difficulty: Difficulty = None,
+    regularization: Regularization = None,
+    compat: Compat = None,
+    details: Details = False,
+    people: People = None,
     allow_mixed: AllowMixed = False,
     ranking: Annotated[bool, typer.Option("--ranking", help="Add Bradley-Terry strengths and ranks.")] = False,
     show: Format = Show.TABLE,
+    html: Annotated[Path | None, typer.Option("--html", help="Also write the board as a page.")] = None,
     fail_under: FailUnder = None,
 ) -> None:
     """Rank the systems whose judgements lie in a folder; nothing is asked or spent."""
-    systems = _found(folder)
-    board = build_board(
-        systems,
-        seed=0,
-        allow_mixed=allow_mixed,
-        length_controlled=_controlled(systems) if length_control else None,
-    )
+    length = LengthOptions(length_control, difficulty, regularization, compat)
+    length.check()
+    if difficulty is not None and compat is None and instructions is None:
+        raise DataError(
+            "name the file that holds the instructions in the order of the difficulties with --instructions, or join "
+            "by row with --compat alpaca_eval."
+        )
+    order = load_evaluation_set(instructions).instructions if instructions and difficulty else ()
+    systems = found_systems(folder, judge)
+    board = build_board(systems, seed=0, allow_mixed=allow_mixed, length_controlled=length.rates(systems, order))
+    corrected = _corrected(people, systems)
     console = Console()
     match show:
         case Show.TABLE:
-            console.print(board_table(board))
+            show_board(console, board, details=details)
+            _show_corrected(console, corrected)
         case Show.CSV:
             typer.echo(board_csv(board), nl=False)
         case Show.JSON:
@@ -148,77 +225,110 @@ def leaderboard(
         case Show.ALPACA_EVAL:
             typer.echo(leaderboard_csv(board), nl=False)
     if ranking:
-        console.print(_ranking_table(systems))
+        console.print(ranking_table(bradley_terry(systems, seed=0), "Bradley-Terry (Davidson), log strength"))
+    if html is not None:
+        write_report(_page(f"Leaderboard of {folder.name}", board, [], corrected), html)
     _gate(board, fail_under)
 
 
-def compare(
+def compare(  # noqa: PLR0913 - one parameter for each option
     a: Annotated[Path, typer.Argument(help="Answers of one system.")],
     b: Annotated[Path, typer.Argument(help="Answers of the other.")],
+    *,
     judge: Judge,
     out: Out = None,
+    instructions: Instructions = None,
+    length_control: Equal = False,
+    details: Details = False,
+    audit: Audit = False,
     fail_under: FailUnder = None,
 ) -> None:
     """Say which of two systems wins, whether that is more than chance, and what it cost to know."""
-    pairing = pair_outputs(read_outputs(a), theirs := read_outputs(b))
-    with judges.open_judge(judge) as (name, annotator):
-        preferences = annotator.annotate(pairing.comparisons)
-        identity = annotator.identity
-    [outcomes] = outcomes_of(
-        preferences, pairing.comparisons, judge=name, reference=theirs.system, credit="probability"
-    )
-    board = build_board([outcomes], seed=0, judge_identity=identity)
+    theirs = read_outputs(b, instructions=instructions)
+    pairing = pair_outputs(read_outputs(a, instructions=instructions), theirs)
+    judged = put_to_judge(judge, pairing.comparisons, theirs.system, audit=audit)
+    systems = judged.systems()
+    length = LengthOptions(length_control, None, None, None)
+    board = build_board(systems, seed=0, judge_identity=judged.identity, length_controlled=length.rates(systems, ()))
     console = Console()
-    console.print(board_table(board, f"{outcomes.system} against {outcomes.reference}"))
-    record = board.rows[0].win_rate
-    if record.rate is not None:
-        p_value = against_even(outcomes, seed=0)
-        winner = outcomes.system if record.rate > 0.5 else outcomes.reference
-        real = (
-            f"more often than chance explains (p = {p_value:.2g})"
-            if p_value < 0.05
-            else (f"but chance explains that (p = {p_value:.2g})")
-        )
-        ahead = "Neither wins more often" if record.rate == 0.5 else f"{on_one_line(winner)} wins more often, {real}"
-        console.print(Text(f"{ahead}."))
-    console.print(_cost(preferences))
-    if out is not None:
-        _write(out, board, pairing.comparisons, preferences, [])
+    show_board(console, board, f"{systems[0].system} against {systems[0].reference}", details=details)
+    console.print(Text(_who_wins(systems[0], board)))
+    _finish(console, judged, board, None, out)
     _gate(board, fail_under)
 
 
-def analyze_annotators(
-    file: Annotated[Path, typer.Argument(help="Pairs with labels: a row a label, or a row a pair.")],
-    people: Annotated[
-        str | None, typer.Option("--people", help="People's labels: a file like FILE, or columns of FILE by comma.")
-    ] = None,
-    labels: Annotated[
-        str, typer.Option("--labels", help="Columns that hold labels, by comma; each is one annotator's.")
-    ] = "preference",
-    system: Annotated[
-        str | None, typer.Option("--system", help="Column that names the second answer's system.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
-) -> None:
-    """Measure annotators: agreement with people, bias, variance, leanings, price, each with its interval."""
-    rows = read_rows(file)
-    found: dict[str, CrossAnnotations] = {}
-    for column in labels.split(","):
-        name = None if column == "preference" else column
-        found |= read_cross_annotations(rows, Columns(labels=(column,), system=system), name=name)
-    crowd = None
-    if people is not None and Path(people).suffix:
-        crowd = read_cross_annotations(read_rows(Path(people)), Columns(system=system), name="people")["people"]
-    elif people is not None:
-        columns = Columns(labels=tuple(people.split(",")), system=system)
-        crowd = read_cross_annotations(rows, columns, name="people")["people"]
-    reports = [analyze(annotator, crowd, seed=0) for annotator in found.values()]
-    if crowd is not None:
-        reports.append(analyze(crowd, crowd, seed=0))
-    if as_json:
-        typer.echo(json.dumps([report.to_dict() for report in reports], indent=1, allow_nan=False))
-    else:
-        Console().print(_annotator_table(reports))
+def _who_wins(outcomes: Outcomes, board: Board) -> str:
+    rate = board.rows[0].win_rate.rate
+    if rate is None:
+        return "Nothing could be judged, so neither wins."
+    if rate == 0.5:
+        return "Neither wins more often."
+    winner = on_one_line(outcomes.system if rate > 0.5 else outcomes.reference)
+    p_value = against_even(outcomes, seed=0)
+    if p_value < 0.05:
+        return f"{winner} wins more often, more often than chance explains (p = {p_value:.2g})."
+    return f"{winner} wins more often, but chance explains that (p = {p_value:.2g})."
+
+
+def show_board(console: Console, board: Board, title: str = "Leaderboard", *, details: bool = False) -> None:
+    """Print the board, and where asked for the tables that stand behind it."""
+    console.print(board_table(board, title))
+    if details:
+        console.print(sources_table(board))
+        console.print(shares_table(board))
+
+
+def _finish(console: Console, judged: Judged, board: Board, people: Path | None, out: Path | None) -> None:
+    """What an evaluation says below its leaderboard, and the files that it leaves."""
+    findings = judged.findings()
+    for system, both in judged.orders().items():
+        console.print(
+            f"{on_one_line(system)}: {percent(both.win_rate.value)} over both orders, "
+            f"{percent(both.flip_rate.value)} of {both.both} verdicts turned with the order.",
+            markup=False,
+            highlight=False,
+        )
+    for finding in findings:
+        console.print(Text(finding.sentence(), style="red" if finding.alarming else ""))
+    corrected = _corrected(people, judged.systems())
+    _show_corrected(console, corrected)
+    console.print(Text(judged.cost()))
+    if out is None:
+        return
+    names = ", ".join(row.win_rate.system for row in board.rows[:3])
+    title = f"{names}{' and others' if len(board.rows) > 3 else ''} against {judged.reference}"
+    page = _page(title, board, findings, corrected)
+    shown = {judged.judge: judged.preferences}
+    page = page.model_copy(update={"samples": samples(judged.comparisons, shown, SAMPLE_COUNT)})
+    write_results(out, judged, board, page)
+    if findings:
+        write_findings(out, findings)
+    if corrected:
+        write_corrected(out, corrected)
+    console.print(f"Page: {out / 'leaderboard.html'}", markup=False, soft_wrap=True)
+
+
+def _page(
+    title: str,
+    board: Board,
+    findings: Sequence[AuditFinding],
+    corrected: Mapping[str, Sequence[CorrectedRate]],
+) -> ReportContent:
+    boards = leaderboards(board)
+    rows = {one.title: [row.to_dict() for row in board.rows if row.win_rate.judge == one.title] for one in boards}
+    tables = [table for name, own in rows.items() for table in breakdowns(name, own)]
+    tables += [corrected_table(corrected)] if corrected else []
+    tables += [audit_table(findings)] if findings else []
+    meadow = any(one.split(" #")[0] in judges.MEADOW for one in rows)
+    return ReportContent(
+        title=title,
+        date=board.date or "",
+        testbed=MEADOW if meadow else "",
+        leaderboards=tuple(boards),
+        breakdowns=tuple(tables),
+        facts=tuple(judge_facts(board)),
+        warnings=(*board.warnings, *(found.sentence() for found in findings if found.alarming)),
+    )
 
 
 def _check_same_instructions(pairings: Sequence[Pairing]) -> None:
@@ -231,53 +341,33 @@ def _check_same_instructions(pairings: Sequence[Pairing]) -> None:
         )
 
 
-def _controlled(systems: Sequence[Outcomes]) -> dict[str, LengthControlled]:
-    return length_control(systems, seed=0)
+def _leaks(training: Sequence[Path], theirs: SystemOutputs, allow: bool) -> list[Overlap]:
+    trained = [one for path in training for one in read_instructions(path, split=path.name)]
+    return require_no_overlap(trained, theirs.instructions, allow=allow, repair="pass --allow-overlap")
 
 
-def _found(folder: Path) -> list[Outcomes]:
-    systems: list[Outcomes] = []
-    for path in sorted(folder.rglob("comparisons.jsonl")):
-        comparisons = read_records(path, Comparison)
-        preferences = read_records(path.with_name("preferences.jsonl"), Preference)
-        facts = json.loads(path.with_name("leaderboard.json").read_text(encoding="utf-8"))["rows"][0]["win_rate"]
-        systems += outcomes_of(
-            preferences, comparisons, judge=facts["judge"], reference=facts["reference"], credit="probability"
-        )
-    ours = {path.parent for path in folder.rglob("comparisons.jsonl")}
-    for path in sorted(folder.rglob("annotations.json")):
-        if path.parent.parent not in ours:
-            systems += outcomes_of_annotations(read_rows(path))
-    if not systems:
-        raise DataError(f"{folder}: found no annotations.json and no comparisons.jsonl in it or below.")
-    return systems
+def _show_overlaps(console: Console, overlaps: Sequence[Overlap]) -> None:
+    if overlaps:
+        said = f"{len(overlaps)} instructions were also trained on, the first {overlaps[0].similarity:.0%} the same."
+        console.print(Text(said, style="yellow"))
 
 
-def _write(
-    out: Path,
-    board: Board,
-    comparisons: Sequence[Comparison],
-    preferences: Sequence[Preference],
-    findings: Sequence[AuditFinding],
-) -> None:
-    write_records(out / "comparisons.jsonl", comparisons)
-    write_records(out / "preferences.jsonl", preferences)
-    write_text(out / "leaderboard.json", board.to_json())
-    write_text(out / "leaderboard.csv", board_csv(board))
-    rows = annotation_rows(preferences, comparisons)
-    write_text(out / "alpaca_eval/annotations.json", json.dumps(rows, indent=2, allow_nan=False) + "\n")
-    write_text(out / "alpaca_eval/leaderboard.csv", leaderboard_csv(board))
-    if findings:
-        rows = [{"finding": row.sentence(), "alarming": row.alarming, **row.win_rate.model_dump()} for row in findings]
-        write_text(out / "audit.json", json.dumps(rows, indent=1, allow_nan=False) + "\n")
+def _corrected(people: Path | None, systems: Sequence[Outcomes]) -> dict[str, list[CorrectedRate]]:
+    return {} if people is None else corrected_rates(systems, outcomes_of_annotations(read_rows(people)), seed=0)
 
 
-def _cost(preferences: Sequence[Preference]) -> Text:
-    costs = [preference.cost_usd for preference in preferences]
-    known = sum(cost for cost in costs if cost is not None)
-    unknown = costs.count(None)
-    more = f", {unknown} judgements of unknown price" if unknown else ""
-    return Text(f"{len(costs)} judgements, ${known:.4f}{more}.")
+def _show_corrected(console: Console, corrected: Mapping[str, Sequence[CorrectedRate]]) -> None:
+    if not corrected:
+        return
+    table = Table(title="Corrected by people's labels: percent", title_justify="left", box=None)
+    for name in ("system", "method", "corrected", "95% interval", "judge alone", "labels alone", "labels"):
+        table.add_column(name, justify="left" if name in ("system", "method") else "right")
+    for system, results in corrected.items():
+        for one in results:
+            bounds = f"{percent(one.interval.low)} to {percent(one.interval.high)}"
+            cells = [on_one_line(system), one.method, percent(one.rate), bounds, percent(one.judge_rate)]
+            table.add_row(*(Text(cell) for cell in [*cells, percent(one.human_rate), str(one.labelled)]))
+    console.print(table)
 
 
 def _gate(board: Board, fail_under: float | None) -> None:
@@ -293,9 +383,9 @@ def _gate(board: Board, fail_under: float | None) -> None:
         raise typer.Exit(1)
 
 
-def _ranking_table(systems: Sequence[Outcomes]) -> Table:
-    ranking = bradley_terry(systems, seed=0)
-    table = Table(title="Bradley-Terry (Davidson), log strength", title_justify="left")
+def ranking_table(ranking: Ranking, title: str) -> Table:
+    """Strengths and ranks, with the intervals of both."""
+    table = Table(title=Text(on_one_line(title)), title_justify="left")
     for name in ("rank", "ranks at 95%", "system", "strength", "95% interval", "judged"):
         table.add_column(name, justify="left" if name == "system" else "right")
     for row in ranking.systems:
@@ -303,48 +393,3 @@ def _ranking_table(systems: Sequence[Outcomes]) -> Table:
         cells = [str(row.rank), f"{row.rank_low} to {row.rank_high}", on_one_line(row.system), f"{row.strength:+.2f}"]
         table.add_row(*(Text(cell) for cell in [*cells, bounds, str(row.judged)]))
     return table
-
-
-def _annotator_table(reports: Sequence[AnnotatorReport]) -> Table:
-    """A column an annotator, so that the table fits however many measures there are."""
-    table = Table(title="Annotators: percent, with 95% intervals", title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("")
-    for report in reports:
-        table.add_column(Text(on_one_line(report.annotator)), justify="right")
-    for name, title in _MEASURES.items():
-        table.add_row(title, *(_with_interval(getattr(report, name)) for report in reports))
-    table.add_row("Spearman over systems", *(_spearman(report) for report in reports))
-    table.add_row("$ per 1,000", *(_number(report.usd_per_thousand) for report in reports))
-    table.add_row("seconds per 1,000", *(_number(report.seconds_per_thousand) for report in reports))
-    table.add_row("parsed", *(f"{report.parsed_count} of {report.label_count}" for report in reports))
-    return table
-
-
-_MEASURES = {
-    "agreement": "agrees with the majority",
-    "bias": "bias",
-    "variance": "variance",
-    "pairwise_agreement": "two labels agree",
-    "kappa": "Cohen's kappa",
-    "alpha": "Krippendorff's alpha",
-    "prefer_longer": "prefers the longer",
-    "prefer_list": "prefers the list",
-    "prefer_first": "prefers the first",
-}
-
-
-def _with_interval(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return "-"
-    low, high = estimate.interval
-    bounds = "" if math.isnan(low) else f" ({percent(low)} to {percent(high)})"
-    return f"{percent(estimate.value)}{bounds}"
-
-
-def _spearman(report: AnnotatorReport) -> str:
-    found = report.spearman_pearson
-    return "-" if found is None else f"{found.spearman:.2f} ({found.item_count} systems)"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"

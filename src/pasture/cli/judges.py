@@ -2,10 +2,12 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from pasture.annotate.draws import ContentDraws
-from pasture.annotate.panel import load_panel, shipped_pools
+from pasture.annotate.panel import Order, Panel, load_panel, shipped_pools
 from pasture.annotate.pool import LLMPool
 from pasture.annotate.raters import MeadowPeople, MeadowPool
 from pasture.core.errors import RecipeError
@@ -19,7 +21,7 @@ MEADOW = ("meadow-people", "meadow-pool")
 """Judges that need neither service nor key, and judge the meadow's instructions alone."""
 
 _MEADOW_KEYS = ("seed", "votes", "label_flip_probability")
-_POOL_KEYS = ("models", "engine", "base_url", "api_key_env", "budget_usd", "store", "seed")
+_POOL_KEYS = ("models", "engine", "base_url", "api_key_env", "budget_usd", "store", "seed", "order")
 
 HELP = (
     f"Who judges: {', '.join(MEADOW)}, a pool ({', '.join(shipped_pools())}) or a pool's TOML file. Repeat for its "
@@ -51,6 +53,7 @@ def open_judge(values: Sequence[str]) -> Iterator[tuple[str, Annotator]]:
         yield name, _meadow(name, settings, seed)
         return
     panel = load_panel(name, [model for model in settings.get("models", "").split(",") if model])
+    panel = _ordered(panel, settings.get("order", panel.order))
     limit = settings.get("budget_usd")
     address = {key: settings[key] for key in ("base_url", "api_key_env") if key in settings}
     kind = settings.get("engine", "api")
@@ -63,6 +66,13 @@ def open_judge(values: Sequence[str]) -> Iterator[tuple[str, Annotator]]:
     )
     with AnswerStore(Path(settings.get("store", "answers.sqlite"))) as store:
         yield name, LLMPool(panel, CachedEngine(engine, store), draws=ContentDraws(seed))
+
+
+def _ordered(panel: Panel, order: str) -> Panel:
+    found = next((known for known in get_args(Order) if known == order), None)
+    if found is None:
+        raise RecipeError(f"--judge {panel.name}: order {order!r} is none of {', '.join(get_args(Order))}.")
+    return replace(panel, order=found)
 
 
 def _meadow(name: str, settings: dict[str, str], seed: int) -> Annotator:

@@ -10,6 +10,7 @@ from pathlib import Path
 from pasture.core.errors import DataError
 from pasture.core.records import Instruction, content_id
 from pasture.core.tables import Row, read_rows, text_field
+from pasture.data.hub import data_files
 
 ALPACA_FARM_SOURCES: Mapping[str, int] = {
     "selfinstruct": 252,
@@ -44,29 +45,48 @@ class EvaluationSet:
     """SHA-256 of the sorted texts: the same set in another order or file format has the same."""
 
 
-def load_evaluation_set(path: Path, columns: InstructionColumns | None = None) -> EvaluationSet:
-    """The instructions of a JSON, JSONL, CSV or Parquet file, in order; columns not named are left out.
+def load_evaluation_set(name: str | Path, columns: InstructionColumns | None = None) -> EvaluationSet:
+    """The instructions of a file, a folder or a data set of the hub, in order; columns not named are left out.
 
-    Ids come from the texts. A row without a source gets the file's name as its source.
+    A data set of the hub is `hub:ORG/NAME/FILES@REVISION`, such as `hub:tatsu-lab/alpaca_eval/alpaca_eval.json`; see
+    `data.hub`. Ids come from the texts. A row without a source gets the file's name as its source.
 
     Raises:
-        DataError: if the file cannot be read, a row has no instruction, or two rows are the same.
+        DataError: if nothing can be read, a row has no instruction, or two rows are the same.
+        DependencyError: for the hub where huggingface_hub is not installed.
     """
-    names = columns or InstructionColumns()
-    rows = read_rows(path)
-    if not rows:
-        raise DataError(f"{path}: expected instructions, the file holds no rows.")
-    instructions = [_instruction(row, names, f"{path}: row {number}", path) for number, row in enumerate(rows, start=1)]
+    instructions = read_instructions(name, columns)
     seen: dict[str, int] = {}
     for number, instruction in enumerate(instructions, start=1):
         if instruction.id in seen:
             raise DataError(
-                f"{path}: rows {seen[instruction.id]} and {number} hold the same instruction. Remove one, or it "
+                f"{name}: rows {seen[instruction.id]} and {number} hold the same instruction. Remove one, or it "
                 "counts twice in every rate."
             )
         seen[instruction.id] = number
     counted = Counter(instruction.source for instruction in instructions)
     return EvaluationSet(tuple(instructions), dict(counted.most_common()), _checksum(instructions))
+
+
+def read_instructions(
+    name: str | Path, columns: InstructionColumns | None = None, split: str = "evaluation"
+) -> list[Instruction]:
+    """The instructions of a file, a folder or a data set of the hub, in order, repeated ones included.
+
+    Raises:
+        DataError: if nothing can be read, or a row has no instruction.
+        DependencyError: for the hub where huggingface_hub is not installed.
+    """
+    names = columns or InstructionColumns()
+    instructions = []
+    for path in data_files(str(name)):
+        rows = read_rows(path)
+        if not rows:
+            raise DataError(f"{path}: expected instructions, the file holds no rows.")
+        instructions += [
+            _instruction(row, names, f"{path}: row {number}", path, split) for number, row in enumerate(rows, start=1)
+        ]
+    return instructions
 
 
 def require_alpaca_farm(evaluation: EvaluationSet) -> None:
@@ -85,15 +105,13 @@ def require_alpaca_farm(evaluation: EvaluationSet) -> None:
         raise DataError(f"not the 805 instructions of AlpacaFarm: {', '.join(wrong[:5])}.")
 
 
-def _instruction(row: Row, names: InstructionColumns, where: str, path: Path) -> Instruction:
+def _instruction(row: Row, names: InstructionColumns, where: str, path: Path, split: str) -> Instruction:
     text = text_field(row, names.instruction, where)
     if not text.strip():
         raise DataError(f"{where}: the instruction under {names.instruction!r} is empty.")
     material = text_field(row, names.material, where, "")
     source = text_field(row, names.source, where, "").strip() or path.name.split(".")[0] or "file"
-    return Instruction(
-        id=content_id(text, material), instruction=text, input=material, source=source, split="evaluation"
-    )
+    return Instruction(id=content_id(text, material), instruction=text, input=material, source=source, split=split)
 
 
 def _checksum(instructions: list[Instruction]) -> str:

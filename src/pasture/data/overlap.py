@@ -55,8 +55,9 @@ def require_no_overlap(
     *,
     threshold: float = NEARLY_SAME,
     allow: bool = False,
+    repair: str = "set data.allow_overlap",
 ) -> list[Overlap]:
-    """The overlaps, for the report; unless they are allowed there are none.
+    """The overlaps, for the report; unless they are allowed there are none. `repair` says how to allow them.
 
     Raises:
         LeakError: naming how many and the first, if there are any and `allow` is not set.
@@ -68,7 +69,7 @@ def require_no_overlap(
         raise LeakError(
             f"{len(overlaps)} of {len(evaluation)} evaluation instructions are also in split {splits} "
             f"(first: {first.training_id} is {first.similarity:.0%} the same as {first.evaluation_id}). "
-            "Remove them, or set data.allow_overlap."
+            f"Remove them, or {repair}."
         )
     return overlaps
 

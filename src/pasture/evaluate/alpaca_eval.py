@@ -6,20 +6,28 @@ null, NaN or -1 for a judge that failed.
 
 import csv
 import io
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from pasture.core.errors import DataError
 from pasture.core.hostile import for_csv
+from pasture.core.labels import share_of_second
 from pasture.core.layout import has_list
 from pasture.core.records import Comparison, Preference, content_id
 from pasture.core.tables import Row, text_field
 from pasture.evaluate.board import Board
-from pasture.evaluate.outcomes import Outcomes
+from pasture.evaluate.outcomes import Credit, Outcomes
 
-_DRAW, _FAILED = 0.0, -1.0
+
+@dataclass(frozen=True)
+class PairColumns:
+    """Which columns name the two systems of a row and hold its labels; the defaults are AlpacaEval's."""
+
+    first: str = "generator_1"
+    second: str = "generator_2"
+    labels: tuple[str, ...] = ("preference",)
 
 
 def instruction_key(instruction: str, material: str = "") -> str:
@@ -31,37 +39,35 @@ def credit_of(preference: object, where: str) -> float:
     """AlpacaEval's preference as the system's share of a win; NaN where the judge failed.
 
     Raises:
-        DataError: for anything but a number in [1, 2], 0, -1, NaN or nothing.
+        DataError: for anything that is no label of a pair.
     """
-    if preference is None or preference == "":
-        return math.nan
     try:
-        value = float(str(preference))
+        return share_of_second(preference)
     except ValueError as error:
-        raise DataError(f"{where}: preference {preference!r} is no number.") from error
-    if math.isnan(value) or value == _FAILED:
-        return math.nan
-    if value == _DRAW:
-        return 0.5
-    if not 1 <= value <= 2:
-        raise DataError(f"{where}: preference {value} is outside [1, 2] and neither 0 (draw) nor -1 (failed).")
-    return value - 1
+        raise DataError(f"{where}: preference {preference!r} {error}.") from error
 
 
-def outcomes_of_annotations(rows: Sequence[Row], *, judge: str | None = None) -> list[Outcomes]:
+def outcomes_of_annotations(
+    rows: Sequence[Row], *, judge: str | None = None, columns: PairColumns | None = None
+) -> list[Outcomes]:
     """The outcomes of every pair of generators in AlpacaEval's annotations, rows in their order.
 
-    `judge` is the name to give; left out, it is the annotators' own names, joined. Whose output was shown first
+    `judge` is the name to give; left out, it is the annotators' own names, joined. With several columns of labels
+    each row is judged as often. Whose output was shown first
     follows from nothing in these files: `shown_first` is False throughout unless a row has `is_switched`.
 
     Raises:
         DataError: naming the row, if a field is missing or a preference out of range.
     """
+    names = columns or PairColumns()
     groups: dict[tuple[str, str], list[Row]] = {}
     for number, row in enumerate(rows, start=1):
         where = f"annotation {number}"
-        pair = (text_field(row, "generator_2", where), text_field(row, "generator_1", where))
-        groups.setdefault(pair, []).append(row)
+        pair = (text_field(row, names.second, where), text_field(row, names.first, where))
+        for label in names.labels:
+            if label not in row:
+                raise DataError(f"{where}: no column {label!r}. Columns: {', '.join(map(str, row))}.")
+            groups.setdefault(pair, []).append({**row, "preference": row[label]})
     return [_outcomes(system, reference, found, judge) for (system, reference), found in groups.items()]
 
 
@@ -93,13 +99,20 @@ def _outcomes(system: str, reference: str, rows: list[Row], judge: str | None) -
 _PREFERENCE = {"first": 1.0, "second": 2.0, "tie": 1.5}
 
 
-def annotation_rows(preferences: Sequence[Preference], comparisons: Sequence[Comparison]) -> list[Row]:
-    """The preferences in the layout of annotations.json, first completion as output 1; null where unjudged."""
+def annotation_rows(
+    preferences: Sequence[Preference], comparisons: Sequence[Comparison], credit: Credit = "probability"
+) -> list[Row]:
+    """The preferences in the layout of annotations.json, first completion as output 1; null where unjudged.
+
+    Counted as `credit` says, so that AlpacaEval makes the same rates of them.
+    """
     by_id = {comparison.id: comparison for comparison in comparisons}
     rows: list[Row] = []
     for preference in preferences:
         comparison = by_id[preference.comparison_id]
-        probability = None if preference.flipped_by_noise else preference.probability_first
+        probability = preference.probability_first
+        if credit == "verdict" or preference.flipped_by_noise:
+            probability = None
         value = _PREFERENCE.get(preference.preferred)
         rows.append(
             {
@@ -144,7 +157,7 @@ def leaderboard_csv(board: Board) -> str:
                 "community",
                 None if rate.mean_length is None else int(rate.mean_length),
                 None if control is None else _percent(control.rate),
-                None if control is None else _percent(control.standard_error),
+                None if control is None else _percent(control.prediction_spread or control.standard_error),
             ]
         )
     return file.getvalue()

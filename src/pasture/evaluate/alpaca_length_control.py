@@ -8,7 +8,7 @@ docs/evaluation.md measures by how much. `length_control` is this project's own 
 Source: Dubois et al. 2024, https://arxiv.org/abs/2404.04475, equation 2; alpaca_eval 0.6.6, metrics/glm_winrate.py
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,13 @@ import numpy as np
 from scipy.special import expit
 
 from pasture.core.errors import DataError
+from pasture.core.records import content_id
 from pasture.core.statistics import Floats, standard_error_of_mean
 from pasture.core.tables import read_rows
+from pasture.evaluate.board import LengthControlled
 from pasture.evaluate.outcomes import Outcomes
+
+METHOD = "AlpacaEval 2"
 
 _EXTRA_WEIGHT = 0.2 / 2
 """Weight of an extra row: lambda over the two prompts that they come from."""
@@ -73,6 +77,47 @@ def by_instruction(outcomes: Outcomes, difficulty: Mapping[str, float]) -> Float
             "AlpacaEval's length control knows its own 805 instructions only; use the project's own for others."
         )
     return np.array([difficulty[name] for name in outcomes.instruction.tolist()])
+
+
+def published_order(instructions: Sequence[str], regularizer: Regularizer) -> dict[str, float]:
+    """The difficulty of each instruction, given their identities in the order of the difficulty file.
+
+    Raises:
+        DataError: if their number differs, or they are AlpacaEval's 805 in another order than the published one.
+    """
+    if len(instructions) != len(regularizer.difficulty):
+        raise DataError(
+            f"{len(instructions)} instructions, but {len(regularizer.difficulty)} difficulties. Name the file of "
+            "AlpacaEval's 805 instructions, or of those that the difficulties were made for, with --instructions."
+        )
+    same_set = content_id(*sorted(instructions)) == _ALPACA_EVAL_SET
+    if same_set and content_id(*instructions) != _ALPACA_EVAL_ORDER:
+        raise DataError(
+            "these are AlpacaEval's 805 instructions in another order than the difficulties. Name a file in the "
+            "published order with --instructions."
+        )
+    return dict(zip(instructions, regularizer.difficulty.tolist(), strict=True))
+
+
+_ALPACA_EVAL_ORDER, _ALPACA_EVAL_SET = "eeddbab8d6228c80", "32184d5b3cef4050"
+"""`content_id` of the identities of the 805, as published and sorted."""
+
+
+def controlled_rates(
+    systems: Sequence[Outcomes], regularizer: Regularizer, difficulty: Mapping[str, float] | None
+) -> dict[str, LengthControlled]:
+    """AlpacaEval 2's rate of each system by name; difficulties by instruction, or by row where there is none.
+
+    Raises:
+        DataError: as `by_instruction`, `by_row` and `alpaca_length_control`.
+    """
+    rates = {}
+    for outcomes in systems:
+        own = by_row(outcomes, regularizer.difficulty) if difficulty is None else by_instruction(outcomes, difficulty)
+        result = alpaca_length_control(outcomes, own, regularizer)
+        method = f"{METHOD}, joined by row" if difficulty is None else METHOD
+        rates[outcomes.system] = LengthControlled(method, result.rate, None, None, result.prediction_spread)
+    return rates
 
 
 def by_row(outcomes: Outcomes, difficulty: Floats) -> Floats:

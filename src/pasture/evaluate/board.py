@@ -22,8 +22,11 @@ class LengthControlled:
 
     method: str
     rate: float
-    standard_error: float
-    interval: Interval
+    standard_error: float | None
+    """None where the method has no honest one."""
+    interval: Interval | None
+    prediction_spread: float | None = None
+    """What AlpacaEval prints in place of an error; see `alpaca_length_control`."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class BoardRow:
     rate_when_first: float | None
     rate_when_second: float | None
     """The rate at each position: far apart, they show what position is worth to this judge."""
+    date: str | None = None
+    """Day of the judgements, as YYYY-MM-DD."""
     length_controlled: LengthControlled | None = None
 
     def to_json(self) -> str:
@@ -70,10 +75,14 @@ class Board:
     rows: tuple[BoardRow, ...]
     judge_identity: Mapping[str, object] = field(default_factory=dict)
     """What the verdicts depend on, as the annotator states it."""
-    date: str | None = None
-    """Day of the judgements, as YYYY-MM-DD."""
     warnings: tuple[str, ...] = ()
     """What keeps the rows from being compared, or the numbers from being believed."""
+
+    @property
+    def date(self) -> str | None:
+        """Day of the judgements, or the first and the last day; None where none is known."""
+        days = sorted({row.date for row in self.rows if row.date is not None})
+        return " to ".join(dict.fromkeys([days[0], days[-1]])) if days else None
 
     def to_json(self) -> str:
         """The board as one JSON object."""
@@ -91,7 +100,6 @@ def build_board(
     *,
     seed: int,
     judge_identity: Mapping[str, object] | None = None,
-    date: str | None = None,
     allow_mixed: bool = False,
     length_controlled: Mapping[str, LengthControlled] | None = None,
 ) -> Board:
@@ -118,7 +126,7 @@ def build_board(
         for outcomes, record in zip(systems, records, strict=True)
     ]
     rows.sort(key=_rank)
-    return Board(tuple(rows), dict(judge_identity or {}), date, tuple(doubts))
+    return Board(tuple(rows), dict(judge_identity or {}), tuple(doubts))
 
 
 def comparability(systems: Sequence[Outcomes]) -> list[str]:
@@ -165,6 +173,7 @@ def _row(outcomes: Outcomes, record: WinRate, controlled: LengthControlled | Non
         share_shown_first=float(first[judged].mean()) if judged.any() else None,
         rate_when_first=_mean(outcomes.credit[judged & first]),
         rate_when_second=_mean(outcomes.credit[judged & ~first]),
+        date=outcomes.date,
         length_controlled=controlled,
     )
 

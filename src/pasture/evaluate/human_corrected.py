@@ -7,7 +7,9 @@ rarer or more frequent among the labelled instructions, as long as the judge err
 unit throughout; judgements of one instruction are averaged first.
 """
 
+import contextlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +31,10 @@ from pasture.evaluate.win_rate import instruction_means
 LEAST_LABELLED = 20
 """Labelled instructions below which no interval here is worth its name."""
 _LEAST_SKILL = 0.05
+
+
+class UnskilledJudgeError(DataError):
+    """A judge that does not tell people's wins from their losses."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,8 @@ def rogan_gladen(judge: Outcomes, human: Outcomes, seed: int) -> CorrectedRate:
     (a - b), held to [0, 1]; a tie is half of each. The interval resamples labelled and unlabelled instructions.
 
     Raises:
-        DataError: as `prediction_powered`, or if the judge does not tell people's wins from their losses.
+        DataError: as `prediction_powered`.
+        UnskilledJudgeError: if the judge does not tell people's wins from their losses.
 
     Source: Rogan and Gladen 1978, https://doi.org/10.1093/oxfordjournals.aje.a112510
     """
@@ -103,7 +110,7 @@ def rogan_gladen(judge: Outcomes, human: Outcomes, seed: int) -> CorrectedRate:
     rest_sum = float(split.rest.sum())
     rate, skill = _turned_back(columns.sum(axis=0)[None, :], np.array([rest_sum]), n + N)
     if not skill[0] > _LEAST_SKILL:
-        raise DataError(
+        raise UnskilledJudgeError(
             f"judge {judge.judge!r} gives {skill[0]:.2f} more credit where people saw a win than where they saw a "
             f"loss, on {n} labelled instructions. That is too little to correct by; use prediction_powered."
         )
@@ -115,6 +122,30 @@ def rogan_gladen(judge: Outcomes, human: Outcomes, seed: int) -> CorrectedRate:
     return _result(
         "Rogan-Gladen", float(rate[0]), float(np.nanstd(rates, ddof=1)), percentile_interval(rates, n), split
     )
+
+
+def corrected_rates(
+    judged: Sequence[Outcomes], labelled: Sequence[Outcomes], seed: int
+) -> dict[str, list[CorrectedRate]]:
+    """Both corrections of every system that carries labels, by name; Rogan-Gladen's only of a judge with skill.
+
+    Raises:
+        DataError: if no system carries labels against its reference, or `prediction_powered` refuses one.
+    """
+    people = {(outcomes.system, outcomes.reference): outcomes for outcomes in labelled}
+    pairs = [(outcomes, people.get((outcomes.system, outcomes.reference))) for outcomes in judged]
+    found: dict[str, list[CorrectedRate]] = {}
+    for judge, human in pairs:
+        if human is None:
+            continue
+        found[judge.system] = [prediction_powered(judge, human)]
+        with contextlib.suppress(UnskilledJudgeError):
+            found[judge.system].append(rogan_gladen(judge, human, seed))
+    if not found:
+        asked = ", ".join(f"{outcomes.system!r} against {outcomes.reference!r}" for outcomes in judged[:3])
+        labels = ", ".join(f"{system!r} against {reference!r}" for system, reference in list(people)[:3])
+        raise DataError(f"people's labels are about {labels}, the judge's about {asked}: none in common.")
+    return found
 
 
 def _turned_back(sums_D5: Floats, rest_D: Floats, count: int) -> tuple[Floats, Floats]:

@@ -1,7 +1,8 @@
 """Preferences as columns of numbers, seen from one system's side."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Literal, Self
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from pasture.core.errors import DataError
 from pasture.core.layout import has_list
-from pasture.core.records import Comparison, Preference
+from pasture.core.records import Comparison, Preference, content_id
 
 Credit = Literal["verdict", "probability"]
 """What a judgement is worth: 1, 1/2 or 0 by its verdict, or the judge's own probability where it gives one."""
@@ -41,6 +42,8 @@ class Outcomes:
     system_list: Booleans
     """Whether the completion is laid out as a list."""
     reference_list: Booleans
+    date: str | None = None
+    """Day of the judgements, as YYYY-MM-DD."""
 
     def __post_init__(self) -> None:
         sizes = {len(getattr(self, name)) for name in _COLUMNS}
@@ -66,10 +69,18 @@ class Outcomes:
     def where(self, chosen: Booleans) -> Self:
         """The entries that `chosen` marks."""
         columns = {name: getattr(self, name)[chosen] for name in _COLUMNS}
-        return type(self)(self.system, self.reference, self.judge, **columns)
+        return replace(self, **columns)
 
 
-_COLUMNS = [field.name for field in fields(Outcomes) if field.name not in ("system", "reference", "judge")]
+_COLUMNS = [field.name for field in fields(Outcomes) if field.name not in ("system", "reference", "judge", "date")]
+
+
+def judge_label(name: str, identity: Mapping[str, object]) -> str:
+    """The judge's name with eight hexadecimal digits of its identity, such as "greedy #1f0c22ab".
+
+    The same prompt over another model is another judge: under its name alone the two would be ranked together.
+    """
+    return f"{name} #{content_id(json.dumps(identity, sort_keys=True))[:8]}"
 
 
 def outcomes_of(
@@ -79,6 +90,7 @@ def outcomes_of(
     judge: str,
     reference: str,
     credit: Credit = "verdict",
+    date: str | None = None,
 ) -> list[Outcomes]:
     """The outcomes of each system that was compared with `reference`, in order of first appearance.
 
@@ -97,7 +109,8 @@ def outcomes_of(
     if not rows:
         met = sorted({side.system for row in comparisons for side in (row.first, row.second)})
         raise DataError(f"no comparison with reference {reference!r} among {len(comparisons)}. Systems: {met}.")
-    return [_columns(system, reference, judge, found, credit) for system, found in rows.items()]
+    found = [_columns(system, reference, judge, own, credit) for system, own in rows.items()]
+    return [replace(outcomes, date=date) for outcomes in found]
 
 
 def _joined(

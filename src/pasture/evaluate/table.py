@@ -2,6 +2,7 @@
 
 import csv
 import io
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -31,17 +32,13 @@ def interval_bar(low: float | None, rate: float | None, high: float | None, cell
     return "".join(line)
 
 
+_LOOK: dict[str, Any] = {"title_justify": "left", "box": SIMPLE_HEAD, "padding": (0, 1, 0, 0)}
+
+
 def board_table(board: Board, title: str = "Leaderboard") -> Table:
     """The board as a table for a rich console; warnings and the judge stand below it."""
     controlled = any(row.length_controlled for row in board.rows)
-    table = Table(
-        title=Text(on_one_line(title)),
-        title_justify="left",
-        caption=Text(_caption(board)),
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
+    table = Table(title=Text(on_one_line(title)), caption=Text(_caption(board)), caption_justify="left", **_LOOK)
     table.add_column("system", overflow="fold", min_width=10)
     for name in ("win rate", "95% interval"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -58,7 +55,7 @@ def board_table(board: Board, title: str = "Leaderboard") -> Table:
 def _cells(row: BoardRow, controlled: bool) -> list[str]:
     rate = row.win_rate
     length = row.length_controlled
-    lengths = [_with_error(None, None) if length is None else _with_error(length.rate, length.standard_error)]
+    lengths = ["-" if length is None else _with_error(length.rate, length.standard_error)]
     return [
         shortened(on_one_line(rate.system), _NAME_CELLS),
         _with_error(rate.rate, rate.standard_error),
@@ -80,11 +77,52 @@ def _caption(board: Board) -> str:
     references = _names({row.win_rate.reference for row in board.rows})
     day = f" on {on_one_line(board.date)}" if board.date else ""
     facts = f"Judge: {judges}{day}. Reference: {references}. Percent ± standard error."
+    methods = sorted({row.length_controlled.method for row in board.rows if row.length_controlled})
+    if methods:
+        facts += f" Equal length: {', '.join(methods)}."
     return "\n".join([facts, *(f"Warning: {on_one_line(warning)}" for warning in board.warnings)])
 
 
 def _names(names: set[str]) -> str:
     return ", ".join(shortened(on_one_line(name), _NAME_CELLS) for name in sorted(names))
+
+
+def sources_table(board: Board) -> Table:
+    """The win rate on each source of instructions, the number judged beside the source."""
+    sources = board_sources(board)
+    table = Table(title="By source: percent, judgements of the first system in brackets", **_LOOK)
+    table.add_column("system", overflow="fold", min_width=10)
+    for source in sources:
+        judged = board.rows[0].by_source.get(source)
+        name = shortened(on_one_line(source), _NAME_CELLS // 2)
+        table.add_column(Text(f"{name} ({judged.judged if judged else 0})"), justify="right")
+    for row in board.rows:
+        rates = [row.by_source[source].rate if source in row.by_source else None for source in sources]
+        table.add_row(*(Text(cell) for cell in [_short_name(row), *map(percent, rates)]))
+    return table
+
+
+def shares_table(board: Board) -> Table:
+    """What the answers look like, and what their place was worth."""
+    table = Table(title="Answers: characters, and shares in percent", **_LOOK)
+    table.add_column("system", overflow="fold", min_width=10)
+    for name in ("length", "reference's", "longer", "lists", "shown first", "rate first", "rate second"):
+        table.add_column(name, justify="right")
+    for row in board.rows:
+        lengths = ["-" if row.win_rate.mean_length is None else f"{row.win_rate.mean_length:.0f}"]
+        lengths.append(f"{row.mean_reference_length:.0f}")
+        shares = (row.share_longer, row.share_list, row.share_shown_first, row.rate_when_first, row.rate_when_second)
+        table.add_row(*(Text(cell) for cell in [_short_name(row), *lengths, *map(percent, shares)]))
+    return table
+
+
+def board_sources(board: Board) -> list[str]:
+    """The sources that any system was judged on, by name."""
+    return sorted({source for row in board.rows for source in row.by_source})
+
+
+def _short_name(row: BoardRow) -> str:
+    return shortened(on_one_line(row.win_rate.system), _NAME_CELLS)
 
 
 COLUMNS = (
@@ -99,23 +137,24 @@ COLUMNS = (
 
 def board_csv(board: Board) -> str:
     """The board as CSV, text cells made inert for spreadsheets."""
-    sources = sorted({source for row in board.rows for source in row.by_source})
+    sources = board_sources(board)
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([*COLUMNS, *(for_csv(f"win_rate:{source}") for source in sources)])
     for row in board.rows:
         rates = [row.by_source[source].rate if source in row.by_source else None for source in sources]
-        writer.writerow([*_fields(row, board.date), *rates])
+        writer.writerow([*_fields(row), *rates])
     return file.getvalue()
 
 
-def _fields(row: BoardRow, date: str | None) -> list[object]:
+def _fields(row: BoardRow) -> list[object]:
     rate, control = row.win_rate, row.length_controlled
     controlled: list[object] = [None] * 5
     if control is not None:
-        controlled = [control.rate, control.standard_error, *control.interval, for_csv(control.method)]
+        bounds = control.interval or (None, None)
+        controlled = [control.rate, control.standard_error, *bounds, for_csv(control.method)]
     return [
-        *(for_csv(text) for text in (rate.system, rate.reference, rate.judge, date or "")),
+        *(for_csv(text) for text in (rate.system, rate.reference, rate.judge, row.date or "")),
         rate.rate,
         rate.standard_error,
         rate.interval_low,

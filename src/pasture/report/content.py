@@ -268,6 +268,8 @@ class ReportContent(Content):
     """The system that the others set out from; the summary says how far they came."""
     leaderboards: tuple[Leaderboard, ...] = ()
     """The judgement that counts most comes first."""
+    breakdowns: tuple[Table, ...] = ()
+    """What stands behind the leaderboards: rates by source, lengths, shares."""
     figures: tuple[Figure, ...] = ()
     samples: tuple[Sample, ...] = ()
     score_label: str = "score"

@@ -1,6 +1,7 @@
 """Steps of room 6: how the simulated annotators compare with the people they stand in for."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from pasture.annotate.raters import MeadowPeople, MeadowPool
@@ -23,18 +24,11 @@ def annotators(task: Task) -> Outcome:
     """
     settings = task.settings
     pairs = read_records(task.inputs["pairs"] / "comparisons.jsonl", Comparison)[: settings["pairs"]]
-    flips = settings["label_flip_probability"]
-    crowds: dict[str, list[Annotator]] = {
-        "people": [MeadowPeople(seed=seed) for seed in range(LABELS_PER_PAIR)],
-        "pool": [MeadowPool(seed=seed, label_flip_probability=0.0) for seed in range(LABELS_PER_PAIR)],
-        f"pool, {100 * flips:g}% flips": [
-            MeadowPool(seed=seed, label_flip_probability=flips) for seed in range(LABELS_PER_PAIR)
-        ],
-    }
+    crowds = meadow_crowds(settings["label_flip_probability"])
     rows = []
     for number, (name, crowd) in enumerate(crowds.items()):
         task.progress(number, len(crowds))
-        rows += [row for who in crowd for row in _rows(name, who, pairs)]
+        rows += label_rows(name, crowd, pairs)
     write_json_lines(task.folder / "cross_annotations.jsonl", rows)
     found = read_cross_annotations(rows, Columns())
     reports = [asdict(analyze(found[name], found["people"], settings["seed"])) for name in crowds]
@@ -42,7 +36,19 @@ def annotators(task: Task) -> Outcome:
     return Outcome(details={"pairs": len(pairs), "labels": len(rows)})
 
 
-def _rows(name: str, who: Annotator, pairs: list[Comparison]) -> list[dict[str, object]]:
+def meadow_crowds(flips: float) -> dict[str, list[Annotator]]:
+    """People, the pool, and the pool with label flips, by name: for each label of a pair one annotator."""
+    return {
+        "people": [MeadowPeople(seed=seed) for seed in range(LABELS_PER_PAIR)],
+        "pool": [MeadowPool(seed=seed, label_flip_probability=0.0) for seed in range(LABELS_PER_PAIR)],
+        f"pool, {100 * flips:g}% flips": [
+            MeadowPool(seed=seed, label_flip_probability=flips) for seed in range(LABELS_PER_PAIR)
+        ],
+    }
+
+
+def label_rows(name: str, crowd: Sequence[Annotator], pairs: Sequence[Comparison]) -> list[dict[str, object]]:
+    """A row a label in AlpacaEval's columns, the labels of one annotator together."""
     return [
         {
             "instruction": pair.instruction.instruction,
@@ -52,5 +58,6 @@ def _rows(name: str, who: Annotator, pairs: list[Comparison]) -> list[dict[str, 
             "annotator": name,
             "preference": _LABEL[label.preferred],
         }
+        for who in crowd
         for pair, label in zip(pairs, who.annotate(pairs), strict=True)
     ]

@@ -27,7 +27,7 @@ from pasture.core.statistics import (
     percentile_interval,
     resampled_sums,
 )
-from pasture.validate.cross_annotations import CrossAnnotations
+from pasture.validate.cross_annotations import Booleans, CrossAnnotations
 
 SIGNIFICANT_LENGTH = 30
 """Characters by which two completions must differ for one to count as longer."""
@@ -87,9 +87,9 @@ def analyze(annotator: CrossAnnotations, people: CrossAnnotations | None, seed: 
     elif people is not None:
         rows, others = _shared(annotator, people)
         labels, gold = annotator.labels[rows], majority(people.labels[others])
-        agreement = _complement(_mean_error(labels, gold[:, None], seed))
+        agreement = _complement(_mean_error(labels, gold[:, None], seed, by_column=annotator.evenly_asked))
         if labels.shape[1] > 1:
-            bias = _mean_error(majority(labels)[:, None], gold[:, None], seed)
+            bias = _mean_error(majority(labels)[:, None], gold[:, None], seed, by_column=True)
         kappa = _kappa(labels[:, 0], gold, seed)
         systems = _over_systems(annotator, people, rows, others, seed)
     return AnnotatorReport(
@@ -108,7 +108,7 @@ def analyze(annotator: CrossAnnotations, people: CrossAnnotations | None, seed: 
         seconds_per_thousand=1000 * float(annotator.seconds.mean()) if len(annotator.seconds) else None,
         pair_count=len(annotator.pairs),
         parsed_count=annotator.parsed_count,
-        label_count=annotator.labels.size,
+        label_count=int(annotator.asked.sum()),
     )
 
 
@@ -136,12 +136,20 @@ _DRAW_AMONG = {size: int(np.random.RandomState(123).choice(size, size=1, replace
 """What `pandas.Series.sample(1, random_state=123)` picks among so many modes in ascending order."""
 
 
-def _mean_error(labels_NA: Floats, target_NA: Floats, seed: int) -> Estimate:
-    """Mean over columns of the mean distance to the target; the interval resamples pairs."""
+def _mean_error(labels_NA: Floats, target_NA: Floats, seed: int, *, by_column: bool) -> Estimate:
+    """Mean distance to the target; the interval resamples pairs.
+
+    By column, AlpacaEval's way, it is the mean of the columns' means. That is fair where every pair was asked for
+    equally many labels; else a column that few pairs reach would weigh as much as a full one, and the mean is that
+    over pairs, each the mean of its own labels.
+    """
     errors = np.abs(labels_NA - target_NA)
     present = np.isfinite(errors)
     if not present.any():
         raise DataError("no pair has labels on both sides.")
+    if not by_column:
+        errors = _row_means(errors, present)
+        present = np.isfinite(errors)
     columns = np.hstack([np.where(present, errors, 0.0), present.astype(np.float64)])
     width = errors.shape[1]
 
@@ -156,17 +164,25 @@ def _mean_error(labels_NA: Floats, target_NA: Floats, seed: int) -> Estimate:
     return Estimate(value, float(np.nanstd(drawn, ddof=1)), percentile_interval(drawn, len(columns)))
 
 
+def _row_means(errors_NA: Floats, present_NA: Booleans) -> Floats:
+    """The mean of each row's present entries, as one column; NaN where there is none."""
+    with np.errstate(invalid="ignore"):
+        means: Floats = np.where(present_NA, errors_NA, 0.0).sum(axis=1) / present_NA.sum(axis=1)
+    return means[:, None]
+
+
 def _leave_one_out_error(annotator: CrossAnnotations, seed: int) -> Estimate | None:
     labels = annotator.labels
     width = labels.shape[1]
     if width < 2:
         return None
     # A majority of the others needs all of them: pairs with more than one label missing are left out.
-    labels = labels[np.isfinite(labels).sum(axis=1) >= width - 1]
+    given = np.isfinite(labels).sum(axis=1)
+    labels = labels[(given >= annotator.asked - 1) & (given > 1)]
     if len(labels) == 0:
         return None
     others = np.column_stack([majority(np.delete(labels, column, axis=1)) for column in range(width)])
-    return _mean_error(labels, others, seed)
+    return _mean_error(labels, others, seed, by_column=annotator.evenly_asked)
 
 
 def _pairwise(annotator: CrossAnnotations, seed: int) -> Estimate | None:
@@ -174,7 +190,7 @@ def _pairwise(annotator: CrossAnnotations, seed: int) -> Estimate | None:
     left, right = annotator.labels[:, columns[:, 0]], annotator.labels[:, columns[:, 1]]
     if not (np.isfinite(left) & np.isfinite(right)).any():
         return None
-    return _complement(_mean_error(left, right, seed))
+    return _complement(_mean_error(left, right, seed, by_column=annotator.evenly_asked))
 
 
 def _complement(error: Estimate) -> Estimate:

@@ -1,6 +1,5 @@
 """Several labels of the same pairs by one annotator or a crowd, read from any file that holds them."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -8,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pasture.core.errors import DataError
+from pasture.core.labels import share_of_second
 from pasture.core.layout import has_list
 from pasture.core.records import content_id
 from pasture.core.statistics import Floats
@@ -30,6 +30,8 @@ class Columns:
     """Names the annotator of a row; where the column is absent all rows are one annotator's."""
     pair: str | None = None
     """Names the pair of a row; where it is None, rows of equal texts are labels of one pair."""
+    rows_are_pairs: bool = False
+    """Whether each row is a pair of its own, however alike the texts; `pair`, where given, comes first."""
     system: str | None = None
     """Names the system whose completion is the second."""
     price: str = "price_per_example"
@@ -49,6 +51,8 @@ class CrossAnnotations:
     length_second: Floats
     list_first: Booleans
     list_second: Booleans
+    asked: NDArray[np.int64]
+    """How many labels each pair was asked for, those that failed included."""
     systems: tuple[str | None, ...]
     """Whose completion the second is, where the file says so."""
     price_usd: Floats = field(default_factory=lambda: np.empty(0))
@@ -59,6 +63,11 @@ class CrossAnnotations:
     def parsed_count(self) -> int:
         """Labels that are there."""
         return int(np.isfinite(self.labels).sum())
+
+    @property
+    def evenly_asked(self) -> bool:
+        """Whether every pair was asked for equally many labels."""
+        return len(np.unique(self.asked)) <= 1
 
 
 def read_cross_annotations(
@@ -78,12 +87,19 @@ def read_cross_annotations(
     for number, row in enumerate(rows, start=1):
         where = f"row {number}"
         annotator = name or text_field(row, columns.annotator, where, "annotator")
-        texts = [text_field(row, columns.instruction, where), text_field(row, columns.material, where, "")]
-        texts += [text_field(row, columns.first, where), text_field(row, columns.second, where)]
-        pair = content_id(*texts) if columns.pair is None else text_field(row, columns.pair, where)
+        pair = _pair(row, columns, number)
         labels = [_label(row, column, where) for column in columns.labels]
         groups.setdefault(annotator, {}).setdefault(pair, []).append((row, labels))
     return {annotator: _gathered(annotator, pairs, columns) for annotator, pairs in groups.items()}
+
+
+def _pair(row: Row, columns: Columns, number: int) -> str:
+    where = f"row {number}"
+    if columns.pair is not None:
+        return text_field(row, columns.pair, where)
+    texts = [text_field(row, columns.instruction, where), text_field(row, columns.material, where, "")]
+    texts += [text_field(row, columns.first, where), text_field(row, columns.second, where)]
+    return content_id(*texts, *([number] if columns.rows_are_pairs else []))
 
 
 def _gathered(annotator: str, pairs: dict[str, list[tuple[Row, list[float]]]], columns: Columns) -> CrossAnnotations:
@@ -102,33 +118,20 @@ def _gathered(annotator: str, pairs: dict[str, list[tuple[Row, list[float]]]], c
         length_second=np.array([len(text) for text in second], dtype=np.float64),
         list_first=np.array([has_list(text) for text in first]),
         list_second=np.array([has_list(text) for text in second]),
+        asked=np.array([len(labels) for labels in by_pair]),
         systems=tuple(_system(found[0][0], columns) for found in pairs.values()),
         price_usd=_known(everything, columns.price),
         seconds=_known(everything, columns.seconds),
     )
 
 
-_FAILED = frozenset({"", "-1", "-1.0", "nan", "none", "null", "garbage"})
-
-
 def _label(row: Row, column: str, where: str) -> float:
     if column not in row:
         raise DataError(f"{where}: no column {column!r}. Columns: {', '.join(map(str, row))}. Name the label's column.")
-    value = row[column]
-    word = "" if value is None else str(value).strip().lower()
-    if word in _FAILED:
-        return math.nan
-    if word == "tie":
-        return 0.5
     try:
-        number = float(str(value))
+        return share_of_second(row[column])
     except ValueError as error:
-        raise DataError(f"{where}: label {value!r} under {column!r} is no number.") from error
-    if number == 0:
-        return 0.5
-    if not 1 <= number <= 2:
-        raise DataError(f"{where}: label {value!r} under {column!r}: expected 1, 2, 0 or 1.5, or a number between.")
-    return number - 1
+        raise DataError(f"{where}: label {row[column]!r} under {column!r} {error}.") from error
 
 
 def _system(row: Row, columns: Columns) -> str | None:

@@ -1,0 +1,30 @@
+"""AlpacaEval's code for a label of a pair, and the words that other files have for ties and failures."""
+
+import math
+
+_FAILED = frozenset({"", "-1", "-1.0", "nan", "none", "null", "garbage"})
+
+
+def share_of_second(label: object) -> float:
+    """How much of a win the label gives to the second of a pair: 0 to 1, NaN where the judge failed.
+
+    1 is the first, 2 the second, anything between a probability; 0, 1.5 and "tie" are ties; nothing, "", -1 and
+    "garbage" are failures.
+
+    Raises:
+        ValueError: saying what is wrong with any other label.
+    """
+    word = "" if label is None else str(label).strip().lower()
+    if word in _FAILED:
+        return math.nan
+    if word == "tie":
+        return 0.5
+    try:
+        number = float(word)
+    except ValueError as error:
+        raise ValueError("is no number") from error
+    if number == 0:
+        return 0.5
+    if not 1 <= number <= 2:
+        raise ValueError("is outside [1, 2] and neither 0 (tie) nor -1 (failed)")
+    return number - 1
