@@ -10,15 +10,8 @@ from scipy import stats
 from pasture.core.errors import DataError
 from pasture.core.statistics import Floats
 from pasture.report.published import METHODS
-from pasture.validate.rank_correlation import (
-    RankCorrelation,
-    holm,
-    kendalls,
-    p_value,
-    r_squareds,
-    rank_correlation,
-    spearmans,
-)
+from pasture.validate.likeness import kendalls, r_squareds, spearmans
+from pasture.validate.rank_correlation import RankCorrelation, holm, p_value, rank_correlation
 from pasture.validate.resampling import crossed_mean, resampled_rates
 
 PAPER = [(row.name, row.simulated, row.people) for row in METHODS if row.people is not None]

@@ -14,16 +14,15 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import stdtr
-from scipy.stats import rankdata
 
 from pasture.core.errors import DataError
 from pasture.core.seeds import stream
 from pasture.core.statistics import Estimate, Floats, Interval
+from pasture.validate.likeness import Measure, likeness, spearmans
 from pasture.validate.plain import plain
 from pasture.validate.resampling import (
     CrossedMean,
     Rates,
-    correlation_interval,
     crossed_mean,
     resampled_rates,
 )
@@ -52,14 +51,6 @@ class SystemPoint:
     """Win rate among people."""
     simulated_judged: int
     people_judged: int
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A measure of how alike two lists are, with its 95% interval over instructions and seeds."""
-
-    value: float
-    interval: Interval
 
 
 @dataclass(frozen=True)
@@ -145,22 +136,15 @@ def rank_correlation(
     unjudged = [name for name, value in zip([*names, *names], rates.value, strict=True) if math.isnan(value)]
     if unjudged:
         raise DataError(f"no judgement at all of {', '.join(unjudged)}: leave out the system, or judge it.")
-    x, y = rates.value[:size], rates.value[size:]
-    drawn_x, drawn_y = rates.drawn[:, :size], rates.drawn[:, size:]
-    measures = [
-        Measure(value, correlation_interval(value, correlate(drawn_x, drawn_y), rates.instruction_count))
-        for correlate in (spearmans, kendalls, r_squareds)
-        for value in [float(correlate(x[None, :], y[None, :])[0])]
-    ]
+    alike = likeness(rates.half(slice(None, size)), rates.half(slice(size, None)))
     pairs = _pairs(names, simulated, people)
-    slope = float(np.polyfit(x, y, 1)[0]) if np.ptp(x) > 0 else math.nan
     return RankCorrelation(
         points=_points(names, rates),
-        spearman=measures[0],
-        kendall=measures[1],
-        r_squared=measures[2],
-        slope=slope,
-        intercept=float(y.mean() - slope * x.mean()),
+        spearman=alike.spearman,
+        kendall=alike.kendall,
+        r_squared=alike.r_squared,
+        slope=alike.slope,
+        intercept=alike.intercept,
         pairs=pairs,
         power=tuple(_study_size(arrays, pairs, names, count, seed) for count in sizes),
         instruction_count=rates.instruction_count,
@@ -191,36 +175,6 @@ def _points(names: Sequence[str], rates: Rates) -> tuple[SystemPoint, ...]:
         for number, name in enumerate(names)
     ]
     return tuple(sorted(points, key=lambda point: (-point.people.value, -point.simulated.value, point.system)))
-
-
-def spearmans(x_DK: Floats, y_DK: Floats) -> Floats:
-    """Spearman's rank correlation of each row, equal values sharing their mean rank; NaN for a constant row."""
-    return _row_correlations(rankdata(x_DK, axis=1), rankdata(y_DK, axis=1))
-
-
-def kendalls(x_DK: Floats, y_DK: Floats) -> Floats:
-    """Kendall's tau-b of each row; NaN for a constant row.
-
-    Source: Kendall 1945, https://doi.org/10.1093/biomet/33.3.239
-    """
-    first, second = np.triu_indices(x_DK.shape[1], 1)
-    x, y = np.sign(x_DK[:, first] - x_DK[:, second]), np.sign(y_DK[:, first] - y_DK[:, second])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        result: Floats = (x * y).sum(axis=1) / np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
-    return result
-
-
-def r_squareds(x_DK: Floats, y_DK: Floats) -> Floats:
-    """Of the least-squares line of each row: Pearson's correlation squared; NaN for a constant row."""
-    result: Floats = _row_correlations(x_DK, y_DK) ** 2
-    return result
-
-
-def _row_correlations(x_DK: Floats, y_DK: Floats) -> Floats:
-    x, y = x_DK - x_DK.mean(axis=1, keepdims=True), y_DK - y_DK.mean(axis=1, keepdims=True)
-    scale = np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(scale > 1e-12, (x * y).sum(axis=1) / scale, np.nan)
 
 
 def _pairs(names: Sequence[str], simulated: Outcomes, people: Outcomes) -> tuple[PairOrder, ...]:

@@ -85,6 +85,10 @@ class Rates:
     """Shape (K,); how many outcomes were judged."""
     instruction_count: int
 
+    def half(self, systems: slice) -> "Rates":
+        """The rates of some of the systems, their draws still joint."""
+        return Rates(self.value[systems], self.drawn[:, systems], self.judged[systems], self.instruction_count)
+
     def estimate(self, number: int) -> Estimate:
         """The rate of one system with its error and interval."""
         value, drawn = float(self.value[number]), self.drawn[:, number]
