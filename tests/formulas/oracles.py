@@ -74,3 +74,28 @@ def generalized_advantages(reward, value, mask, discount, decay):
         for place, t in enumerate(kept):
             out[b, t] = sum((discount * decay) ** ahead * delta for ahead, delta in enumerate(deltas[place:]))
     return out
+
+
+def leave_one_out(groups):
+    """Each reward less the mean of the others of its group, the others listed one by one."""
+    out = []
+    for group in groups:
+        others = [[other for place, other in enumerate(group) if place != own] for own in range(len(group))]
+        out.append([own - sum(rest) / len(rest) for own, rest in zip(group, others, strict=True)])
+    return np.array(out)
+
+
+def group_standardized(groups, *, scaled):
+    out = []
+    for group in groups:
+        mu = sum(group) / len(group)
+        deviation = math.sqrt(sum((value - mu) ** 2 for value in group) / (len(group) - 1)) + 1e-6
+        out.append([(value - mu) / (deviation if scaled else 1.0) for value in group])
+    return np.array(out)
+
+
+def clipped(log_ratio, advantage, low, high):
+    """The clipped surrogate of one action, its cases written out."""
+    ratio = math.exp(log_ratio)
+    kept = min(max(ratio, 1 - low), 1 + high)
+    return -min(advantage * ratio, advantage * kept)

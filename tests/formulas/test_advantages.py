@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from pasture.formulas.advantages import generalized_advantages, shaped_rewards
+from pasture.formulas.advantages import (
+    generalized_advantages,
+    group_centred_advantages,
+    group_standardized_advantages,
+    leave_one_out_advantages,
+    shaped_rewards,
+)
 from tests.formulas import oracles
 from tests.formulas.batches import GARBAGE, normal, ragged_mask, with_garbage
 
@@ -59,3 +65,30 @@ def test_without_discount_an_advantage_is_the_reward_to_come_less_the_value():
         torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[0.5, 1.0, 2.0]]), mask, discount=1.0, decay=1.0
     )
     np.testing.assert_allclose(advantage, [[5.5, 4.0, 1.0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [2, 4, 7])
+def test_group_advantages_match_plain_loops(size):
+    reward = 3 * normal(size, 5, size) + 100
+    tensor = torch.from_numpy(reward)
+    np.testing.assert_allclose(leave_one_out_advantages(tensor), oracles.leave_one_out(reward), atol=1e-12)
+    centred, scaled = (oracles.group_standardized(reward, scaled=scaled) for scaled in (False, True))
+    np.testing.assert_allclose(group_centred_advantages(tensor), centred, atol=1e-12)
+    np.testing.assert_allclose(group_standardized_advantages(tensor), scaled, atol=1e-12)
+
+
+def test_an_answers_own_reward_is_no_part_of_its_leave_one_out_baseline():
+    # By hand: 9 against the mean 2 of 1, 2 and 3; with itself in it the baseline would be 3.75.
+    assert float(leave_one_out_advantages(torch.tensor([[9.0, 1.0, 2.0, 3.0]]))[0, 0]) == pytest.approx(7.0)
+
+
+def test_a_group_of_equals_has_no_advantages():
+    for advantages in (leave_one_out_advantages, group_centred_advantages, group_standardized_advantages):
+        for size in range(2, 12):
+            assert torch.all(advantages(torch.full((2, size), 0.1)) == 0.0)
+
+
+def test_a_group_of_one_is_refused():
+    for advantages in (leave_one_out_advantages, group_centred_advantages, group_standardized_advantages):
+        with pytest.raises(ValueError, match="at least two answers"):
+            advantages(torch.ones(3, 1))

@@ -8,6 +8,7 @@ from pasture.formulas.masks import (
     prediction_mask,
     rescale,
     response_mask,
+    row_sums,
     standardize,
     zero_masked,
 )
@@ -88,3 +89,15 @@ def test_whitening_one_entry_is_refused():
 def test_a_mask_of_another_shape_is_refused_while_tests_run():
     with pytest.raises(Exception, match="Type-check error"):
         masked_mean(torch.ones(2, 3), torch.ones(2, 4, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_row_sums_match_plain_loops_and_a_row_without_values_sums_to_nothing(seed):
+    mask, values = ragged_mask(seed), normal(seed, 7, 11)
+    mask[3] = False
+    expected = [
+        sum(v for v, kept in zip(row, inside, strict=True) if kept) for row, inside in zip(values, mask, strict=True)
+    ]
+    found = row_sums(torch.from_numpy(values[mask]), torch.from_numpy(mask))
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert found[3] == 0.0

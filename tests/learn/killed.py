@@ -12,16 +12,16 @@ import shutil
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pasture.learn import ppo, resume, reward_model, sft
+from pasture.learn import grpo, ppo, resume, reward_model, rloo, sft
 from pasture.learn.rollouts import Environment
 from tests.learn import toy
 
-METHODS = ("sft", "reward_model", "ppo")
 SFT = sft.Config(epochs=3, batch_size=4, learning_rate=1e-3, max_tokens=32, held_out_count=4, checkpoint_steps=2)
 REWARD = reward_model.Config(epochs=3, batch_size=4, learning_rate=1e-3, max_tokens=32, checkpoint_steps=2)
 PPO = ppo.Config(
@@ -35,6 +35,35 @@ PPO = ppo.Config(
     save_every=3,
     checkpoint_steps=2,
 )
+GROUPS: dict[str, Any] = {
+    "steps": 6,
+    "rollout_batch_size": 8,
+    "group_size": 4,
+    "minibatch_size": 4,
+    "learning_rate": 1e-3,
+    "max_prompt_tokens": 16,
+    "max_new_tokens": 8,
+    "save_every": 3,
+    "checkpoint_steps": 2,
+}
+
+
+def _environment() -> Environment:
+    return Environment(toy.instructions(20), toy.TEMPLATE, toy.count_liked)
+
+
+TRAININGS: dict[str, Callable[..., None]] = {
+    "sft": lambda base, value, **end: sft.train(
+        SFT, start=base, demonstrations=toy.demonstrations(16), template=toy.TEMPLATE, **end
+    ),
+    "reward_model": lambda base, value, **end: reward_model.train(
+        REWARD, start=base, feedback=toy.separable_feedback(16), template=toy.TEMPLATE, **end
+    ),
+    "ppo": lambda base, value, **end: ppo.train(PPO, start=base, value_start=value, environment=_environment(), **end),
+    "rloo": lambda base, value, **end: rloo.train(rloo.Config(**GROUPS), start=base, environment=_environment(), **end),
+    "grpo": lambda base, value, **end: grpo.train(grpo.Config(**GROUPS), start=base, environment=_environment(), **end),
+}
+"""Each method's training, given a base model, a reward model, and where and how to run."""
 
 
 def train(method: str, base: Path, value: Path, folder: Path, last_step: int) -> None:
@@ -42,14 +71,7 @@ def train(method: str, base: Path, value: Path, folder: Path, last_step: int) ->
         if done == last_step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    end: dict[str, Any] = {"template": toy.TEMPLATE, "folder": folder, "seed": 0, "progress": progress}
-    if method == "sft":
-        sft.train(SFT, start=base, demonstrations=toy.demonstrations(16), **end)
-    elif method == "reward_model":
-        reward_model.train(REWARD, start=base, feedback=toy.separable_feedback(16), **end)
-    else:
-        environment = Environment(toy.instructions(20), end.pop("template"), toy.count_liked)
-        ppo.train(PPO, start=base, value_start=value, environment=environment, **end)
+    TRAININGS[method](base, value, folder=folder, seed=0, progress=progress)
 
 
 def exit_code(method: str, base: Path, value: Path, folder: Path, last_step: int) -> int:
@@ -70,7 +92,7 @@ def main(folder: Path, base: Path, value: Path) -> None:
     torch.set_num_threads(1)
     resume.SECONDS_BETWEEN_REPORTS = 0.0
     codes = {}
-    for method in METHODS:
+    for method in TRAININGS:
         killed = folder / f"{method}-killed"
         codes[method] = [exit_code(method, base, value, folder / f"{method}-whole", 0)]
         # Step 1 is before the first checkpoint, step 5 between the second and the third.

@@ -8,7 +8,7 @@ import torch
 
 from pasture.core.errors import DataError, ScorerError, TrainingError
 from pasture.learn import ppo
-from pasture.learn.rollouts import Environment, collect, step_instructions
+from pasture.learn.rollouts import Environment, check_sampler, collect, step_instructions, token_logprobs
 from pasture.models.heads import ScalarModel
 from pasture.models.load import load_causal_lm, load_tokenizer
 from pasture.models.response import ResponseModel
@@ -54,25 +54,7 @@ def models(imitator, taste):
 def rollouts(imitator, models):
     encoder = toy.encoder(imitator)
     environment = Environment(toy.instructions(24), toy.TEMPLATE, toy.count_liked)
-    return collect(
-        models.policy.model, encoder, environment, range(24), stop_ids=[encoder.end_id], max_new_tokens=8, seed=0
-    )
-
-
-def test_policy_loss_is_the_clipped_surrogate():
-    # By hand, clip 0.2: a ratio of 1.5 is worth 1.2 at a gain and 1.5 at a loss; 0.5 is worth 0.5 and 0.8.
-    ratio = torch.tensor([1.5, 1.5, 0.5, 0.5, 1.0])
-    advantage = torch.tensor([2.0, -2.0, 2.0, -2.0, 3.0])
-    loss = ppo.policy_loss(ratio.log(), torch.zeros(5), advantage, 0.2)
-    np.testing.assert_allclose(loss, [-2.4, 3.0, -1.0, 1.6, -3.0], rtol=1e-6)
-
-
-def test_policy_loss_pushes_up_what_did_better_until_it_is_clipped():
-    logprob = torch.tensor([0.0, 0.0, math.log(1.3), math.log(0.7)], requires_grad=True)
-    loss = ppo.policy_loss(logprob, torch.zeros(4), torch.tensor([1.0, -1.0, 1.0, -1.0]), 0.2)
-    [gradient] = torch.autograd.grad(loss.sum(), [logprob])
-    # By hand: -A rho where it is not clipped, 0 where it is.
-    np.testing.assert_allclose(gradient, [-1.0, 1.0, 0.0, 0.0], atol=1e-6)
+    return collect(models.policy.model, encoder, environment, range(24), max_new_tokens=8, seed=0)
 
 
 def test_value_loss_takes_the_larger_error():
@@ -264,9 +246,7 @@ def test_a_scorer_sees_text_reasons_and_lengths(imitator, models):
 
     encoder = toy.encoder(imitator)
     environment = Environment(toy.instructions(8), toy.TEMPLATE, scorer)
-    found = collect(
-        models.policy.model, encoder, environment, [5, 2], stop_ids=[encoder.end_id], max_new_tokens=8, seed=0
-    )
+    found = collect(models.policy.model, encoder, environment, [5, 2], max_new_tokens=8, seed=0)
     assert [instruction.id for instruction, _ in seen] == ["i5", "i2"]
     for (instruction, completion), row, finished in zip(seen, found.rows, found.finished_B.tolist(), strict=True):
         assert completion.instruction_id == instruction.id
@@ -276,9 +256,9 @@ def test_a_scorer_sees_text_reasons_and_lengths(imitator, models):
 
 
 def test_sampling_from_another_model_than_the_one_trained_is_noticed(models, rollouts):
-    ppo.check_sampler(models.policy, rollouts, 1024)
+    check_sampler(models.policy, rollouts, 1024)
     with pytest.raises(TrainingError, match="does not draw from the policy"):
-        ppo.check_sampler(models.reference, rollouts, 1024)
+        check_sampler(models.reference, rollouts, 1024)
 
 
 def test_no_instructions_and_too_long_ones_are_refused_before_any_answer(tmp_path, imitator, taste):
@@ -304,6 +284,6 @@ def test_a_longer_pad_changes_nothing(imitator, models, rollouts):
     with torch.no_grad():
         logits = models.policy.model(input_ids=ids).logits[0, len(alone.prompt_ids) - 1 : -1].tolist()
     expected = oracles.selected_logprobs(logits, alone.response_ids)
-    found = ppo.token_logprobs(models.policy, rollouts, 10_000)[0][rollouts.mask_BT[0]]
+    found = token_logprobs(models.policy, rollouts, 10_000)[0][rollouts.mask_BT[0]]
     np.testing.assert_allclose(found, expected, atol=2e-5)
     assert load_tokenizer(imitator).pad_token_id not in alone.ids

@@ -11,7 +11,7 @@ from pasture.core.errors import RunFolderError
 from pasture.learn import resume, sft
 from pasture.models.load import load_causal_lm
 from tests.learn import toy
-from tests.learn.killed import METHODS
+from tests.learn.killed import TRAININGS
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,7 +29,7 @@ def trainings(tmp_path_factory, imitator, taste):
     return folder, json.loads(done.stdout), done.stderr
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TRAININGS)
 def test_a_training_that_is_killed_and_called_again_ends_with_the_same_bytes(trainings, method):
     folder, exit_codes, errors = trainings
     assert exit_codes[method] == [0, -signal.SIGKILL, -signal.SIGKILL, 0], errors

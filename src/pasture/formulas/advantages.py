@@ -57,3 +57,48 @@ def generalized_advantages(
         advantage_BT[:, t] = following_B
         next_value_B = value_BT[:, t]
     return advantage_BT
+
+
+def leave_one_out_advantages(reward_NG: Float[Tensor, "N G"]) -> Float[Tensor, "N G"]:
+    """Each answer's reward less the mean reward of the other answers to its prompt; 0 in a group of equals.
+
+    Raises:
+        ValueError: if a prompt has fewer than two answers.
+
+    Source: Kool et al. 2019, Eq. 8, https://openreview.net/forum?id=r1lgTGL5DE; Ahmadian et al. 2024, Eq. 6,
+    https://arxiv.org/abs/2402.14740
+    """
+    size = reward_NG.shape[1]
+    return group_centred_advantages(reward_NG) * (size / max(1, size - 1))
+
+
+def group_centred_advantages(reward_NG: Float[Tensor, "N G"]) -> Float[Tensor, "N G"]:
+    """Each answer's reward less the mean reward of its prompt's answers, its own included; 0 in a group of equals.
+
+    Raises:
+        ValueError: if a prompt has fewer than two answers.
+
+    Source: Liu et al. 2025 (Dr. GRPO), Section 3.2, https://arxiv.org/abs/2503.20783
+    """
+    if reward_NG.shape[1] < 2:
+        raise ValueError(f"a group needs at least two answers to be compared, got {reward_NG.shape[1]}.")
+    # The mean of equals may round to a neighbour of theirs; divided by a deviation as small, that would be a signal.
+    equal_N1 = (reward_NG == reward_NG[:, :1]).all(1, keepdim=True)
+    return torch.where(equal_N1, 0.0, reward_NG - reward_NG.mean(1, keepdim=True))
+
+
+def group_standardized_advantages(reward_NG: Float[Tensor, "N G"]) -> Float[Tensor, "N G"]:
+    """What `group_centred_advantages` gives, over the standard deviation of the prompt's rewards.
+
+    The variance divides by G - 1.
+
+    Raises:
+        ValueError: if a prompt has fewer than two answers.
+
+    Source: Shao et al. 2024, Section 4.1.2, https://arxiv.org/abs/2402.03300
+    """
+    centred_NG = group_centred_advantages(reward_NG)
+    return centred_NG / (reward_NG.std(1, keepdim=True) + _SMALLEST_DEVIATION)
+
+
+_SMALLEST_DEVIATION = 1e-6

@@ -42,6 +42,12 @@ def masked_sum(x_BT: Float[Tensor, "B T"], mask_BT: Bool[Tensor, "B T"]) -> Floa
     return zero_masked(x_BT, mask_BT).sum()
 
 
+def row_sums(values_N: Float[Tensor, " N"], mask_BT: Bool[Tensor, "B T"]) -> Float[Tensor, " B"]:
+    """Sum of each row's values, given for the unmasked entries one row after another; 0 for a row with none."""
+    row_N = mask_BT.nonzero()[:, 0]
+    return torch.zeros(len(mask_BT), dtype=values_N.dtype, device=values_N.device).index_add(0, row_N, values_N)
+
+
 def masked_mean(x_BT: Float[Tensor, "B T"], mask_BT: Bool[Tensor, "B T"]) -> Float[Tensor, ""]:
     """Mean over unmasked entries of the whole batch, every token weighing the same.
 

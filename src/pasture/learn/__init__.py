@@ -1,6 +1,13 @@
 """Room 4: preferences become models, one readable file for each method."""
 
-from pasture.learn import best_of_n, ppo, reward_model, sft
+from pasture.learn import best_of_n, grpo, ppo, reward_model, rloo, sft
 
-METHODS = {"sft": sft, "reward_model": reward_model, "best_of_n": best_of_n, "ppo": ppo}
+METHODS = {
+    "sft": sft,
+    "reward_model": reward_model,
+    "best_of_n": best_of_n,
+    "ppo": ppo,
+    "rloo": rloo,
+    "grpo": grpo,
+}
 """Each method's module by its name in a recipe; `Config` holds its settings."""

@@ -28,21 +28,33 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from pasture.core.errors import DataError, TrainingError
 from pasture.core.ports import Progress
-from pasture.core.seeds import derived_seed, stream
+from pasture.core.seeds import derived_seed
 from pasture.formulas.advantages import generalized_advantages, shaped_rewards
 from pasture.formulas.divergence import clamped_k1, k1
-from pasture.formulas.logprobs import head_logprobs, head_logprobs_with_entropy
+from pasture.formulas.importance import truncated_importance_weights
+from pasture.formulas.logprobs import head_logprobs_with_entropy
 from pasture.formulas.masks import masked_mean, rescale, standardize
+from pasture.formulas.surrogate import clipped_surrogate
 from pasture.learn.resume import Resumable, fingerprint
-from pasture.learn.rollouts import Environment, Rollouts, collect, step_instructions
+from pasture.learn.rollouts import (
+    Environment,
+    Rollouts,
+    check_instructions,
+    check_sampler,
+    collect,
+    minibatches,
+    objective_figures,
+    old_logprobs,
+    step_instructions,
+    token_logprobs,
+)
 from pasture.learn.update import adamw, linear_factor, take_step
 from pasture.machine.device import DeviceChoice, resolve_device
 from pasture.models.batches import token_budget_batches
 from pasture.models.encode import Encoder
 from pasture.models.heads import ScalarModel
-from pasture.models.load import load_causal_lm, load_tokenizer, save_model, stop_token_ids
+from pasture.models.load import load_causal_lm, load_tokenizer, save_model
 from pasture.models.response import ResponseModel
 
 
@@ -83,6 +95,11 @@ class Config(BaseModel):
     """Whether token rewards are scaled to variance 1 about their mean in every batch."""
     missing_eos_score: float | None = None
     """Score of an answer that was cut before its end, in place of the scorer's; None leaves it to the scorer."""
+    sampler_ratio_cap: float | None = Field(None, gt=0)
+    """Most that a token counts for being likelier under the policy than under a sampler that is not quite the policy.
+
+    None: the sampler is the policy itself, which is checked.
+    """
     max_prompt_tokens: int = Field(192, ge=1)
     max_new_tokens: int = Field(300, ge=1)
     save_every: int = Field(20, ge=1)
@@ -92,21 +109,6 @@ class Config(BaseModel):
     checkpoint_steps: int = Field(10, ge=1)
     """Steps between two checkpoints to go on from after a kill."""
     device: DeviceChoice = "auto"
-
-
-def policy_loss(
-    logprob_N: Float[Tensor, " N"],
-    old_logprob_N: Float[Tensor, " N"],
-    advantage_N: Float[Tensor, " N"],
-    clip_range: float,
-) -> Float[Tensor, " N"]:
-    """Clipped surrogate loss of each answer token.
-
-    Source: Schulman et al. 2017, Eq. 7, https://arxiv.org/abs/1707.06347, with the sign of a loss.
-    """
-    ratio_N = (logprob_N - old_logprob_N).exp()
-    clipped_N = ratio_N.clamp(1 - clip_range, 1 + clip_range)
-    return torch.maximum(-advantage_N * ratio_N, -advantage_N * clipped_N)
 
 
 def value_loss(
@@ -141,9 +143,13 @@ class Models:
 
 @dataclass(frozen=True)
 class Experience:
-    """A batch of answers with what learning from it needs; every tensor is 0 at masked entries."""
+    """A batch of answers with what learning from it needs; every tensor but the weights is 0 at masked entries."""
 
     rollouts: Rollouts
+    old_logprob_BT: Float[Tensor, "B T"]
+    """Under the policy before it learns from the batch: pi_old."""
+    weight_BT: Float[Tensor, "B T"]
+    """pi_old over what the sampler drew from, capped: 1 where the sampler is the policy."""
     value_BT: Float[Tensor, "B T"]
     advantage_BT: Float[Tensor, "B T"]
     return_BT: Float[Tensor, "B T"]
@@ -177,9 +183,7 @@ def train(
     policy, reference = (load_causal_lm(start, device=device, tokenizer=tokenizer) for _ in range(2))
     models = Models(ResponseModel(policy), ScalarModel.load(value_start, device=device), ResponseModel(reference))
     encoder = Encoder(tokenizer, environment.template, max_tokens=config.max_prompt_tokens + 1)
-    prompts = [encoder.prompt(instruction) for instruction in environment.instructions]
-    if not prompts:
-        raise DataError("there are no instructions to answer.")
+    prompts = check_instructions(encoder, environment)
     optimizer = adamw(policy, models.value, epsilon=config.adam_epsilon)
     identity = fingerprint(config.model_dump(), seed, prompts, modules=[policy, models.value])
     with Resumable(folder, {"policy": policy, "value": models.value}, optimizer, identity=identity) as run:
@@ -191,11 +195,10 @@ def train(
                 encoder,
                 environment,
                 step_instructions(len(prompts), config.rollout_batch_size, step, seed),
-                stop_ids=stop_token_ids(policy, tokenizer),
                 max_new_tokens=config.max_new_tokens,
                 seed=derived_seed(seed, "ppo-answers", step),
             )
-            if step == first_step:
+            if step == first_step and config.sampler_ratio_cap is None:
                 check_sampler(models.policy, rollouts, config.micro_batch_tokens)
             experience = evaluate(config, models, rollouts, kl_coefficient)
             factor = linear_factor(step, config.steps, config.warmup_steps)
@@ -220,34 +223,6 @@ def _next_coefficient(config: Config, coefficient: float, kl: float) -> float:
     return adapted_coefficient(coefficient, kl, target=config.kl_target, gain=config.kl_gain)
 
 
-def check_sampler(policy: ResponseModel, rollouts: Rollouts, micro_batch_tokens: int) -> None:
-    """Compare the log-probabilities recorded while sampling with those of a forward pass.
-
-    Raises:
-        TrainingError: if they differ by more than rounding.
-    """
-    difference_BT = (token_logprobs(policy, rollouts, micro_batch_tokens) - rollouts.sampler_logprob_BT).abs()
-    tolerance = 1e-3 if policy.model.dtype == torch.float32 else 0.5
-    worst = float(difference_BT.max())
-    if not worst <= tolerance:
-        raise TrainingError(
-            f"log-probabilities from sampling and from training differ by up to {worst:.2g} nats, expected at most "
-            f"{tolerance:g}: the sampler does not draw from the policy that is trained. "
-            "Check that the model's attention handles padding and a cache, and report it."
-        )
-
-
-@torch.no_grad()
-def token_logprobs(model: ResponseModel, rollouts: Rollouts, micro_batch_tokens: int) -> Float[Tensor, "B T"]:
-    """Log-probability of every answer token under `model`; 0 at masked entries."""
-
-    def of_tokens(ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        hidden_NH = model.hidden(ids_BT[:, :-1], mask_BT)
-        return head_logprobs(hidden_NH, model.head, ids_BT[:, 1:][mask_BT], model.vocabulary_size)
-
-    return rollouts.spread(of_tokens, micro_batch_tokens)
-
-
 def token_values(model: ScalarModel, ids_BT: Tensor, mask_BT: Tensor) -> Float[Tensor, " N"]:
     """The value before each answer token was chosen: read one token earlier, where that token is predicted."""
     hidden_BTH = model.backbone(input_ids=ids_BT[:, :-1], use_cache=False).last_hidden_state
@@ -259,28 +234,24 @@ def token_values(model: ScalarModel, ids_BT: Tensor, mask_BT: Tensor) -> Float[T
 def evaluate(config: Config, models: Models, rollouts: Rollouts, kl_coefficient: float) -> Experience:
     """Rewards, values and advantages of a batch of answers, before anything is learned from it."""
     mask_BT = rollouts.mask_BT
-    logprob_BT = rollouts.sampler_logprob_BT
+    logprob_BT = old_logprobs(models.policy, rollouts, config.micro_batch_tokens, config.sampler_ratio_cap)
+    weight_BT = truncated_importance_weights(logprob_BT, rollouts.sampler_logprob_BT, config.sampler_ratio_cap)
     reference_logprob_BT = token_logprobs(models.reference, rollouts, config.micro_batch_tokens)
     value_BT = rollouts.spread(lambda ids, mask: token_values(models.value, ids, mask), config.micro_batch_tokens)
-    score_B = rollouts.score_B
-    if config.missing_eos_score is not None:
-        score_B = torch.where(rollouts.finished_B, score_B, config.missing_eos_score)
     divergence = {"k1": k1, "clamped_k1": clamped_k1}[config.kl_estimator]
-    reward_BT = shaped_rewards(score_B, divergence(logprob_BT, reference_logprob_BT), mask_BT, kl_coefficient)
+    divergence_BT = divergence(logprob_BT, reference_logprob_BT)
+    reward_BT = shaped_rewards(rollouts.scores(config.missing_eos_score), divergence_BT, mask_BT, kl_coefficient)
     whitened_BT = rescale(reward_BT, mask_BT) if config.reward_whitening == "rescale" else reward_BT
     advantage_BT = generalized_advantages(whitened_BT, value_BT, mask_BT, discount=config.discount, decay=config.decay)
     kl_B = k1(logprob_BT, reference_logprob_BT).sum(1)
-    figures: dict[str, Tensor | float] = {
-        "objective/scores": rollouts.score_B.mean(),
-        "objective/kl": kl_B.mean(),
+    figures = objective_figures(rollouts, logprob_BT, kl_B) | {
         "objective/rlhf_reward": reward_BT.sum(1).mean(),
-        "objective/entropy": -logprob_BT.sum(1).mean(),
-        "completions/mean_length": mask_BT.sum(1).float().mean(),
-        "completions/finished": rollouts.finished_B.float().mean(),
         "value/mean": masked_mean(value_BT, mask_BT),
     }
     return Experience(
         rollouts=rollouts,
+        old_logprob_BT=logprob_BT,
+        weight_BT=weight_BT,
         value_BT=value_BT,
         advantage_BT=standardize(advantage_BT, mask_BT),
         return_BT=advantage_BT + value_BT,
@@ -300,18 +271,15 @@ def learn(
     """Go through a batch of answers `inner_epochs` times; means over answer tokens of what was met come back."""
     count = len(experience.rollouts.rows)
     sums, tokens, policy_norms, value_norms = [], [], [], []
-    for epoch in range(config.inner_epochs):
-        order = stream(seed, "order", epoch).permutation(count).tolist()
-        for begin in range(0, count, config.minibatch_size):
-            numbers = order[begin : begin + config.minibatch_size]
-            token_count = sum(len(experience.rollouts.rows[number].response_ids) for number in numbers)
-            sums.append(accumulate_gradients(config, models, experience, numbers, token_count))
-            tokens.append(token_count)
-            policy_norm, value_norm = take_step(
-                optimizer, learning_rate=learning_rate, max_gradient_norm=config.max_gradient_norm
-            )
-            policy_norms.append(policy_norm)
-            value_norms.append(value_norm)
+    for numbers in minibatches(count, config.minibatch_size, config.inner_epochs, seed):
+        token_count = sum(len(experience.rollouts.rows[number].response_ids) for number in numbers)
+        sums.append(accumulate_gradients(config, models, experience, numbers, token_count))
+        tokens.append(token_count)
+        policy_norm, value_norm = take_step(
+            optimizer, learning_rate=learning_rate, max_gradient_norm=config.max_gradient_norm
+        )
+        policy_norms.append(policy_norm)
+        value_norms.append(value_norm)
     means = torch.stack(sums).sum(0) / sum(tokens)
     figures: dict[str, Tensor | float] = dict(zip(_TOKEN_FIGURES, means, strict=True))
     figures["policy/gradient_norm"] = torch.stack(policy_norms).mean()
@@ -344,9 +312,12 @@ def accumulate_gradients(
             hidden_NH, policy.head, ids_BT[:, 1:][mask_BT], policy.vocabulary_size
         )
         value_N = token_values(models.value, ids_BT, mask_BT)
-        old_logprob_N, old_value_N = rollouts.sampler_logprob_BT[place][mask_BT], experience.value_BT[place][mask_BT]
+        old_logprob_N, old_value_N = experience.old_logprob_BT[place][mask_BT], experience.value_BT[place][mask_BT]
         advantage_N, return_N = experience.advantage_BT[place][mask_BT], experience.return_BT[place][mask_BT]
-        policy_loss_N = policy_loss(logprob_N, old_logprob_N, advantage_N, config.clip_range)
+        surrogate_N = clipped_surrogate(
+            logprob_N, old_logprob_N, advantage_N, clip_low=config.clip_range, clip_high=config.clip_range
+        )
+        policy_loss_N = experience.weight_BT[place][mask_BT] * surrogate_N
         value_loss_N = value_loss(value_N, old_value_N, return_N, config.value_clip_range)
         loss = (policy_loss_N.sum() + config.value_coefficient * value_loss_N.sum()) / token_count
         torch.autograd.backward(loss)

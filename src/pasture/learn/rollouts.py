@@ -1,7 +1,7 @@
 """What methods that learn from their own answers share: prompts to answer, answers drawn, answers scored."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,14 +9,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pasture.core.errors import PastureError, ScorerError
+from pasture.core.errors import DataError, PastureError, ScorerError, TrainingError
 from pasture.core.ports import Scorer
 from pasture.core.records import Completion, Instruction
 from pasture.core.seeds import derived_seed, stream
 from pasture.core.templates import PromptTemplate
+from pasture.formulas.logprobs import head_logprobs
 from pasture.formulas.masks import prediction_mask, response_mask
 from pasture.models.batches import pad_right, token_budget_batches
 from pasture.models.encode import EncodedPair, Encoder
+from pasture.models.load import stop_token_ids
+from pasture.models.response import ResponseModel
 from pasture.models.sample import SamplerConfig, sample
 
 
@@ -29,6 +32,17 @@ class Environment:
     scorer: Scorer
 
 
+def check_instructions(encoder: Encoder, environment: Environment) -> list[list[int]]:
+    """The prompt of every instruction as tokens.
+
+    Raises:
+        DataError: if there are no instructions, or one is too long.
+    """
+    if not environment.instructions:
+        raise DataError("there are no instructions to answer.")
+    return [encoder.prompt(instruction) for instruction in environment.instructions]
+
+
 def step_instructions(count: int, batch_size: int, step: int, seed: int) -> list[int]:
     """Numbers of the instructions that step `step` (from 0) answers.
 
@@ -39,13 +53,23 @@ def step_instructions(count: int, batch_size: int, step: int, seed: int) -> list
     return [int(shuffles[at // count][at % count]) for at in places]
 
 
+def minibatches(count: int, size: int, epochs: int, seed: int) -> Iterator[list[int]]:
+    """Numbers of the answers of each minibatch, `epochs` times through all, each time in another order."""
+    for epoch in range(epochs):
+        order = stream(seed, "order", epoch).permutation(count).tolist()
+        yield from (order[begin : begin + size] for begin in range(0, count, size))
+
+
 @dataclass(frozen=True)
-class Rollouts:
+class Answers:
     """One batch of answers, row by row; B rows, T the longest row's tokens without its first.
 
     Entry t of a row speaks of the token at t + 1, which the model predicted at t.
     """
 
+    instructions: list[Instruction]
+    """What each row answers; a group's rows stand side by side."""
+    completions: list[Completion]
     rows: list[EncodedPair]
     ids_BT: Int[Tensor, "B T+1"]
     """Prompt and answer, padded on the right."""
@@ -53,8 +77,6 @@ class Rollouts:
     """True at the tokens of the answer, the end token included."""
     sampler_logprob_BT: Float[Tensor, "B T"]
     """Log-probability of each token when it was drawn; 0 at masked entries."""
-    score_B: Float[Tensor, " B"]
-    """What the scorer gave."""
     finished_B: Bool[Tensor, " B"]
     """Whether the answer came to an end of its own."""
 
@@ -76,24 +98,58 @@ class Rollouts:
         return self.ids_BT[row_B, : width + 1], self.mask_BT[place], place
 
 
+@dataclass(frozen=True)
+class Rollouts(Answers):
+    """Answers and what they earned."""
+
+    score_B: Float[Tensor, " B"]
+    """What the scorer gave."""
+
+    def scores(self, missing_eos_score: float | None) -> Float[Tensor, " B"]:
+        """The scores, with `missing_eos_score`, where given, in place of those of answers that were cut."""
+        if missing_eos_score is None:
+            return self.score_B
+        return torch.where(self.finished_B, self.score_B, missing_eos_score)
+
+
 def collect(
     model: PreTrainedModel,
     encoder: Encoder,
     environment: Environment,
     numbers: Sequence[int],
     *,
-    stop_ids: Sequence[int],
     max_new_tokens: int,
     seed: int,
+    group_size: int = 1,
 ) -> Rollouts:
-    """One answer of `model`, at temperature 1, to each numbered instruction, with its score.
+    """`group_size` answers of `model`, at temperature 1, to each numbered instruction, with their scores.
 
     Raises:
         ScorerError: if the scorer raises, or does not give one finite number for each answer.
     """
     instructions = [environment.instructions[number] for number in numbers]
-    prompts = [encoder.prompt(instruction) for instruction in instructions]
+    answers = draw(model, encoder, instructions, max_new_tokens=max_new_tokens, seed=seed, group_size=group_size)
+    scores = checked_scores(environment.scorer, answers.instructions, answers.completions)
+    return Rollouts(**vars(answers), score_B=torch.tensor(scores, device=model.device))
+
+
+def draw(
+    model: PreTrainedModel,
+    encoder: Encoder,
+    instructions: Sequence[Instruction],
+    *,
+    max_new_tokens: int,
+    seed: int,
+    group_size: int = 1,
+) -> Answers:
+    """`group_size` answers of `model`, at temperature 1, to each instruction, side by side.
+
+    A group's prompt is read once.
+    """
+    asked = [instruction for instruction in instructions for _ in range(group_size)]
+    prompts = [encoder.prompt(instruction) for instruction in asked]
     seeds = [derived_seed(seed, "answer", place) for place in range(len(prompts))]
+    stop_ids = stop_token_ids(model, encoder.tokenizer)
     samples = sample(model, stop_ids, prompts, seeds, SamplerConfig(max_new_tokens=max_new_tokens))
     completions = [
         Completion(
@@ -104,25 +160,86 @@ def collect(
             finish_reason=answer.finish_reason,
             token_count=len(answer.token_ids),
         )
-        for place, (instruction, answer) in enumerate(zip(instructions, samples, strict=True))
+        for place, (instruction, answer) in enumerate(zip(asked, samples, strict=True))
     ]
-    scores = checked_scores(environment.scorer, instructions, completions)
     rows = [EncodedPair(prompt, answer.token_ids) for prompt, answer in zip(prompts, samples, strict=True)]
-    device = model.device
-    ids_BT = pad_right([row.ids for row in rows], encoder.pad_id)[0].to(device)
-    prompt_lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
-    lengths_B = torch.tensor([len(row) for row in rows], device=device)
-    mask_BT = prediction_mask(response_mask(prompt_lengths_B, lengths_B, ids_BT.shape[1]))
-    logprob_BT = torch.zeros(mask_BT.shape, device=device)
-    logprob_BT[mask_BT] = torch.tensor([value for answer in samples for value in answer.logprobs], device=device)
-    return Rollouts(
+    ids_BT, mask_BT = batch_tensors(rows, encoder.pad_id, model.device)
+    logprob_BT = torch.zeros(mask_BT.shape, device=model.device)
+    logprob_BT[mask_BT] = torch.tensor([value for answer in samples for value in answer.logprobs], device=model.device)
+    return Answers(
+        instructions=asked,
+        completions=completions,
         rows=rows,
         ids_BT=ids_BT,
         mask_BT=mask_BT,
         sampler_logprob_BT=logprob_BT,
-        score_B=torch.tensor(scores, device=device),
-        finished_B=torch.tensor([answer.finish_reason == "stop" for answer in samples], device=device),
+        finished_B=torch.tensor([answer.finish_reason == "stop" for answer in samples], device=model.device),
     )
+
+
+def batch_tensors(
+    rows: Sequence[EncodedPair], pad_id: int, device: torch.device
+) -> tuple[Int[Tensor, "B T+1"], Bool[Tensor, "B T"]]:
+    """Ids of the rows, padded on the right, and a mask that is True where the next token is one of the answer's."""
+    ids_BT = pad_right([row.ids for row in rows], pad_id)[0].to(device)
+    prompt_lengths_B = torch.tensor([len(row.prompt_ids) for row in rows], device=device)
+    lengths_B = torch.tensor([len(row) for row in rows], device=device)
+    return ids_BT, prediction_mask(response_mask(prompt_lengths_B, lengths_B, ids_BT.shape[1]))
+
+
+@torch.no_grad()
+def token_logprobs(model: ResponseModel, answers: Answers, micro_batch_tokens: int) -> Float[Tensor, "B T"]:
+    """Log-probability of every answer token under `model`; 0 at masked entries."""
+
+    def of_tokens(ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        hidden_NH = model.hidden(ids_BT[:, :-1], mask_BT)
+        return head_logprobs(hidden_NH, model.head, ids_BT[:, 1:][mask_BT], model.vocabulary_size)
+
+    return answers.spread(of_tokens, micro_batch_tokens)
+
+
+def old_logprobs(
+    policy: ResponseModel, answers: Answers, micro_batch_tokens: int, sampler_ratio_cap: float | None
+) -> Float[Tensor, "B T"]:
+    """Log-probability of every answer token under the policy as it is before it learns; 0 at masked entries.
+
+    Without a cap it is what the sampler recorded, for nothing. With one the sampler may be another engine, whose
+    numbers are not quite the policy's, and the policy is asked again.
+    """
+    if sampler_ratio_cap is None:
+        return answers.sampler_logprob_BT
+    return token_logprobs(policy, answers, micro_batch_tokens)
+
+
+def check_sampler(policy: ResponseModel, answers: Answers, micro_batch_tokens: int) -> None:
+    """Compare the log-probabilities recorded while sampling with those of a forward pass.
+
+    Raises:
+        TrainingError: if they differ by more than rounding.
+    """
+    difference_BT = (token_logprobs(policy, answers, micro_batch_tokens) - answers.sampler_logprob_BT).abs()
+    tolerance = 1e-3 if policy.model.dtype == torch.float32 else 0.5
+    worst = float(difference_BT.max())
+    if not worst <= tolerance:
+        raise TrainingError(
+            f"log-probabilities from sampling and from training differ by up to {worst:.2g} nats, expected at most "
+            f"{tolerance:g}: the sampler does not draw from the policy that is trained. "
+            "Check that the model's attention handles padding and a cache. Where another engine samples, set "
+            "sampler_ratio_cap, which corrects for the difference."
+        )
+
+
+def objective_figures(
+    rollouts: Rollouts, logprob_BT: Float[Tensor, "B T"], kl_B: Float[Tensor, " B"]
+) -> dict[str, Tensor | float]:
+    """What every method reports of a batch of answers; `logprob_BT` is the policy's, `kl_B` each answer's k1 sum."""
+    return {
+        "objective/scores": rollouts.score_B.mean(),
+        "objective/kl": kl_B.mean(),
+        "objective/entropy": -logprob_BT.sum(1).mean(),
+        "completions/mean_length": rollouts.mask_BT.sum(1).float().mean(),
+        "completions/finished": rollouts.finished_B.float().mean(),
+    }
 
 
 def checked_scores(

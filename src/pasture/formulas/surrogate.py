@@ -1,0 +1,29 @@
+"""Losses whose gradient is that of the expected advantage under the policy, from samples of an older one."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def plain_surrogate(
+    logprob: Float[Tensor, "*N"], old_logprob: Float[Tensor, "*N"], advantage: Float[Tensor, "*N"]
+) -> Float[Tensor, "*N"]:
+    """-A pi / pi_old of each action; where pi is pi_old its gradient is that of REINFORCE, -A grad log pi."""
+    return -advantage * (logprob - old_logprob).exp()
+
+
+def clipped_surrogate(
+    logprob: Float[Tensor, "*N"],
+    old_logprob: Float[Tensor, "*N"],
+    advantage: Float[Tensor, "*N"],
+    *,
+    clip_low: float,
+    clip_high: float,
+) -> Float[Tensor, "*N"]:
+    """max(-A rho, -A clip(rho, 1 - clip_low, 1 + clip_high)) of each action, with rho = pi / pi_old.
+
+    Source: Schulman et al. 2017, Eq. 7, https://arxiv.org/abs/1707.06347, with the sign of a loss; two ranges as in Yu
+    et al. 2025 (DAPO), Eq. 10, https://arxiv.org/abs/2503.14476
+    """
+    ratio = (logprob - old_logprob).exp()
+    return torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - clip_low, 1 + clip_high))

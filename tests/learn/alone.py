@@ -1,0 +1,34 @@
+"""Answers looked at one by one: log-probabilities of rows alone and unpadded, from all logits, in plain loops."""
+
+import numpy as np
+import torch
+
+from tests.formulas import oracles
+
+
+def any_taste(instructions, completions):
+    """A scorer that tells nearly all answers apart, so that no group agrees and nothing is multiplied by 0."""
+    return [sum(map(ord, answer.text)) % 17 / 4 - 2 for answer in completions]
+
+
+def token_logprobs(model, row):
+    """Of each answer token of one row, the end token included."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([row.ids])).logits[0].tolist()
+    places = range(len(row.prompt_ids) - 1, len(row) - 1)
+    return oracles.selected_logprobs([logits[place] for place in places], row.response_ids)
+
+
+def gradients(parameters):
+    """The gradients, each of them there, and gone from the parameters afterwards."""
+    found = []
+    for parameter in parameters:
+        assert parameter.grad is not None
+        found.append(parameter.grad.numpy().copy())
+        parameter.grad = None
+    return found
+
+
+def check_equal_gradients(some, others, atol=1e-5):
+    for one, other in zip(some, others, strict=True):
+        np.testing.assert_allclose(one, other, atol=atol)

@@ -1,0 +1,117 @@
+"""What holds of every method that learns from its own scored answers; PPO has the same tests in its own file."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from pasture.core.errors import DataError, ScorerError, TrainingError
+from pasture.learn import grpo, rloo
+from pasture.learn.rollouts import Environment
+from pasture.models.load import load_causal_lm
+from pasture.models.sample import sample
+from tests.learn import toy
+
+COMMON = {
+    "steps": 2,
+    "rollout_batch_size": 16,
+    "minibatch_size": 8,
+    "learning_rate": 1e-3,
+    "warmup_steps": 0,
+    "kl_coefficient": 0.05,
+    "max_prompt_tokens": 16,
+    "max_new_tokens": 12,
+    "save_every": 1,
+}
+CONFIGS = {rloo: rloo.Config(**COMMON), grpo: grpo.Config(**COMMON)}
+METHODS = pytest.mark.parametrize("method", CONFIGS, ids=lambda method: method.__name__.rpartition(".")[2])
+
+
+def _train(method, folder, start, scorer=toy.count_liked, instructions=None, seed=0, **changes):
+    method.train(
+        CONFIGS[method].model_copy(update=changes),
+        start=start,
+        environment=Environment(toy.instructions(40) if instructions is None else instructions, toy.TEMPLATE, scorer),
+        folder=folder,
+        seed=seed,
+        progress=toy.quiet,
+    )
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@METHODS
+def test_reward_rises_and_the_divergence_stays_bounded(tmp_path, imitator, method):
+    longer = {"steps": 12, "rollout_batch_size": 64, "minibatch_size": 32, "learning_rate": 5e-3, "save_every": 12}
+    rows = _train(method, tmp_path, imitator, instructions=toy.instructions(200), **longer)
+    before, after = rows[0]["objective/scores"], np.mean([row["objective/scores"] for row in rows[-3:]])
+    assert after > before + 1.0
+    assert abs(rows[0]["objective/kl"]) < 1e-4
+    assert 0 < max(row["objective/kl"] for row in rows) < 20
+
+
+@METHODS
+def test_the_policy_is_kept_at_every_asked_step_as_a_plain_model(tmp_path, imitator, method):
+    _train(method, tmp_path, imitator)
+    assert sorted(path.name for path in (tmp_path / "steps").iterdir()) == ["0001", "0002"]
+    early, late, final = (
+        load_causal_lm(tmp_path / place).get_input_embeddings().weight
+        for place in ("steps/0001", "steps/0002", "model")
+    )
+    assert not torch.equal(early, late)
+    assert torch.equal(late, final)
+    assert not (tmp_path / "checkpoint").exists()
+
+
+@METHODS
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path, imitator, method):
+    for name, seed in (("first", 0), ("again", 0), ("other", 1)):
+        _train(method, tmp_path / name, imitator, seed=seed, steps=1)
+    for file in ("metrics.jsonl", "model/model.safetensors"):
+        first, again, other = ((tmp_path / name / file).read_bytes() for name in ("first", "again", "other"))
+        assert first == again
+        assert first != other
+
+
+def _raises(instructions, completions):
+    raise RuntimeError("the judge is out")
+
+
+@pytest.mark.parametrize(
+    ("scorer", "message"),
+    [
+        (_raises, "RuntimeError: the judge is out"),
+        (lambda instructions, completions: [0.0], "1 numbers for 16 completions"),
+        (lambda instructions, completions: [math.nan] * len(completions), "returned nan for an answer to"),
+    ],
+    ids=["raises", "counts wrong", "says NaN"],
+)
+@METHODS
+def test_a_scorer_that_fails_stops_training_at_once(tmp_path, imitator, method, scorer, message):
+    with pytest.raises(ScorerError, match=message):
+        _train(method, tmp_path, imitator, scorer=scorer)
+    assert not (tmp_path / "model").exists()
+
+
+@METHODS
+def test_no_instructions_and_too_long_ones_are_refused_before_any_answer(tmp_path, imitator, method):
+    with pytest.raises(DataError, match="no instructions"):
+        _train(method, tmp_path, imitator, instructions=[])
+    with pytest.raises(DataError, match="expected a prompt of 1 to 3 tokens"):
+        _train(method, tmp_path, imitator, max_prompt_tokens=3)
+
+
+@METHODS
+def test_another_sampler_is_refused_unless_its_ratio_is_capped(monkeypatch, tmp_path, imitator, method):
+    def elsewhere(*arguments, **more):
+        answers = sample(*arguments, **more)
+        for answer in answers:
+            answer.logprobs[:] = [1.1 * value for value in answer.logprobs]
+        return answers
+
+    monkeypatch.setattr("pasture.learn.rollouts.sample", elsewhere)
+    with pytest.raises(TrainingError, match="sampler_ratio_cap"):
+        _train(method, tmp_path / "refused", imitator)
+    _train(method, tmp_path / "corrected", imitator, sampler_ratio_cap=2.0)
+    assert (tmp_path / "corrected" / "model").is_dir()
