@@ -133,7 +133,10 @@ def alpaca_eval_rows(campaign: Campaign) -> list[dict[str, object]]:
 
 
 def cross_annotation_rows(campaign: Campaign) -> list[dict[str, object]]:
-    """A row for each label, numbered within its pair, as AlpacaFarm published those of its people."""
+    """A row for each label, numbered within its pair, as AlpacaFarm published those of its people.
+
+    `pair_id` is added: two pairs of other systems may hold the same texts.
+    """
     rows = []
     numbers: Counter[str] = Counter()
     pairs = {each.id: each for each in comparisons(campaign)}
@@ -142,6 +145,7 @@ def cross_annotation_rows(campaign: Campaign) -> list[dict[str, object]]:
         rows.append(
             {
                 **_texts(comparison),
+                "pair_id": comparison.id,
                 "preference": alpaca_eval_value(each),
                 "annotator_index": numbers[each.comparison_id],
                 "datasplit": comparison.instruction.split,

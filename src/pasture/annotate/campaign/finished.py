@@ -9,9 +9,9 @@ from pasture.annotate.campaign.events import Closed, Event, Said, Settings, Vote
 from pasture.annotate.campaign.making import opening
 from pasture.annotate.campaign.tokens import item_id
 from pasture.annotate.entry import Columns, comparison_of
-from pasture.annotate.tables import read_rows
 from pasture.core.errors import DataError
 from pasture.core.records import Comparison
+from pasture.core.tables import read_rows, text_field
 
 _SAID: Mapping[float, Said] = {1.0: "first", 2.0: "second", 0.0: "tie", 1.5: "tie"}
 NONE = ("", "-1", "nan", "none", "null")
@@ -34,7 +34,9 @@ def finished(path: Path, name: str, labels: Sequence[str], annotator_column: str
     pairs: dict[str, Comparison] = {}
     for number, row in enumerate(read_rows(path), start=1):
         where = f"{path}, row {number}"
-        comparison = comparison_of(row, Columns(), where)
+        texts = {column: text_field(row, column, where) for column in ("instruction", "output_1", "output_2")}
+        texts["input"] = text_field(row, "input", where, "")
+        comparison = comparison_of({**row, **texts}, Columns(), where)
         pairs[comparison.id] = comparison
         for column in labels:
             said = _said(row, column, where)
@@ -73,6 +75,6 @@ def _said(row: Mapping[str, Any], column: str, where: str) -> Said | None:
     if value is None or str(value).strip().lower() in NONE:
         return None
     try:
-        return _SAID[float(value)]
-    except (KeyError, ValueError, TypeError):
+        return _SAID[float(str(value))]
+    except (KeyError, ValueError):
         raise DataError(f"{where}: label {value!r} under {column!r}: expected 1, 2, 0 or 1.5.") from None

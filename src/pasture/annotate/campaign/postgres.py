@@ -66,11 +66,15 @@ class PostgresJournal:
         self._where = f"{url.render_as_string()}#{self.name}"
         self._engine = create_engine(url.set(drivername="postgresql+psycopg"), pool_size=2, pool_pre_ping=True)
         self._connection: Connection | None = None
-        with self._described():
-            if create:
-                _METADATA.create_all(self._engine)
-            elif not self.read(0):
-                raise StoreError(f"{self._where}: no such campaign. Make one with: pasture people new PAIRS")
+        try:
+            with self._described():
+                if create:
+                    _METADATA.create_all(self._engine)
+                elif not self.read(0):
+                    raise StoreError(f"{self._where}: no such campaign. Make one with: pasture people new PAIRS")
+        except BaseException:
+            self._engine.dispose()
+            raise
 
     def read(self, after: int) -> Sequence[Entry]:
         """What stands behind position `after`, in order.
