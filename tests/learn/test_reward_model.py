@@ -7,10 +7,12 @@ import torch
 
 from pasture.core.errors import DataError, ModelError
 from pasture.learn import reward_model
-from pasture.learn.reward_model import ModelScorer, agreement, bradley_terry_loss
+from pasture.learn.feedback import agreement, encode_feedback, split
+from pasture.learn.reward_model import ModelScorer, bradley_terry_loss
 from pasture.models.batches import pad_left, pad_right
 from pasture.models.heads import ScalarModel, last_token_values
 from pasture.models.load import load_causal_lm
+from pasture.models.shared_prompt import AnswerLayout
 from tests.learn import toy
 
 CONFIG = reward_model.Config(epochs=3, batch_size=16, learning_rate=3e-3, max_tokens=32, held_out_count=60)
@@ -111,15 +113,33 @@ def test_score_is_read_at_the_last_token_and_is_the_same_on_either_side_of_the_p
             np.testing.assert_allclose(last_token_values(model(ids, mask), mask), alone, atol=1e-5)
 
 
+def test_scores_and_gradients_are_the_same_behind_a_shared_prompt(base):
+    encoder = toy.encoder(base)
+    pairs, _ = encode_feedback(encoder, toy.separable_feedback(16))
+    results = []
+    for shares in (True, False):
+        model = ScalarModel.from_causal_lm(load_causal_lm(base))
+        layout = AnswerLayout(model.backbone, encoder.pad_id)
+        assert layout.shares_prompts
+        layout.shares_prompts = shares
+        loss, _ = reward_model.accumulate_gradients(model, layout, pairs, 200)
+        gradients = [torch.as_tensor(parameter.grad) for parameter in model.parameters()]
+        results.append((reward_model.pair_scores(model, layout, pairs), loss, gradients))
+    (scores, loss, gradients), (alone_scores, alone_loss, alone_gradients) = results
+    for found, alone in zip([*scores, loss, *gradients], [*alone_scores, alone_loss, *alone_gradients], strict=True):
+        np.testing.assert_allclose(found.detach(), alone.detach(), atol=1e-5)
+
+
 @pytest.mark.parametrize("pairs_at_once", [1, 4, 16])
 def test_loss_and_gradients_do_not_depend_on_the_micro_batch(base, pairs_at_once):
     encoder = toy.encoder(base)
-    pairs, _ = reward_model.encode_feedback(encoder, toy.separable_feedback(16))
-    longest = max(max(len(pair.first), len(pair.second)) for pair in pairs)
+    pairs, _ = encode_feedback(encoder, toy.separable_feedback(16))
     results = []
-    for tokens in (2 * pairs_at_once * longest, 10_000):
+    for at_once in (pairs_at_once, 1000):
         model = ScalarModel.from_causal_lm(load_causal_lm(base))
-        loss, accuracy = reward_model.accumulate_gradients(model, pairs, encoder.pad_id, tokens)
+        layout = AnswerLayout(model.backbone, encoder.pad_id)
+        longest = max(layout.token_count(pair.answers) for pair in pairs)
+        loss, accuracy = reward_model.accumulate_gradients(model, layout, pairs, at_once * longest)
         results.append((float(loss), float(accuracy), [parameter.grad for parameter in model.parameters()]))
     (cut_loss, cut_accuracy, gradients), (whole_loss, whole_accuracy, whole_gradients) = results
     assert cut_loss == pytest.approx(whole_loss, abs=1e-5)
@@ -138,7 +158,7 @@ def test_unjudged_and_equal_pairs_are_left_out_and_counted(base):
         toy.judged("w5", "w5", instruction=other, preferred="tie"),
         toy.judged("w6", "w7", instruction=other, preferred="tie"),
     ]
-    pairs, left_out = reward_model.encode_feedback(toy.encoder(base), feedback)
+    pairs, left_out = encode_feedback(toy.encoder(base), feedback)
     assert [pair.first_preferred for pair in pairs] == [1.0, 0.5]
     assert left_out == {"pairs_asked": 4, "pairs_unjudged": 1, "pairs_equal": 1}
 
@@ -152,17 +172,28 @@ def test_counts_of_what_was_left_out_stand_in_the_metrics(trained):
 def test_held_out_pairs_share_no_instruction_with_the_rest(base):
     instructions = toy.instructions(10)
     feedback = [toy.judged("w1", f"w{2 + turn}", instruction=one) for one in instructions for turn in range(3)]
-    pairs, _ = reward_model.encode_feedback(toy.encoder(base), feedback)
-    training, held_out = reward_model.split(pairs, 7, seed=0)
+    pairs, _ = encode_feedback(toy.encoder(base), feedback)
+    training, held_out = split(pairs, 7, seed=0)
     # By hand: three pairs an instruction, so 7 pairs take three instructions, 9 pairs.
     assert (len(training), len(held_out)) == (21, 9)
     assert not {pair.instruction_id for pair in training} & {pair.instruction_id for pair in held_out}
 
 
+def test_an_empty_answer_counts_if_it_ended_and_is_refused_if_it_was_cut(base):
+    [instruction] = toy.instructions(1)
+    comparison, preference = toy.judged("", "w1", instruction=instruction)
+    [pair], _ = encode_feedback(toy.encoder(base), [(comparison, preference)])
+    assert pair.first.response_ids == [toy.encoder(base).end_id]
+    cut = toy.completion(instruction, "", 0, finish_reason="length")
+    comparison = comparison.model_copy(update={"first": cut})
+    with pytest.raises(DataError, match="'i0' has no token"):
+        encode_feedback(toy.encoder(base), [(comparison, preference)])
+
+
 def test_preferences_about_other_comparisons_are_refused(base):
     (comparison, _), (_, preference) = toy.separable_feedback(2)
     with pytest.raises(DataError, match="Join the two files by comparison id"):
-        reward_model.encode_feedback(toy.encoder(base), [(comparison, preference)])
+        encode_feedback(toy.encoder(base), [(comparison, preference)])
 
 
 def test_nothing_left_to_train_on_is_refused_with_the_counts(base, tmp_path):

@@ -29,8 +29,8 @@ def squared_loss(margin_P: Float[Tensor, " P"], beta: float) -> Float[Tensor, " 
 def hinge_loss(margin_P: Float[Tensor, " P"], beta: float) -> Float[Tensor, " P"]:
     """The value max(0, 1 - beta m).
 
-    Source: Zhao et al. 2023 (SLiC-HF), Eq. 1, https://arxiv.org/abs/2305.10425, on the margin of Liu et al. 2023
-    (RSO), Section 3.2, https://arxiv.org/abs/2309.06657
+    Source: Zhao et al. 2023 (SLiC-HF), https://arxiv.org/abs/2305.10425, on the margin of Liu et al. 2023 (RSO),
+    https://arxiv.org/abs/2309.06657
     """
     return F.relu(1 - beta * margin_P)
 
@@ -51,7 +51,7 @@ def conservative_weights(first_preferred_P: Float[Tensor, " P"], label_flip_prob
 
     A label that is 1 becomes 1 - e, one that is 0 becomes e; a tie stays.
 
-    Source: Mitchell 2023 (conservative DPO), Eq. 3, https://ericmitchell.ai/cdpo.pdf
+    Source: Mitchell 2023 (conservative DPO), https://ericmitchell.ai/cdpo.pdf
     """
     return first_preferred_P * (1 - 2 * label_flip_probability) + label_flip_probability
 
@@ -61,7 +61,7 @@ def unbiased_weights(first_preferred_P: Float[Tensor, " P"], label_flip_probabil
 
     A label that is 1 becomes (1 - e) / (1 - 2 e), one that is 0 becomes -e / (1 - 2 e); a tie stays.
 
-    Source: Chowdhury et al. 2024 (robust DPO), Eq. 12, https://arxiv.org/abs/2403.00409
+    Source: Chowdhury et al. 2024 (robust DPO), https://arxiv.org/abs/2403.00409
 
     Raises:
         ValueError: if the probability is not in [0, 1/2): labels that say nothing cannot be put right.

@@ -14,6 +14,7 @@ What differs:
 3. After training the score is shifted so that the judged answers (the SFT model's own) score 0 on average, as in
    Stiennon et al. 2020; differences between scores stay.
 4. Unjudged comparisons and pairs of equal answers teach nothing; they are left out and counted in the metrics.
+5. A pair's prompt is read once for both answers, where the model's attention allows it.
 """
 
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ from pasture.core.ports import Progress
 from pasture.core.records import Comparison, Completion, Instruction, Preference
 from pasture.core.seeds import derived_seed, stream
 from pasture.core.templates import PromptTemplate
+from pasture.learn.feedback import TIE, JudgedPair, agreement, encode_feedback, pair_batches, split
 from pasture.learn.resume import Resumable, fingerprint
 from pasture.learn.update import adamw, cosine_factor, take_step
 from pasture.machine.device import DeviceChoice, resolve_device
@@ -40,6 +42,7 @@ from pasture.models.batches import pad_right, token_budget_batches
 from pasture.models.encode import EncodedPair, Encoder
 from pasture.models.heads import ScalarModel
 from pasture.models.load import load_causal_lm, load_tokenizer, save_pretrained
+from pasture.models.shared_prompt import AnswerLayout, hidden_states
 
 
 class Config(BaseModel):
@@ -67,20 +70,6 @@ class Config(BaseModel):
     checkpoint_steps: int = Field(200, ge=1)
     """Steps between two checkpoints to go on from after a kill."""
     device: DeviceChoice = "auto"
-
-
-@dataclass(frozen=True)
-class JudgedPair:
-    """Two answers to one prompt as tokens, and which was preferred."""
-
-    instruction_id: str
-    first: EncodedPair
-    second: EncodedPair
-    first_preferred: float
-    """1, 0, or 1/2 for a tie."""
-
-    def __len__(self) -> int:
-        return len(self.first) + len(self.second)
 
 
 def bradley_terry_loss(
@@ -118,6 +107,7 @@ def train(
     pairs, left_out = encode_feedback(encoder, feedback)
     language_model = load_causal_lm(start, device=resolve_device(config.device), tokenizer=tokenizer)
     model = ScalarModel.from_causal_lm(language_model, seed=derived_seed(seed, "reward-head"))
+    layout = AnswerLayout(model.backbone, encoder.pad_id)
     training_pairs, held_out_pairs = split(pairs, config.held_out_count, seed)
     optimizer = adamw(model, weight_decay=config.weight_decay)
     steps_per_epoch = -(-len(training_pairs) // config.batch_size)
@@ -130,7 +120,7 @@ def train(
             epoch, place = divmod(step, steps_per_epoch)
             order = stream(seed, "reward-batches", epoch).permutation(len(training_pairs))
             batch = [training_pairs[row] for row in order[place * config.batch_size : (place + 1) * config.batch_size]]
-            loss, accuracy = accumulate_gradients(model, batch, encoder.pad_id, config.micro_batch_tokens)
+            loss, accuracy = accumulate_gradients(model, layout, batch, config.micro_batch_tokens)
             factor = cosine_factor(step, total_steps, round(config.warmup_fraction * total_steps))
             learning_rate = config.learning_rate * factor
             [norm] = take_step(optimizer, learning_rate=learning_rate, max_gradient_norm=config.max_gradient_norm)
@@ -141,9 +131,9 @@ def train(
                 "learning_rate": learning_rate,
             }
             if step == 0:
-                figures |= left_out
+                figures |= left_out | {"prompts_shared": float(layout.shares_prompts)}
             if held_out_pairs and place == steps_per_epoch - 1:
-                figures |= evaluate(model, held_out_pairs, encoder.pad_id, config.micro_batch_tokens)
+                figures |= evaluate(model, layout, held_out_pairs, config.micro_batch_tokens)
             run.log(step + 1, figures)
             if (step + 1) % config.checkpoint_steps == 0:
                 run.checkpoint(step + 1)
@@ -152,66 +142,6 @@ def train(
         drawn = stream(seed, "reward-centre").permutation(len(answers))[: config.centring_count]
         centre(model, [answers[number] for number in drawn], encoder.pad_id, config.micro_batch_tokens)
         run.finish(lambda target: _save(model, tokenizer, target))
-
-
-def encode_feedback(
-    encoder: Encoder, feedback: Sequence[tuple[Comparison, Preference]]
-) -> tuple[list[JudgedPair], dict[str, float]]:
-    """Judged pairs as tokens, in order, and how many were asked for and left out, by reason.
-
-    Raises:
-        DataError: if a preference is of another comparison, or no pair is left.
-    """
-    pairs = []
-    unjudged = equal = 0
-    for comparison, preference in feedback:
-        if preference.comparison_id != comparison.id:
-            raise DataError(
-                f"comparison {comparison.id!r} was handed over with a preference about "
-                f"{preference.comparison_id!r}. Join the two files by comparison id."
-            )
-        if preference.preferred == "unjudged":
-            unjudged += 1
-        elif comparison.first.text == comparison.second.text:
-            equal += 1
-        else:
-            first = encoder.pair(comparison.instruction, comparison.first)
-            second = encoder.pair(comparison.instruction, comparison.second)
-            pairs.append(JudgedPair(comparison.instruction.id, first, second, _TARGETS[preference.preferred]))
-    if not pairs:
-        raise DataError(
-            f"no preference is left to train on: of {len(feedback)}, {unjudged} are unjudged "
-            f"and {equal} compare equal answers."
-        )
-    return pairs, {"pairs_asked": len(feedback), "pairs_unjudged": unjudged, "pairs_equal": equal}
-
-
-_TARGETS = {"first": 1.0, "second": 0.0, "tie": 0.5}
-
-
-def split(pairs: list[JudgedPair], held_out_count: int, seed: int) -> tuple[list[JudgedPair], list[JudgedPair]]:
-    """Pairs to train on, and pairs of at least `held_out_count` to measure on, which share no instruction.
-
-    Raises:
-        DataError: if nothing is left to train on.
-    """
-    identifiers = sorted({pair.instruction_id for pair in pairs})
-    per_instruction = dict.fromkeys(identifiers, 0)
-    for pair in pairs:
-        per_instruction[pair.instruction_id] += 1
-    held_out: set[str] = set()
-    count = 0
-    for number in stream(seed, "reward-held-out").permutation(len(identifiers)):
-        if count >= held_out_count:
-            break
-        held_out.add(identifiers[number])
-        count += per_instruction[identifiers[number]]
-    if len(held_out) == len(identifiers):
-        raise DataError(f"held_out_count = {held_out_count} leaves nothing to train on: there are {len(pairs)} pairs.")
-    return (
-        [pair for pair in pairs if pair.instruction_id not in held_out],
-        [pair for pair in pairs if pair.instruction_id in held_out],
-    )
 
 
 def answer_scores(model: ScalarModel, rows: Sequence[EncodedPair], pad_id: int) -> Float[Tensor, " B"]:
@@ -228,24 +158,24 @@ def answer_scores(model: ScalarModel, rows: Sequence[EncodedPair], pad_id: int) 
     return score_B
 
 
-def _pair_scores(model: ScalarModel, pairs: Sequence[JudgedPair], pad_id: int) -> tuple[Tensor, Tensor]:
-    rows = [pair.first for pair in pairs] + [pair.second for pair in pairs]
-    score_B = answer_scores(model, rows, pad_id)
-    return score_B[: len(pairs)], score_B[len(pairs) :]
-
-
-def _pair_batches(pairs: Sequence[JudgedPair], budget: int) -> list[list[int]]:
-    return token_budget_batches([2 * max(len(pair.first), len(pair.second)) for pair in pairs], budget)
+def pair_scores(
+    model: ScalarModel, layout: AnswerLayout, pairs: Sequence[JudgedPair]
+) -> tuple[Float[Tensor, " P"], Float[Tensor, " P"]]:
+    """The scores of the first answers and of the second ones, each read at the answer's last token."""
+    rows = layout.rows([pair.answers for pair in pairs])
+    hidden_AH = hidden_states(model.backbone, rows)[rows.last_A]
+    score_A = model.head(hidden_AH.float()).squeeze(-1) - model.offset
+    return score_A[0::2], score_A[1::2]
 
 
 def accumulate_gradients(
-    model: ScalarModel, batch: Sequence[JudgedPair], pad_id: int, micro_batch_tokens: int
+    model: ScalarModel, layout: AnswerLayout, batch: Sequence[JudgedPair], micro_batch_tokens: int
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Add the gradients of a batch's mean loss per pair; that loss and the batch's accuracy come back."""
     losses, agreements = [], []
-    for numbers in _pair_batches(batch, micro_batch_tokens):
+    for numbers in pair_batches(layout, batch, micro_batch_tokens):
         pairs = [batch[number] for number in numbers]
-        first_P, second_P = _pair_scores(model, pairs, pad_id)
+        first_P, second_P = pair_scores(model, layout, pairs)
         target_P = torch.tensor([pair.first_preferred for pair in pairs], device=first_P.device)
         loss = bradley_terry_loss(first_P, second_P, target_P).sum() / len(batch)
         torch.autograd.backward(loss)
@@ -254,26 +184,18 @@ def accumulate_gradients(
     return torch.stack(losses).sum(), torch.stack(agreements).sum() / len(batch)
 
 
-def agreement(
-    first_score_P: Float[Tensor, " P"], second_score_P: Float[Tensor, " P"], first_preferred_P: Float[Tensor, " P"]
-) -> Float[Tensor, " P"]:
-    """1 where the preferred answer scores higher, 0 where lower; 1/2 where scores are equal, or the label a tie."""
-    predicted_P = (torch.sign(first_score_P - second_score_P) + 1) / 2
-    return 1 - (predicted_P - first_preferred_P).abs()
-
-
 @torch.no_grad()
 def evaluate(
-    model: ScalarModel, pairs: Sequence[JudgedPair], pad_id: int, micro_batch_tokens: int
+    model: ScalarModel, layout: AnswerLayout, pairs: Sequence[JudgedPair], micro_batch_tokens: int
 ) -> dict[str, Tensor | float]:
     """Mean loss over all pairs, and the share of pairs without ties whose preferred answer scores higher."""
     losses, agreements, decided = [], [], 0
-    for numbers in _pair_batches(pairs, micro_batch_tokens):
+    for numbers in pair_batches(layout, pairs, micro_batch_tokens):
         batch = [pairs[number] for number in numbers]
-        first_P, second_P = _pair_scores(model, batch, pad_id)
+        first_P, second_P = pair_scores(model, layout, batch)
         target_P = torch.tensor([pair.first_preferred for pair in batch], device=first_P.device)
         losses.append(bradley_terry_loss(first_P, second_P, target_P).sum())
-        decided_P = target_P != _TARGETS["tie"]
+        decided_P = target_P != TIE
         agreements.append(agreement(first_P, second_P, target_P)[decided_P].sum())
         decided += int(decided_P.sum())
     figures: dict[str, Tensor | float] = {"held_out_loss": torch.stack(losses).sum() / len(pairs)}

@@ -8,6 +8,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from pasture.formulas.logprobs import head_logprobs
+from pasture.models.shared_prompt import AnswerRows, hidden_states
+
 _TOLERANCE = 1e-3
 
 
@@ -32,6 +35,14 @@ class ResponseModel:
             return logits_NV
         hidden_BTH: Tensor = self.model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
         return hidden_BTH[at_BT]
+
+    def answer_logprobs(self, rows: AnswerRows) -> Float[Tensor, " N"]:
+        """Log-probability of every answer token, answer after answer, in nats."""
+        if self.takes_shortcut:
+            hidden_NH = hidden_states(self.model.base_model, rows)[rows.before_N]
+        else:
+            hidden_NH = self.model(**rows.inputs, use_cache=False).logits.flatten(0, 1)[rows.before_N]
+        return head_logprobs(hidden_NH, self.head, rows.target_N, self.vocabulary_size)
 
     def head(self, hidden_NH: Float[Tensor, "N H"]) -> Float[Tensor, "N V"]:
         """Next-token logits."""

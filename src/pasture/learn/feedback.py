@@ -1,0 +1,116 @@
+"""Judged pairs of answers as tokens: what every method that learns from preferences begins with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pasture.core.errors import DataError
+from pasture.core.records import Comparison, Completion, Preference
+from pasture.core.seeds import stream
+from pasture.models.batches import token_budget_batches
+from pasture.models.encode import EncodedPair, Encoder
+from pasture.models.shared_prompt import AnswerLayout
+
+TIE = 0.5
+_TARGETS = {"first": 1.0, "second": 0.0, "tie": TIE}
+
+
+@dataclass(frozen=True)
+class JudgedPair:
+    """Two answers to one prompt as tokens, and which was preferred."""
+
+    instruction_id: str
+    first: EncodedPair
+    second: EncodedPair
+    first_preferred: float
+    """1, 0, or 1/2 for a tie."""
+
+    @property
+    def answers(self) -> tuple[EncodedPair, EncodedPair]:
+        """Both, as a group that shares its prompt."""
+        return self.first, self.second
+
+
+def encode_feedback(
+    encoder: Encoder, feedback: Sequence[tuple[Comparison, Preference]]
+) -> tuple[list[JudgedPair], dict[str, float]]:
+    """Judged pairs as tokens, in order, and how many were asked for and left out, by reason.
+
+    Raises:
+        DataError: if a preference is of another comparison, an answer has no token, a prompt is too long, or no pair is
+            left.
+    """
+    pairs = []
+    unjudged = equal = 0
+    for comparison, preference in feedback:
+        if preference.comparison_id != comparison.id:
+            raise DataError(
+                f"comparison {comparison.id!r} was handed over with a preference about "
+                f"{preference.comparison_id!r}. Join the two files by comparison id."
+            )
+        if preference.preferred == "unjudged":
+            unjudged += 1
+        elif comparison.first.text == comparison.second.text:
+            equal += 1
+        else:
+            first, second = (_encode(encoder, comparison, side) for side in (comparison.first, comparison.second))
+            pairs.append(JudgedPair(comparison.instruction.id, first, second, _TARGETS[preference.preferred]))
+    if not pairs:
+        raise DataError(
+            f"no preference is left to train on: of {len(feedback)}, {unjudged} are unjudged "
+            f"and {equal} compare equal answers."
+        )
+    return pairs, {"pairs_asked": len(feedback), "pairs_unjudged": unjudged, "pairs_equal": equal}
+
+
+def _encode(encoder: Encoder, comparison: Comparison, answer: Completion) -> EncodedPair:
+    pair = encoder.pair(comparison.instruction, answer)
+    if not pair.response_ids:
+        raise DataError(
+            f"comparison {comparison.id!r}: an answer to instruction {answer.instruction_id!r} has no token: it is "
+            "empty and was cut before its end. Leave the comparison out."
+        )
+    return pair
+
+
+def split(pairs: list[JudgedPair], held_out_count: int, seed: int) -> tuple[list[JudgedPair], list[JudgedPair]]:
+    """Pairs to train on, and pairs of at least `held_out_count` to measure on, which share no instruction.
+
+    Methods that are given the same pairs, count and seed hold out the same.
+
+    Raises:
+        DataError: if nothing is left to train on.
+    """
+    identifiers = sorted({pair.instruction_id for pair in pairs})
+    per_instruction = dict.fromkeys(identifiers, 0)
+    for pair in pairs:
+        per_instruction[pair.instruction_id] += 1
+    held_out: set[str] = set()
+    count = 0
+    for number in stream(seed, "reward-held-out").permutation(len(identifiers)):
+        if count >= held_out_count:
+            break
+        held_out.add(identifiers[number])
+        count += per_instruction[identifiers[number]]
+    if len(held_out) == len(identifiers):
+        raise DataError(f"held_out_count = {held_out_count} leaves nothing to train on: there are {len(pairs)} pairs.")
+    return (
+        [pair for pair in pairs if pair.instruction_id not in held_out],
+        [pair for pair in pairs if pair.instruction_id in held_out],
+    )
+
+
+def pair_batches(layout: AnswerLayout, pairs: Sequence[JudgedPair], budget: int) -> list[list[int]]:
+    """Numbers of the pairs in micro-batches of at most `budget` tokens, padding included."""
+    return token_budget_batches([layout.token_count(pair.answers) for pair in pairs], budget)
+
+
+def agreement(
+    first_score_P: Float[Tensor, " P"], second_score_P: Float[Tensor, " P"], first_preferred_P: Float[Tensor, " P"]
+) -> Float[Tensor, " P"]:
+    """1 where the preferred answer scores higher, 0 where lower; 1/2 where scores are equal, or the label a tie."""
+    predicted_P = (torch.sign(first_score_P - second_score_P) + 1) / 2
+    return 1 - (predicted_P - first_preferred_P).abs()
