@@ -40,7 +40,7 @@ SEED = 0
 BASELINE = "sft"
 _SAMPLE_COUNT = 8
 
-PEOPLE, POOL, NOISY = "people (hidden)", "simulated annotators", "simulated annotators with 25% label noise"
+PEOPLE, POOL, NOISY = "people (hidden)", "simulated annotators", "simulated, 25% label noise"
 """The judges, as the report calls them."""
 
 _FOLDERS = {PEOPLE: "people", POOL: "pool", NOISY: "noisy-pool"}

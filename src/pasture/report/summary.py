@@ -11,7 +11,7 @@ _NAME_CHARACTERS = 40
 _NAMED = 5
 
 MEADOW = (
-    "These numbers come from the meadow, a miniature world built into Pasture: a model of about a million "
+    "These numbers come from the meadow, a miniature world built into Pasture: a model of 0.7 million "
     "parameters, a few hundred words, and people who are simulated too. Its truth is known, so it shows how the "
     "methods behave when labels are noisy. It says nothing about any real model or any real person."
 )
