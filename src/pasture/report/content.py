@@ -160,6 +160,61 @@ class DotPanel(Content):
     note: str = ""
 
 
+class NamedPoint(Content):
+    """A place on two measured axes, with what is known of its error along each."""
+
+    label: NonEmpty
+    x: float
+    y: float
+    x_low: float | None = None
+    x_high: float | None = None
+    y_low: float | None = None
+    y_high: float | None = None
+
+
+class LinePoint(Content):
+    """A place on a fitted line, with the band of the fit."""
+
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+
+
+class PointSeries(Content):
+    """Points that belong together, and the line that was fitted to them, if one was."""
+
+    label: NonEmpty
+    points: tuple[NamedPoint, ...]
+    joined: bool = False
+    """Whether the points are stations of one way."""
+    line: tuple[LinePoint, ...] = ()
+
+
+class PointsPanel(Content):
+    """Points over two measured axes: a scatter of systems, or the way of a method."""
+
+    kind: Literal["points"] = "points"
+    title: NonEmpty
+    x_label: NonEmpty
+    y_label: NonEmpty
+    percent_x: bool = False
+    percent_y: bool = False
+    """Whether values are fractions to be shown as percentages."""
+    named: bool = False
+    """Whether each point's name is written beside it."""
+    diagonal: bool = False
+    """Whether the line of equal values is drawn."""
+    x_range: tuple[float, float] | None = None
+    y_range: tuple[float, float] | None = None
+    """What the axes show, so that panels can be compared; None leaves it to the points."""
+    series: tuple[PointSeries, ...]
+    note: str = ""
+
+
+AnyPanel = Panel | DotPanel | PointsPanel
+
+
 class Figure(Content):
     """Panels that are read together."""
 
@@ -167,7 +222,7 @@ class Figure(Content):
     """Of its files: name.svg, name.png, name.csv."""
     title: NonEmpty
     caption: str = ""
-    panels: tuple[Annotated[Panel | DotPanel, Field(discriminator="kind")], ...]
+    panels: tuple[Annotated[AnyPanel, Field(discriminator="kind")], ...]
 
 
 class Judgement(Content):

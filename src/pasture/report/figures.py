@@ -19,11 +19,23 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from pasture.core.files import atomic_file, write_text
-from pasture.core.hostile import for_csv, on_one_line, shortened
+from pasture.core.hostile import for_csv, shortened
 from pasture.core.palette import DASHES, LIGHT, SERIES
-from pasture.report.content import Dot, DotPanel, DotSeries, Figure, Leaderboard, Panel, ReportContent, Series
+from pasture.report.content import (
+    AnyPanel,
+    Dot,
+    DotPanel,
+    DotSeries,
+    Figure,
+    Leaderboard,
+    Panel,
+    PointsPanel,
+    ReportContent,
+    Series,
+)
+from pasture.report.labels import on_label
+from pasture.report.points import draw_points, points_rows, points_size
 
-LABEL_CHARACTERS = 26
 _PANEL_INCHES = 3.5, 2.35
 _DOT_LINE_INCHES = 0.21
 _CHARACTER_INCHES = 0.08
@@ -32,7 +44,7 @@ _CELL_CHARACTERS = 1_000
 _COLUMNS = 3
 _OVERVIEW_SYSTEMS = 30
 _ROUND = [1, 2, 2.5, 5, 10]
-_CSV_HEADER = ("panel", "kind", "series", "label", "x", "y", "low", "high")
+_CSV_HEADER = ("panel", "kind", "series", "label", "x", "y", "low", "high", "x_low", "x_high")
 
 Styles = Mapping[str, int]
 """Number of the color of each label: one system has one color in every panel."""
@@ -95,7 +107,7 @@ def save(figure: Figure, folder: Path) -> list[Path]:
     return paths
 
 
-def panel_svg(panel: Panel | DotPanel, styles: Styles) -> str:
+def panel_svg(panel: AnyPanel, styles: Styles) -> str:
     """The panel alone as an SVG document, as matplotlib writes it."""
     with _settings():
         drawing = Drawing(figsize=_panel_size(panel), layout="constrained", facecolor="none")
@@ -112,18 +124,22 @@ def figure_csv(figure: Figure) -> str:
     writer.writerow(_CSV_HEADER)
     for panel in figure.panels:
         title = _cell(panel.title)
+        if isinstance(panel, PointsPanel):
+            for kind, series, label, *values in points_rows(panel):
+                writer.writerow([title, kind, _cell(str(series)), _cell(str(label or "")) or None, *values])
+            continue
         if isinstance(panel, DotPanel):
             for group in panel.series:
                 for dot in group.dots:
                     label, judge = _cell(dot.label), _cell(group.label)
-                    writer.writerow([title, "dot", judge, label, dot.value, None, dot.low, dot.high])
+                    writer.writerow([title, "dot", judge, label, dot.value, None, dot.low, dot.high, None, None])
             continue
         for series in panel.series:
             bands = (series.low or [None] * len(series.x), series.high or [None] * len(series.x))
             for x, y, low, high in zip(series.x, series.y, *bands, strict=True):
-                writer.writerow([title, "point", _cell(series.label), None, x, y, low, high])
+                writer.writerow([title, "point", _cell(series.label), None, x, y, low, high, None, None])
         for mark in panel.marks:
-            writer.writerow([title, "mark", None, _cell(mark.label), mark.x, None, None, None])
+            writer.writerow([title, "mark", None, _cell(mark.label), mark.x, None, None, None, None, None])
     return file.getvalue()
 
 
@@ -177,8 +193,10 @@ def _settings() -> Iterator[None]:
         yield
 
 
-def _panel_size(panel: Panel | DotPanel) -> tuple[float, float]:
+def _panel_size(panel: AnyPanel) -> tuple[float, float]:
     """Inches, wide enough that names beside the axes leave the axes their room."""
+    if isinstance(panel, PointsPanel):
+        return points_size(panel)
     width, height = _PANEL_INCHES
     names = _longest([group.label for group in panel.series]) if len(panel.series) > 1 else 0
     if isinstance(panel, Panel):
@@ -189,7 +207,7 @@ def _panel_size(panel: Panel | DotPanel) -> tuple[float, float]:
 
 
 def _longest(labels: Iterable[str]) -> int:
-    return max((len(_label(label)) for label in labels), default=0)
+    return max((len(on_label(label)) for label in labels), default=0)
 
 
 def _draw_together(figure: Figure) -> Drawing:
@@ -200,7 +218,7 @@ def _draw_together(figure: Figure) -> Drawing:
     width = max((sum(size[0] for size in line) for line in sizes), default=_PANEL_INCHES[0])
     heights = [max(size[1] for size in line) for line in sizes]
     drawing = Drawing(figsize=(width, sum(heights) + 0.4), layout="constrained")
-    drawing.suptitle(_label(figure.title, 90), x=0.01, ha="left", fontsize=12, fontweight="bold")
+    drawing.suptitle(on_label(figure.title, 90), x=0.01, ha="left", fontsize=12, fontweight="bold")
     if not lines:
         return drawing
     grid = drawing.add_gridspec(len(lines), columns, height_ratios=heights)
@@ -208,13 +226,15 @@ def _draw_together(figure: Figure) -> Drawing:
         for column, panel in enumerate(line):
             axes = drawing.add_subplot(grid[row, column])
             if panel.title != figure.title:
-                axes.set_title(_label(panel.title, 60), pad=6.0 if isinstance(panel, Panel) else 20.0)
+                axes.set_title(on_label(panel.title, 60), pad=20.0 if isinstance(panel, DotPanel) else 6.0)
             _draw(axes, panel, styles)
     return drawing
 
 
-def _draw(axes: Axes, panel: Panel | DotPanel, styles: Styles) -> None:
-    if isinstance(panel, DotPanel):
+def _draw(axes: Axes, panel: AnyPanel, styles: Styles) -> None:
+    if isinstance(panel, PointsPanel):
+        draw_points(axes, panel, styles)
+    elif isinstance(panel, DotPanel):
         _draw_dots(axes, panel, styles)
     else:
         _draw_lines(axes, panel, styles)
@@ -235,7 +255,7 @@ def _draw_lines(axes: Axes, panel: Panel, styles: Styles) -> None:
     axes.grid(axis="y")
     axes.set_axisbelow(True)
     axes.margins(x=0.02)
-    axes.set_xlabel(_label(panel.x_label, 60))
+    axes.set_xlabel(on_label(panel.x_label, 60))
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=_ROUND, integer=_all_whole(panel.series)))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=_ROUND))
     if panel.percent:
@@ -251,7 +271,7 @@ def _draw_marks(axes: Axes, panel: Panel) -> None:
         axes.axvline(mark.x, color=LIGHT["soft"], linewidth=1, linestyle=(0, (2, 2)), zorder=1)
         left_half = mark.x <= (low + high) / 2
         axes.annotate(
-            _label(mark.label),
+            on_label(mark.label),
             (mark.x, 0.02),
             xycoords=("data", "axes fraction"),
             xytext=(4 if left_half else -4, 0),
@@ -273,7 +293,7 @@ def _label_lines(axes: Axes, series: Sequence[Series], styles: Styles) -> None:
     heights = spread_out([height for height, *_ in placed], gap=0.085)
     for height, (_, _, style, label) in zip(heights, placed, strict=True):
         axes.annotate(
-            _label(label),
+            on_label(label),
             (1.0, height),
             xycoords="axes fraction",
             xytext=(5, 0),
@@ -317,7 +337,7 @@ def _draw_dots(axes: Axes, panel: DotPanel, styles: Styles) -> None:
             first = group.dots[0]
             _name_beside(axes, group.label, first.high or first.value, labels.index(first.label) * band + order, color)
     axes.set_yticks([number * band + (len(panel.series) - 1) / 2 for number in range(len(labels))])
-    axes.set_yticklabels([_label(label) for label in labels], color=LIGHT["ink"])
+    axes.set_yticklabels([on_label(label) for label in labels], color=LIGHT["ink"])
     axes.set_ylim(len(labels) * band - 0.6, -0.9)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
@@ -328,7 +348,7 @@ def _draw_dots(axes: Axes, panel: DotPanel, styles: Styles) -> None:
     if panel.guide is not None:
         axes.axvline(panel.guide, color=LIGHT["soft"], linewidth=1, linestyle=(0, (2, 2)), zorder=1)
         axes.annotate(
-            _label(panel.guide_label),
+            on_label(panel.guide_label),
             (panel.guide, 1.0),
             xycoords=("data", "axes fraction"),
             xytext=(0, 3),
@@ -341,7 +361,7 @@ def _draw_dots(axes: Axes, panel: DotPanel, styles: Styles) -> None:
 
 def _name_beside(axes: Axes, name: str, x: float, y: float, color: str) -> None:
     axes.annotate(
-        _label(name),
+        on_label(name),
         (x, y),
         xytext=(8, 0),
         textcoords="offset points",
@@ -362,7 +382,3 @@ def _all_whole(series: Sequence[Series]) -> bool:
 
 def _cell(text: str) -> str:
     return for_csv(shortened(text, _CELL_CHARACTERS))
-
-
-def _label(text: str, limit: int = LABEL_CHARACTERS) -> str:
-    return shortened(on_one_line(shortened(text, 10 * limit)), limit)

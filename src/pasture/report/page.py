@@ -13,7 +13,7 @@ from pasture.core.files import write_text
 from pasture.core.hostile import for_terminal, on_one_line, shortened
 from pasture.core.palette import DARK, LIGHT
 from pasture.report import figures, inline, numbers, summary, tables
-from pasture.report.content import Figure, Panel, ReportContent
+from pasture.report.content import Figure, Panel, PointsPanel, ReportContent
 
 NAME_CHARACTERS = 60
 ANSWER_CHARACTERS = 3_000
@@ -34,9 +34,9 @@ def write_report(content: ReportContent, path: Path) -> None:
 
 def render(content: ReportContent) -> str:
     """The page of `content` as HTML."""
-    style = _style()
+    style = style_sheet()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    page = _environment().get_template("page.html")
+    page = environment().get_template("page.html")
     return page.render(
         content=content,
         style=Markup(style),  # noqa: S704  # our own file, with colors from the palette
@@ -52,14 +52,16 @@ def render(content: ReportContent) -> str:
     )
 
 
-def _style() -> str:
+def style_sheet() -> str:
+    """The page's CSS with the colors of both themes."""
     light, dark = (" ".join(f"--{role}: {color};" for role, color in colors.items()) for colors in (LIGHT, DARK))
     themes = f":root {{ {light} }}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
     return themes + (_TEMPLATES / "page.css").read_text(encoding="utf-8")
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """The templates, with the filters and functions that they use."""
+    templates = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
@@ -68,11 +70,11 @@ def _environment() -> Environment:
         finalize=_spelled_out,
     )
     filters = (numbers.percent, numbers.points, numbers.number, numbers.count, numbers.usd, numbers.seconds)
-    environment.filters.update({filter_.__name__: filter_ for filter_ in filters})
-    environment.filters.update(name=_name, line=_line, cut=_cut)
-    environment.globals.update(cell=tables.cell, share_bar=tables.share_bar, dash=numbers.DASH)
-    environment.globals.update(answer_characters=ANSWER_CHARACTERS, recipe_characters=RECIPE_CHARACTERS)
-    return environment
+    templates.filters.update({filter_.__name__: filter_ for filter_ in filters})
+    templates.filters.update(name=_name, line=_line, cut=_cut)
+    templates.globals.update(cell=tables.cell, share_bar=tables.share_bar, dash=numbers.DASH)
+    templates.globals.update(answer_characters=ANSWER_CHARACTERS, recipe_characters=RECIPE_CHARACTERS)
+    return templates
 
 
 def _spelled_out(value: Any) -> Any:
@@ -106,15 +108,16 @@ def _overview(content: ReportContent) -> Mapping[str, object] | None:
     # One judge's rates are drawn in their table already.
     if figure is None or len(figure.panels[0].series) < 2:
         return None
-    return _figure("overview", figure, figures.styles_of([figure]))
+    return drawn_figure("overview", figure, figures.styles_of([figure]))
 
 
 def _drawn(content: ReportContent) -> list[Mapping[str, object]]:
     styles = figures.styles_of(content.figures)
-    return [_figure(f"figure-{number}", figure, styles) for number, figure in enumerate(content.figures, start=1)]
+    return [drawn_figure(f"figure-{number}", figure, styles) for number, figure in enumerate(content.figures, start=1)]
 
 
-def _figure(name: str, figure: Figure, styles: figures.Styles) -> Mapping[str, object]:
+def drawn_figure(name: str, figure: Figure, styles: figures.Styles) -> Mapping[str, object]:
+    """What the template of a figure needs; `name` is its own on the page."""
     panels = [
         {
             "panel": panel,
@@ -129,6 +132,9 @@ def _figure(name: str, figure: Figure, styles: figures.Styles) -> Mapping[str, o
 def _alternative(panel: Any) -> str:
     """What the drawing says, in words."""
     names = ", ".join(shortened(group.label, NAME_CHARACTERS) for group in panel.series[:12])
+    if isinstance(panel, PointsPanel):
+        places = [f"{point.label} at {point.x:.3g}, {point.y:.3g}" for one in panel.series for point in one.points]
+        return f"Points: {panel.y_label} over {panel.x_label}. {'; '.join(places[:40])}."
     if not isinstance(panel, Panel):
         return f"Dots with intervals. {panel.title}, by {names}. The tables below hold the numbers."
     ends = []
