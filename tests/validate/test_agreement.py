@@ -120,6 +120,37 @@ def test_interval_coverage_of_agreement():
     assert covered / trials >= 0.89  # two standard errors of 60 draws below 95%
 
 
+def test_a_column_that_few_pairs_reach_weighs_no_more_than_its_labels():
+    # Three pairs with labels 1 2, and one asked twice as often that always says 1. By hand: of the three, one label
+    # agrees with people's 1 and one does not; the last agrees throughout. A pair counts once: (3 / 2 + 1) / 4.
+    people = annotations([[1]] * 4, name="people")
+    judge = annotations([[1, 2], [1, 2], [1, 2], [1, 1, 1, 1]])
+    assert not judge.evenly_asked
+    report = analyze(judge, people, seed=0)
+    assert report.agreement is not None
+    assert report.pairwise_agreement is not None
+    assert report.agreement.value == pytest.approx(2.5 / 4)
+    assert report.pairwise_agreement.value == pytest.approx(1 / 4)
+    assert report.label_count == 10
+
+
+def test_missing_labels_of_evenly_asked_pairs_keep_alpaca_evals_mean_over_columns():
+    # alpaca_eval 0.6.6 averages the columns' means: the first is 1 of 2 away, the second 0 of 1.
+    people = annotations([[1], [1]], name="people")
+    judge = read_cross_annotations(
+        [
+            {"instruction": f"i{pair}", "output_1": "x", "output_2": "y", "preference": label}
+            for pair, labels in enumerate([[1, 1], [2, None]])
+            for label in labels
+        ],
+        Columns(),
+        name="judge",
+    )["judge"]
+    report = analyze(judge, people, seed=0)
+    assert report.agreement is not None
+    assert report.agreement.value == pytest.approx(1 - (0.5 + 0.0) / 2)
+
+
 def test_files_that_do_not_fit_say_why():
     good = annotations([[1]])
     with pytest.raises(DataError, match="share no pair"):

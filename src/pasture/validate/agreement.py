@@ -156,7 +156,7 @@ def _mean_error(labels_NA: Floats, target_NA: Floats, seed: int, *, by_column: b
     def statistic(sums: Floats) -> Floats:
         with np.errstate(invalid="ignore"):
             means: Floats = sums[:, :width] / sums[:, width:]
-        average: Floats = np.nanmean(means, axis=1)
+            average: Floats = np.nansum(means, axis=1) / np.isfinite(means).sum(axis=1)
         return average
 
     drawn = statistic(resampled_sums(columns, stream(seed, "validate", "pairs")))
