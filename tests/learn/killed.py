@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from pasture.learn import grpo, ppo, resume, reward_model, rloo, sft
+from pasture.learn import grpo, online_dpo, ppo, resume, reward_model, rloo, sft
 from pasture.learn.rollouts import Environment
 from tests.learn import toy
 
@@ -35,10 +35,9 @@ PPO = ppo.Config(
     save_every=3,
     checkpoint_steps=2,
 )
-GROUPS: dict[str, Any] = {
+OWN_ANSWERS: dict[str, Any] = {
     "steps": 6,
     "rollout_batch_size": 8,
-    "group_size": 4,
     "minibatch_size": 4,
     "learning_rate": 1e-3,
     "max_prompt_tokens": 16,
@@ -60,8 +59,15 @@ TRAININGS: dict[str, Callable[..., None]] = {
         REWARD, start=base, feedback=toy.separable_feedback(16), template=toy.TEMPLATE, **end
     ),
     "ppo": lambda base, value, **end: ppo.train(PPO, start=base, value_start=value, environment=_environment(), **end),
-    "rloo": lambda base, value, **end: rloo.train(rloo.Config(**GROUPS), start=base, environment=_environment(), **end),
-    "grpo": lambda base, value, **end: grpo.train(grpo.Config(**GROUPS), start=base, environment=_environment(), **end),
+    "rloo": lambda base, value, **end: rloo.train(
+        rloo.Config(group_size=4, **OWN_ANSWERS), start=base, environment=_environment(), **end
+    ),
+    "grpo": lambda base, value, **end: grpo.train(
+        grpo.Config(group_size=4, **OWN_ANSWERS), start=base, environment=_environment(), **end
+    ),
+    "online_dpo": lambda base, value, **end: online_dpo.train(
+        online_dpo.Config(**OWN_ANSWERS), start=base, environment=_environment(), **end
+    ),
 }
 """Each method's training, given a base model, a reward model, and where and how to run."""
 

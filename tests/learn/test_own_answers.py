@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pasture.core.errors import DataError, ScorerError, TrainingError
-from pasture.learn import grpo, rloo
+from pasture.learn import grpo, online_dpo, rloo
 from pasture.learn.rollouts import Environment
 from pasture.models.load import load_causal_lm
 from pasture.models.sample import sample
@@ -20,13 +20,22 @@ COMMON = {
     "minibatch_size": 8,
     "learning_rate": 1e-3,
     "warmup_steps": 0,
-    "kl_coefficient": 0.05,
     "max_prompt_tokens": 16,
     "max_new_tokens": 12,
     "save_every": 1,
 }
-CONFIGS = {rloo: rloo.Config(**COMMON), grpo: grpo.Config(**COMMON)}
-METHODS = pytest.mark.parametrize("method", CONFIGS, ids=lambda method: method.__name__.rpartition(".")[2])
+CONFIGS = {
+    rloo: rloo.Config(**COMMON, kl_coefficient=0.05),
+    grpo: grpo.Config(**COMMON, kl_coefficient=0.05),
+    online_dpo: online_dpo.Config(**COMMON),
+}
+
+
+def _each(*methods):
+    return pytest.mark.parametrize("method", methods, ids=lambda method: method.__name__.rpartition(".")[2])
+
+
+METHODS = _each(*CONFIGS)
 
 
 def _train(method, folder, start, scorer=toy.count_liked, instructions=None, seed=0, **changes):
@@ -41,7 +50,7 @@ def _train(method, folder, start, scorer=toy.count_liked, instructions=None, see
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@METHODS
+@_each(rloo, grpo)
 def test_reward_rises_and_the_divergence_stays_bounded(tmp_path, imitator, method):
     longer = {"steps": 12, "rollout_batch_size": 64, "minibatch_size": 32, "learning_rate": 5e-3, "save_every": 12}
     rows = _train(method, tmp_path, imitator, instructions=toy.instructions(200), **longer)
@@ -102,7 +111,7 @@ def test_no_instructions_and_too_long_ones_are_refused_before_any_answer(tmp_pat
         _train(method, tmp_path, imitator, max_prompt_tokens=3)
 
 
-@METHODS
+@_each(rloo, grpo)
 def test_another_sampler_is_refused_unless_its_ratio_is_capped(monkeypatch, tmp_path, imitator, method):
     def elsewhere(*arguments, **more):
         answers = sample(*arguments, **more)

@@ -3,14 +3,15 @@
 import pytest
 import torch
 
-from pasture.formulas import divergence, masks
-from pasture.learn import grpo, rloo, rollouts
+from pasture.formulas import divergence, masks, preference_losses
+from pasture.learn import grpo, judging, online_dpo, rloo, rollouts
 from pasture.learn.rollouts import Environment, collect
 from pasture.models.load import load_causal_lm
 from pasture.models.response import ResponseModel
 from pasture.models.sample import sample
 from tests.learn import alone, toy
 from tests.learn.test_grpo import check_loss
+from tests.learn.test_online_dpo import check_loss as check_pair_loss
 from tests.learn.test_rloo import check_advantages
 from tests.learn.test_rollouts import check_end_tokens
 
@@ -121,3 +122,46 @@ def test_a_clip_on_the_wrong_side_is_caught(monkeypatch, models, draw):
     monkeypatch.setattr(grpo, "clipped_surrogate", optimistic)
     with pytest.raises(AssertionError):
         check_loss(models, draw())
+
+
+@pytest.fixture
+def pairs(imitator, models):
+    """Draws pairs of answers anew."""
+
+    def drawn():
+        encoder = toy.encoder(imitator)
+        return rollouts.draw(models[0].model, encoder, toy.instructions(12), max_new_tokens=8, seed=0, group_size=2)
+
+    return drawn
+
+
+def test_without_a_fault_the_check_of_pairs_passes(models, pairs):
+    check_pair_loss(models[2:0:-1], pairs())
+
+
+def test_a_preference_taken_the_wrong_way_round_is_caught(monkeypatch, models, pairs):
+    monkeypatch.setattr(judging, "_higher", lambda first, second: float(first < second))
+    with pytest.raises(AssertionError):
+        check_pair_loss(models[2:0:-1], pairs())
+
+
+def test_a_wrong_sign_of_the_margin_is_caught(monkeypatch, models, pairs):
+    right = preference_losses.preference_loss
+    monkeypatch.setattr(online_dpo, "preference_loss", lambda loss, margin, weight: right(loss, -margin, weight))
+    with pytest.raises(AssertionError):
+        check_pair_loss(models[2:0:-1], pairs())
+
+
+def test_a_reference_left_out_of_the_margin_is_caught(monkeypatch, models, pairs):
+    right = rollouts.token_logprobs
+    monkeypatch.setattr(online_dpo, "token_logprobs", lambda *arguments: 0 * right(*arguments))
+    with pytest.raises(AssertionError):
+        check_pair_loss(models[2:0:-1], pairs())
+
+
+def test_answers_paired_across_prompts_are_caught(monkeypatch, models, pairs):
+    faulty = pairs()
+    for column in (faulty.rows, faulty.completions):
+        column.append(column.pop(0))
+    with pytest.raises((AssertionError, ValueError)):
+        check_pair_loss(models[2:0:-1], faulty)

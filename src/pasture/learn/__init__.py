@@ -1,6 +1,6 @@
 """Room 4: preferences become models, one readable file for each method."""
 
-from pasture.learn import best_of_n, grpo, ppo, reward_model, rloo, sft
+from pasture.learn import best_of_n, grpo, online_dpo, ppo, reward_model, rloo, sft
 
 METHODS = {
     "sft": sft,
@@ -9,5 +9,6 @@ METHODS = {
     "ppo": ppo,
     "rloo": rloo,
     "grpo": grpo,
+    "online_dpo": online_dpo,
 }
 """Each method's module by its name in a recipe; `Config` holds its settings."""

@@ -183,7 +183,7 @@ def train(
     policy, reference = (load_causal_lm(start, device=device, tokenizer=tokenizer) for _ in range(2))
     models = Models(ResponseModel(policy), ScalarModel.load(value_start, device=device), ResponseModel(reference))
     encoder = Encoder(tokenizer, environment.template, max_tokens=config.max_prompt_tokens + 1)
-    prompts = check_instructions(encoder, environment)
+    prompts = check_instructions(encoder, environment.instructions)
     optimizer = adamw(policy, models.value, epsilon=config.adam_epsilon)
     identity = fingerprint(config.model_dump(), seed, prompts, modules=[policy, models.value])
     with Resumable(folder, {"policy": policy, "value": models.value}, optimizer, identity=identity) as run:

@@ -145,7 +145,7 @@ def train(
     device, tokenizer = resolve_device(config.device), load_tokenizer(start)
     policy, reference = (ResponseModel(load_causal_lm(start, device=device, tokenizer=tokenizer)) for _ in range(2))
     encoder = Encoder(tokenizer, environment.template, max_tokens=config.max_prompt_tokens + 1)
-    prompts = check_instructions(encoder, environment)
+    prompts = check_instructions(encoder, environment.instructions)
     optimizer = adamw(policy.model)
     identity = fingerprint(config.model_dump(), seed, prompts, modules=[policy.model])
     with Resumable(folder, {"policy": policy.model}, optimizer, identity=identity) as run:

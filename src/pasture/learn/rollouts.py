@@ -32,15 +32,15 @@ class Environment:
     scorer: Scorer
 
 
-def check_instructions(encoder: Encoder, environment: Environment) -> list[list[int]]:
+def check_instructions(encoder: Encoder, instructions: Sequence[Instruction]) -> list[list[int]]:
     """The prompt of every instruction as tokens.
 
     Raises:
         DataError: if there are no instructions, or one is too long.
     """
-    if not environment.instructions:
+    if not instructions:
         raise DataError("there are no instructions to answer.")
-    return [encoder.prompt(instruction) for instruction in environment.instructions]
+    return [encoder.prompt(instruction) for instruction in instructions]
 
 
 def step_instructions(count: int, batch_size: int, step: int, seed: int) -> list[int]:
@@ -230,15 +230,17 @@ def check_sampler(policy: ResponseModel, answers: Answers, micro_batch_tokens: i
 
 
 def objective_figures(
-    rollouts: Rollouts, logprob_BT: Float[Tensor, "B T"], kl_B: Float[Tensor, " B"]
+    answers: Answers, logprob_BT: Float[Tensor, "B T"], kl_B: Float[Tensor, " B"]
 ) -> dict[str, Tensor | float]:
     """What every method reports of a batch of answers; `logprob_BT` is the policy's, `kl_B` each answer's k1 sum."""
-    return {
-        "objective/scores": rollouts.score_B.mean(),
+    scores: dict[str, Tensor | float] = {}
+    if isinstance(answers, Rollouts):
+        scores["objective/scores"] = answers.score_B.mean()
+    return scores | {
         "objective/kl": kl_B.mean(),
         "objective/entropy": -logprob_BT.sum(1).mean(),
-        "completions/mean_length": rollouts.mask_BT.sum(1).float().mean(),
-        "completions/finished": rollouts.finished_B.float().mean(),
+        "completions/mean_length": answers.mask_BT.sum(1).float().mean(),
+        "completions/finished": answers.finished_B.float().mean(),
     }
 
 
