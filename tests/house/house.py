@@ -31,7 +31,7 @@ NEEDS_EXTRA: Mapping[str, tuple[str, ...]] = {
 }
 """Patterns of modules that cannot be imported without an extra; everything else can, from a plain `pip install`."""
 
-FREE_AFTER_ALL = ("pasture.models.sampler_config",)
+FREE_AFTER_ALL = ("pasture.models.sampler_config", "pasture.models.weights_config")
 """Modules that match a pattern above and need nothing."""
 
 

@@ -77,7 +77,7 @@ class Resumable:
                     "other settings. Remove it to begin anew, or choose another folder."
                 )
             for name, module in self.modules.items():
-                module.load_state_dict(under_prefix(f"{name}/", found.tensors))
+                _put_back(module, under_prefix(f"{name}/", found.tensors))
             restore_optimizer(self.optimizer, under_prefix("optimizer/", found.tensors))
         step = 0 if found is None else found.step
         self._log = MetricsLog(self.folder / METRICS_FILE, after_step=step)
@@ -105,7 +105,7 @@ class Resumable:
         self._write_logs()
         tensors = prefixed("optimizer/", optimizer_tensors(self.optimizer))
         for name, module in self.modules.items():
-            tensors |= prefixed(f"{name}/", module.state_dict())
+            tensors |= prefixed(f"{name}/", _changing(module))
         facts = {"identity": self.identity, "numbers": numbers}
         save_checkpoint(self.folder / CHECKPOINT_FOLDER, step=step, tensors=tensors, facts=facts)
 
@@ -123,6 +123,22 @@ class Resumable:
         for step, figures in self._held_back:
             self._log.write(step, **{name: float(value) for name, value in figures.items()})
         self._held_back.clear()
+
+
+def _changing(module: nn.Module) -> dict[str, Tensor]:
+    """What training can change of a module: its state but for frozen weights, which the start brings back."""
+    frozen = {name for name, one in module.named_parameters(remove_duplicate=False) if not one.requires_grad}
+    return {name: tensor for name, tensor in module.state_dict().items() if name not in frozen}
+
+
+def _put_back(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    expected = set(_changing(module))
+    if expected != set(tensors):
+        raise RunFolderError(
+            f"the checkpoint holds other weights than this training changes (first: "
+            f"{min(expected ^ set(tensors))}). Remove it to begin anew."
+        )
+    module.load_state_dict(dict(tensors), strict=False)
 
 
 def fingerprint(*parts: object, modules: Sequence[nn.Module]) -> str:

@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from pasture.core.errors import ModelError
 from pasture.core.files import unwritable
+from pasture.models.adapters import ADAPTER_FOLDER, adapted_layers, merged_weights, save_adapters
 
 Source: TypeAlias = Path | str
 """A folder, or a name such as "org/name" on the hub; a `Path` is always a folder."""
@@ -148,13 +149,20 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
 def save_pretrained(part: PreTrainedModel | PreTrainedTokenizerBase, folder: Path) -> None:
     """`part.save_pretrained(folder)` with errors that say what to do.
 
+    A model with adapters is written as the model without them that answers the same, and the adapters once more on
+    their own, in `adapter/`.
+
     Raises:
         RunFolderError: if the disk is full or the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _without_progress_bars():
-            part.save_pretrained(folder)
+            if isinstance(part, PreTrainedModel) and adapted_layers(part):
+                part.save_pretrained(folder, state_dict=merged_weights(part))
+                save_adapters(part, folder / ADAPTER_FOLDER)
+            else:
+                part.save_pretrained(folder)
     except SafetensorError as error:
         raise unwritable(folder, OSError(str(error))) from error
     except OSError as error:

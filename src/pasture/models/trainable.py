@@ -1,0 +1,89 @@
+"""Models to be trained: all of their weights or adapters alone, in float32 or bfloat16, and what they began as."""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pasture.core.errors import ModelError
+from pasture.models.adapters import adapters_off, add_adapters
+from pasture.models.load import load_causal_lm
+from pasture.models.response import ResponseModel
+from pasture.models.weights_config import Weights
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def load_trainable(
+    start: Path,
+    weights: Weights,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+) -> PreTrainedModel:
+    """The language model of `start`, ready to be trained as `weights` says, in evaluation mode: dropout stays off.
+
+    `seed` draws the adapters' first values; with them the model answers as it did without.
+
+    Raises:
+        ModelError: if it cannot be loaded, has no layers of the names that adapters are asked for, or cannot compute
+            layers again.
+    """
+    model = load_causal_lm(start, dtype=_DTYPES[weights.dtype], device=device, tokenizer=tokenizer)
+    if weights.lora is not None:
+        add_adapters(model, weights.lora, seed=seed, base=str(start))
+    if weights.gradient_checkpointing:
+        compute_layers_again(model)
+    return model
+
+
+def reference_of(
+    policy: PreTrainedModel,
+    start: Path,
+    weights: Weights,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+) -> ResponseModel:
+    """What `policy` began as: itself with its adapters off, or a copy of `start` where all weights are trained."""
+    if weights.lora is not None:
+        return WithoutAdapters(policy)
+    return ResponseModel(load_causal_lm(start, dtype=policy.dtype, device=policy.device, tokenizer=tokenizer))
+
+
+class WithoutAdapters(ResponseModel):
+    """A model as it is without its adapters; it takes no gradients."""
+
+    @torch.no_grad()
+    def hidden(self, ids_BT: Int[Tensor, "B T"], at_BT: Bool[Tensor, "B T"]) -> Float[Tensor, "N H"]:
+        """What `head` turns into logits, at the chosen positions, row by row."""
+        with adapters_off(self.model):
+            return super().hidden(ids_BT, at_BT)
+
+
+def compute_layers_again(model: PreTrainedModel) -> None:
+    """Let the backward pass compute each layer anew from its input, in place of remembering what is in it.
+
+    transformers ties this to training mode, which would turn dropout on and caches off. Here the layers alone are put
+    into that mode, and only for passes that take gradients, so that sampling keeps its cache.
+
+    Source: Chen et al. 2016, https://arxiv.org/abs/1604.06174
+
+    Raises:
+        ModelError: if the model's layers cannot do so.
+    """
+    try:
+        # Renamed within transformers 5.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    except ValueError as error:
+        raise ModelError(f"gradient_checkpointing: {error} Set it to false for this model.") from error
+    layers = [part for part in model.modules() if getattr(part, "gradient_checkpointing", False)]
+
+    def choose(*_: object) -> None:
+        for layer in layers:
+            layer.training = torch.is_grad_enabled()
+
+    model.base_model.register_forward_pre_hook(choose)
