@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import krippendorff
 import numpy as np
@@ -29,7 +30,7 @@ def run(*arguments: object) -> str:
     return result.output
 
 
-def reports(*arguments: object) -> dict[str, dict]:
+def reports(*arguments: object) -> dict[str, Any]:
     return {row["annotator"]: row for row in json.loads(run(*arguments, "--json"))}
 
 

@@ -137,15 +137,11 @@ def test_a_column_that_few_pairs_reach_weighs_no_more_than_its_labels():
 def test_missing_labels_of_evenly_asked_pairs_keep_alpaca_evals_mean_over_columns():
     # alpaca_eval 0.6.6 averages the columns' means: the first is 1 of 2 away, the second 0 of 1.
     people = annotations([[1], [1]], name="people")
-    judge = read_cross_annotations(
-        [
-            {"instruction": f"i{pair}", "output_1": "x", "output_2": "y", "preference": label}
-            for pair, labels in enumerate([[1, 1], [2, None]])
-            for label in labels
-        ],
-        Columns(),
-        name="judge",
-    )["judge"]
+    given: list[tuple[str, int | None]] = [("i0", 1), ("i0", 1), ("i1", 2), ("i1", None)]
+    rows: list[Row] = [
+        {"instruction": pair, "output_1": "x", "output_2": "y", "preference": label} for pair, label in given
+    ]
+    judge = read_cross_annotations(rows, Columns(), name="judge")["judge"]
     report = analyze(judge, people, seed=0)
     assert report.agreement is not None
     assert report.agreement.value == pytest.approx(1 - (0.5 + 0.0) / 2)

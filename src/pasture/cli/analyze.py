@@ -13,12 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from pasture.core.errors import DataError
-from pasture.core.hostile import on_one_line
 from pasture.core.statistics import Estimate
 from pasture.core.tables import Row, read_rows
 from pasture.evaluate.alpaca_eval import PairColumns, outcomes_of_annotations
 from pasture.evaluate.ranking import Ranking, bradley_terry
-from pasture.evaluate.table import percent
+from pasture.evaluate.table import percent, short_name
 from pasture.validate.agreement import AnnotatorReport, analyze
 from pasture.validate.cross_annotations import Columns, CrossAnnotations, read_cross_annotations
 
@@ -120,7 +119,7 @@ def _ranking_table(rankings: Mapping[str, Ranking]) -> Table:
     )
     table.add_column("")
     for name in rankings:
-        table.add_column(Text(on_one_line(name)), justify="right")
+        table.add_column(Text(short_name(name)), justify="right")
     places = [{one.system: one for one in ranking.systems} for ranking in rankings.values()]
     for row in first.systems:
         cells = []
@@ -128,7 +127,7 @@ def _ranking_table(rankings: Mapping[str, Ranking]) -> Table:
             one = by[row.system]
             ranks = f"{one.rank_low} to {one.rank_high}"
             cells.append(f"{one.strength:+.2f} ({one.interval.low:+.2f} to {one.interval.high:+.2f}), {ranks}")
-        table.add_row(Text(on_one_line(row.system)), *(Text(cell) for cell in cells))
+        table.add_row(Text(short_name(row.system)), *(Text(cell) for cell in cells))
     return table
 
 
@@ -137,7 +136,7 @@ def annotator_table(reports: Sequence[AnnotatorReport]) -> Table:
     table = Table(title="Annotators: percent, with 95% intervals", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("")
     for report in reports:
-        table.add_column(Text(on_one_line(report.annotator)), justify="right", no_wrap=True)
+        table.add_column(Text(short_name(report.annotator)), justify="right", no_wrap=True)
     rows = {title: [with_interval(getattr(report, name)) for report in reports] for name, title in _MEASURES.items()}
     rows["Spearman over systems"] = [_correlation(report, "spearman") for report in reports]
     rows["Pearson over systems"] = [_correlation(report, "pearson") for report in reports]

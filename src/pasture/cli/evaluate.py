@@ -15,7 +15,7 @@ from pasture.cli import judges
 from pasture.cli.judged import Judged, put_to_judge
 from pasture.cli.results import found_systems, write_corrected, write_findings, write_results
 from pasture.core.errors import DataError
-from pasture.core.hostile import for_terminal, on_one_line
+from pasture.core.hostile import for_terminal
 from pasture.core.records import Instruction
 from pasture.core.tables import read_rows
 from pasture.data.evaluation_set import load_evaluation_set, read_instructions
@@ -29,7 +29,7 @@ from pasture.evaluate.length_control import length_control
 from pasture.evaluate.outcomes import Outcomes
 from pasture.evaluate.outputs import Pairing, SystemOutputs, pair_outputs, read_outputs
 from pasture.evaluate.ranking import Ranking, bradley_terry
-from pasture.evaluate.table import board_csv, board_table, percent, shares_table, sources_table
+from pasture.evaluate.table import board_csv, board_table, percent, shares_table, short_name, sources_table
 from pasture.evaluate.win_rate import against_even
 from pasture.report.content import ReportContent
 from pasture.report.page import write_report
@@ -263,7 +263,7 @@ def _who_wins(outcomes: Outcomes, board: Board) -> str:
         return "Nothing could be judged, so neither wins."
     if rate == 0.5:
         return "Neither wins more often."
-    winner = on_one_line(outcomes.system if rate > 0.5 else outcomes.reference)
+    winner = short_name(outcomes.system if rate > 0.5 else outcomes.reference)
     p_value = against_even(outcomes, seed=0)
     if p_value < 0.05:
         return f"{winner} wins more often, more often than chance explains (p = {p_value:.2g})."
@@ -283,7 +283,7 @@ def _finish(console: Console, judged: Judged, board: Board, people: Path | None,
     findings = judged.findings()
     for system, both in judged.orders().items():
         console.print(
-            f"{on_one_line(system)}: {percent(both.win_rate.value)} over both orders, "
+            f"{short_name(system)}: {percent(both.win_rate.value)} over both orders, "
             f"{percent(both.flip_rate.value)} of {both.both} verdicts turned with the order.",
             markup=False,
             highlight=False,
@@ -361,11 +361,11 @@ def _show_corrected(console: Console, corrected: Mapping[str, Sequence[Corrected
         return
     table = Table(title="Corrected by people's labels: percent", title_justify="left", box=None)
     for name in ("system", "method", "corrected", "95% interval", "judge alone", "labels alone", "labels"):
-        table.add_column(name, justify="left" if name in ("system", "method") else "right")
+        table.add_column(name, justify="left" if name in ("system", "method") else "right", no_wrap=name == "method")
     for system, results in corrected.items():
         for one in results:
             bounds = f"{percent(one.interval.low)} to {percent(one.interval.high)}"
-            cells = [on_one_line(system), one.method, percent(one.rate), bounds, percent(one.judge_rate)]
+            cells = [short_name(system), one.method, percent(one.rate), bounds, percent(one.judge_rate)]
             table.add_row(*(Text(cell) for cell in [*cells, percent(one.human_rate), str(one.labelled)]))
     console.print(table)
 
@@ -374,7 +374,7 @@ def _gate(board: Board, fail_under: float | None) -> None:
     if fail_under is None:
         return
     low = [
-        f"{on_one_line(row.win_rate.system)} {percent(row.win_rate.rate)}"
+        f"{short_name(row.win_rate.system)} {percent(row.win_rate.rate)}"
         for row in board.rows
         if row.win_rate.rate is None or 100 * row.win_rate.rate < fail_under
     ]
@@ -385,11 +385,11 @@ def _gate(board: Board, fail_under: float | None) -> None:
 
 def ranking_table(ranking: Ranking, title: str) -> Table:
     """Strengths and ranks, with the intervals of both."""
-    table = Table(title=Text(on_one_line(title)), title_justify="left")
+    table = Table(title=title, title_justify="left")
     for name in ("rank", "ranks at 95%", "system", "strength", "95% interval", "judged"):
         table.add_column(name, justify="left" if name == "system" else "right")
     for row in ranking.systems:
         bounds = f"{row.interval.low:+.2f} to {row.interval.high:+.2f}"
-        cells = [str(row.rank), f"{row.rank_low} to {row.rank_high}", on_one_line(row.system), f"{row.strength:+.2f}"]
+        cells = [str(row.rank), f"{row.rank_low} to {row.rank_high}", short_name(row.system), f"{row.strength:+.2f}"]
         table.add_row(*(Text(cell) for cell in [*cells, bounds, str(row.judged)]))
     return table

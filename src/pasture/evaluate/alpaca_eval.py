@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pasture.core.errors import DataError
-from pasture.core.hostile import for_csv
+from pasture.core.hostile import for_csv, shortened
 from pasture.core.labels import share_of_second
 from pasture.core.layout import has_list
 from pasture.core.records import Comparison, Preference, content_id
@@ -146,7 +146,7 @@ def leaderboard_csv(board: Board) -> str:
         rate, control = row.win_rate, row.length_controlled
         writer.writerow(
             [
-                for_csv(rate.system),
+                for_csv(shortened(rate.system, 1_000)),
                 _percent(rate.rate),
                 _percent(rate.standard_error),
                 rate.wins,

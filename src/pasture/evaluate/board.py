@@ -8,12 +8,14 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from pasture.core.errors import DataError
+from pasture.core.hostile import shortened
 from pasture.core.records import WinRate
 from pasture.core.statistics import Interval
 from pasture.evaluate.outcomes import Outcomes
 from pasture.evaluate.win_rate import discrete_rate, summarize_all
 
 _NAMED = 5
+_NAMED_CHARACTERS = 120
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def comparability(systems: Sequence[Outcomes]) -> list[str]:
     asked = [set(outcomes.instruction.tolist()) for outcomes in systems]
     everyone = set().union(*asked)
     short = [
-        f"{outcomes.system!r} lacks {len(everyone - own)}"
+        f"{shortened(outcomes.system, _NAMED_CHARACTERS)!r} lacks {len(everyone - own)}"
         for outcomes, own in zip(systems, asked, strict=True)
         if len(own) < len(everyone)
     ]
@@ -151,7 +153,7 @@ def comparability(systems: Sequence[Outcomes]) -> list[str]:
 
 
 def _some(items: list[str]) -> str:
-    shown = ", ".join(items[:_NAMED])
+    shown = ", ".join(shortened(item, _NAMED_CHARACTERS) for item in items[:_NAMED])
     return shown if len(items) <= _NAMED else f"{shown} and {len(items) - _NAMED} more"
 
 

@@ -13,6 +13,8 @@ from pasture.evaluate.board import Board, BoardRow
 
 _BAR_CELLS = 10
 _NAME_CELLS = 40
+_CSV_CHARACTERS = 1_000
+"""Of a text in a cell: spreadsheets refuse far longer ones."""
 
 
 def percent(value: float | None) -> str:
@@ -57,7 +59,7 @@ def _cells(row: BoardRow, controlled: bool) -> list[str]:
     length = row.length_controlled
     lengths = ["-" if length is None else _with_error(length.rate, length.standard_error)]
     return [
-        shortened(on_one_line(rate.system), _NAME_CELLS),
+        short_name(rate.system),
         _with_error(rate.rate, rate.standard_error),
         f"{percent(rate.interval_low)} to {percent(rate.interval_high)}",
         interval_bar(rate.interval_low, rate.rate, rate.interval_high),
@@ -84,7 +86,7 @@ def _caption(board: Board) -> str:
 
 
 def _names(names: set[str]) -> str:
-    return ", ".join(shortened(on_one_line(name), _NAME_CELLS) for name in sorted(names))
+    return ", ".join(short_name(name) for name in sorted(names))
 
 
 def sources_table(board: Board) -> Table:
@@ -98,7 +100,7 @@ def sources_table(board: Board) -> Table:
         table.add_column(Text(f"{name} ({judged.judged if judged else 0})"), justify="right")
     for row in board.rows:
         rates = [row.by_source[source].rate if source in row.by_source else None for source in sources]
-        table.add_row(*(Text(cell) for cell in [_short_name(row), *map(percent, rates)]))
+        table.add_row(*(Text(cell) for cell in [short_name(row.win_rate.system), *map(percent, rates)]))
     return table
 
 
@@ -112,7 +114,7 @@ def shares_table(board: Board) -> Table:
         lengths = ["-" if row.win_rate.mean_length is None else f"{row.win_rate.mean_length:.0f}"]
         lengths.append(f"{row.mean_reference_length:.0f}")
         shares = (row.share_longer, row.share_list, row.share_shown_first, row.rate_when_first, row.rate_when_second)
-        table.add_row(*(Text(cell) for cell in [_short_name(row), *lengths, *map(percent, shares)]))
+        table.add_row(*(Text(cell) for cell in [short_name(row.win_rate.system), *lengths, *map(percent, shares)]))
     return table
 
 
@@ -121,8 +123,9 @@ def board_sources(board: Board) -> list[str]:
     return sorted({source for row in board.rows for source in row.by_source})
 
 
-def _short_name(row: BoardRow) -> str:
-    return shortened(on_one_line(row.win_rate.system), _NAME_CELLS)
+def short_name(text: str) -> str:
+    """A name from outside as one line shows it."""
+    return on_one_line(shortened(text, _NAME_CELLS))
 
 
 COLUMNS = (
@@ -140,11 +143,15 @@ def board_csv(board: Board) -> str:
     sources = board_sources(board)
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*COLUMNS, *(for_csv(f"win_rate:{source}") for source in sources)])
+    writer.writerow([*COLUMNS, *(_cell(f"win_rate:{source}") for source in sources)])
     for row in board.rows:
         rates = [row.by_source[source].rate if source in row.by_source else None for source in sources]
         writer.writerow([*_fields(row), *rates])
     return file.getvalue()
+
+
+def _cell(text: str) -> str:
+    return for_csv(shortened(text, _CSV_CHARACTERS))
 
 
 def _fields(row: BoardRow) -> list[object]:
@@ -152,9 +159,9 @@ def _fields(row: BoardRow) -> list[object]:
     controlled: list[object] = [None] * 5
     if control is not None:
         bounds = control.interval or (None, None)
-        controlled = [control.rate, control.standard_error, *bounds, for_csv(control.method)]
+        controlled = [control.rate, control.standard_error, *bounds, _cell(control.method)]
     return [
-        *(for_csv(text) for text in (rate.system, rate.reference, rate.judge, row.date or "")),
+        *(_cell(text) for text in (rate.system, rate.reference, rate.judge, row.date or "")),
         rate.rate,
         rate.standard_error,
         rate.interval_low,
