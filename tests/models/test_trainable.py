@@ -10,10 +10,12 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 from pasture.core.errors import ModelError
 from pasture.models.adapters import adapted_layers, adapters_off, merged_weights
+from pasture.models.encode import EncodedPair
 from pasture.models.heads import ScalarModel
 from pasture.models.load import load_causal_lm, load_tokenizer, save_model
 from pasture.models.response import ResponseModel
 from pasture.models.sample import SamplerConfig, sample
+from pasture.models.shared_prompt import AnswerLayout
 from pasture.models.tiny import tiny_model, word_tokenizer
 from pasture.models.trainable import load_trainable, reference_of
 from pasture.models.weights_config import Lora, Weights
@@ -84,6 +86,8 @@ def test_with_adapters_off_the_model_is_what_it_began_as_and_no_second_copy_is_h
     plain = ResponseModel(load_causal_lm(start))
     assert torch.equal(reference.head(reference.hidden(IDS, at)), plain.head(plain.hidden(IDS, at)))
     assert not reference.hidden(IDS, at).requires_grad
+    rows = AnswerLayout(model.base_model, 0).rows([(EncodedPair([1, 2], [3, 4]), EncodedPair([1, 2], [5]))])
+    assert torch.equal(reference.answer_logprobs(rows), plain.answer_logprobs(rows))
     with adapters_off(model):
         off = logits(model)
     assert torch.equal(off, logits(load_causal_lm(start)))

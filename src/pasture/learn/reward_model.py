@@ -41,8 +41,10 @@ from pasture.machine.device import DeviceChoice, resolve_device
 from pasture.models.batches import pad_right, token_budget_batches
 from pasture.models.encode import EncodedPair, Encoder
 from pasture.models.heads import ScalarModel
-from pasture.models.load import load_causal_lm, load_tokenizer, save_pretrained
+from pasture.models.load import load_tokenizer, save_pretrained
 from pasture.models.shared_prompt import AnswerLayout, hidden_states
+from pasture.models.trainable import load_trainable
+from pasture.models.weights_config import Weights
 
 
 class Config(BaseModel):
@@ -70,6 +72,7 @@ class Config(BaseModel):
     checkpoint_steps: int = Field(200, ge=1)
     """Steps between two checkpoints to go on from after a kill."""
     device: DeviceChoice = "auto"
+    weights: Weights = Weights()
 
 
 def bradley_terry_loss(
@@ -105,7 +108,8 @@ def train(
     tokenizer = load_tokenizer(start)
     encoder = Encoder(tokenizer, template, max_tokens=config.max_tokens)
     pairs, left_out = encode_feedback(encoder, feedback)
-    language_model = load_causal_lm(start, device=resolve_device(config.device), tokenizer=tokenizer)
+    device = resolve_device(config.device)
+    language_model = load_trainable(start, config.weights, tokenizer=tokenizer, device=device, seed=seed)
     model = ScalarModel.from_causal_lm(language_model, seed=derived_seed(seed, "reward-head"))
     layout = AnswerLayout(model.backbone, encoder.pad_id)
     training_pairs, held_out_pairs = split(pairs, config.held_out_count, seed)

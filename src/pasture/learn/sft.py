@@ -33,8 +33,10 @@ from pasture.learn.update import adamw, cosine_factor, take_step
 from pasture.machine.device import DeviceChoice, resolve_device
 from pasture.models.batches import pad_right, token_budget_batches
 from pasture.models.encode import EncodedPair, Encoder
-from pasture.models.load import load_causal_lm, load_tokenizer, save_model
+from pasture.models.load import load_tokenizer, save_model
 from pasture.models.response import ResponseModel
+from pasture.models.trainable import load_trainable
+from pasture.models.weights_config import Weights
 
 
 class Config(BaseModel):
@@ -60,6 +62,7 @@ class Config(BaseModel):
     checkpoint_steps: int = Field(200, ge=1)
     """Steps between two checkpoints to go on from after a kill."""
     device: DeviceChoice = "auto"
+    weights: Weights = Weights()
 
 
 def sft_loss(logprob_N: Float[Tensor, " N"], response_token_count: int) -> Float[Tensor, ""]:
@@ -88,7 +91,8 @@ def train(
         DataError: if there are no demonstrations to train on, one is empty, or a prompt is too long.
         TrainingError: if the loss becomes NaN or infinite.
     """
-    tokenizer, model = load_tokenizer(start), load_causal_lm(start, device=resolve_device(config.device))
+    tokenizer, device = load_tokenizer(start), resolve_device(config.device)
+    model = load_trainable(start, config.weights, tokenizer=tokenizer, device=device, seed=seed)
     encoder = Encoder(tokenizer, template, max_tokens=config.max_tokens)
     rows = encode_demonstrations(encoder, demonstrations)
     training_rows, held_out_rows = _split(rows, config.held_out_count, seed)

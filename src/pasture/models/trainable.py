@@ -9,8 +9,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pasture.core.errors import ModelError
 from pasture.models.adapters import adapters_off, add_adapters
+from pasture.models.heads import ScalarModel
 from pasture.models.load import load_causal_lm
 from pasture.models.response import ResponseModel
+from pasture.models.shared_prompt import AnswerRows
 from pasture.models.weights_config import Weights
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -40,6 +42,22 @@ def load_trainable(
     return model
 
 
+def load_trainable_scalar(
+    folder: Path, weights: Weights, *, device: str | torch.device = "cpu", seed: int = 0
+) -> ScalarModel:
+    """The reward or value model of `folder`, ready to be trained as `weights` says; its head is always trained.
+
+    Raises:
+        ModelError: as `load_trainable` does.
+    """
+    model = ScalarModel.load(folder, dtype=_DTYPES[weights.dtype], device=device)
+    if weights.lora is not None:
+        add_adapters(model.backbone, weights.lora, seed=seed, base=str(folder))
+    if weights.gradient_checkpointing:
+        compute_layers_again(model.backbone)
+    return model
+
+
 def reference_of(
     policy: PreTrainedModel,
     start: Path,
@@ -61,6 +79,12 @@ class WithoutAdapters(ResponseModel):
         """What `head` turns into logits, at the chosen positions, row by row."""
         with adapters_off(self.model):
             return super().hidden(ids_BT, at_BT)
+
+    @torch.no_grad()
+    def answer_logprobs(self, rows: AnswerRows) -> Float[Tensor, " N"]:
+        """Log-probability of every answer token, answer after answer, in nats."""
+        with adapters_off(self.model):
+            return super().answer_logprobs(rows)
 
 
 def compute_layers_again(model: PreTrainedModel) -> None:
