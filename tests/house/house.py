@@ -27,6 +27,12 @@ NEEDS_EXTRA: Mapping[str, tuple[str, ...]] = {
     ),
     "anthropic": ("pasture.engines.anthropic_api",),
     "vllm": ("pasture.engines.vllm*",),
+    "people": (
+        "pasture.annotate.page.gate",
+        "pasture.annotate.page.pages",
+        "pasture.annotate.page.prose",
+        "pasture.annotate.page.serve*",
+    ),
     "postgres": ("pasture.annotate.campaign.postgres",),
 }
 """Patterns of modules that cannot be imported without an extra; everything else can, from a plain `pip install`."""

@@ -20,6 +20,7 @@ VERBS = {
     "compare": "evaluate",
     "analyze-annotators": "analyze",
     "demo": "demo",
+    "people": "people",
     "doctor": "doctor",
 }
 """The module of each verb. A verb loads its own alone: those of others bring libraries that it would wait for."""

@@ -137,7 +137,12 @@ def cross_annotation_rows(campaign: Campaign) -> list[dict[str, object]]:
 
     `pair_id` is added: two pairs of other systems may hold the same texts.
     """
-    rows = []
+    return [{name: row[name] for name in row if name != "annotator"} for row in labelled_rows(campaign)]
+
+
+def labelled_rows(campaign: Campaign) -> list[dict[str, object]]:
+    """`cross_annotation_rows`, with the annotator's name."""
+    rows: list[dict[str, object]] = []
     numbers: Counter[str] = Counter()
     pairs = {each.id: each for each in comparisons(campaign)}
     for each in preferences(campaign):
@@ -147,6 +152,7 @@ def cross_annotation_rows(campaign: Campaign) -> list[dict[str, object]]:
                 **_texts(comparison),
                 "pair_id": comparison.id,
                 "preference": alpaca_eval_value(each),
+                "annotator": each.annotator,
                 "annotator_index": numbers[each.comparison_id],
                 "datasplit": comparison.instruction.split,
                 "generator": comparison.second.system,

@@ -1,12 +1,13 @@
 """What a campaign shows of each annotator by itself: share, speed, known answers, repetitions, leanings, pay."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from pasture.annotate.campaign.events import Voted
 from pasture.annotate.campaign.export import PAUSE_SECONDS
 from pasture.annotate.campaign.state import Campaign, Status, is_expected
+from pasture.core.statistics import Estimate
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,27 @@ class Ratio:
     def share(self) -> float | None:
         """None of none is no share."""
         return self.count / self.of if self.of else None
+
+
+@dataclass(frozen=True)
+class Among:
+    """How one annotator stands among the others; None where too little is known."""
+
+    agreement: Estimate | None
+    """With the majority of the others, on the pairs that they share."""
+    kappa: Estimate | None
+    """Cohen's, with the same majority."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What annotators have in common."""
+
+    pairwise: Estimate | None
+    """Of two labels of one pair; None without pairs that have two."""
+    alpha: Estimate | None
+    """Krippendorff's, nominal."""
+    by_annotator: Mapping[str, Among]
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,8 @@ class Campaign:
         self.pairs: dict[str, PairAdded] = {}
         self.annotators = {name: Annotator(name) for name in opened.annotators}
         self.closed = False
+        self.version = 1
+        """Counts events."""
         self.invited: dict[str, happened.Invited] = {}
         self._sessions: dict[str, str] = {}
         self._tokens: dict[str, str] = {}
@@ -83,6 +85,7 @@ class Campaign:
 
     def apply(self, event: Event) -> None:
         """Take an event in."""
+        self.version += 1
         if isinstance(event, PairAdded):
             self.pairs[event.comparison.id] = event
             self._by_role[event.role].append(event.comparison.id)

@@ -1,0 +1,82 @@
+"""How a campaign stands, for a terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pasture.annotate.campaign.quality import Agreement, AnnotatorQuality, Ratio
+from pasture.core.hostile import on_one_line
+from pasture.core.statistics import Estimate
+from pasture.validate.agreement import AnnotatorReport
+
+_COLUMNS = (
+    "annotator", "labels", "s/pair", "agrees with others", "kappa", "gold", "same twice", "shown first", "skipped",
+    "cost",
+)  # fmt: skip
+
+
+def say_quality(
+    console: Console, counts: Mapping[str, Any], quality: Sequence[AnnotatorQuality], standing: Agreement
+) -> None:
+    """A line of counts, the agreement of all, a row for each annotator."""
+    wanted = f", {counts['missing']} still wanted" if counts["missing"] else ""
+    over = " It is closed." if counts["closed"] else ""
+    console.print(
+        f"{on_one_line(counts['campaign'])}: {counts['labels']} labels of {counts['pairs']} pairs{wanted}.{over}",
+        markup=False,
+    )
+    console.print(
+        f"Two labels of one pair agree in {_share(standing.pairwise)}; Krippendorff's alpha {_number(standing.alpha)}.",
+        markup=False,
+    )
+    table = Table(box=None)
+    for name in _COLUMNS:
+        table.add_column(name, justify="left" if name == "annotator" else "right")
+    for row in quality:
+        among = standing.by_annotator.get(row.name)
+        state = "" if row.status == "working" else f" ({row.status})"
+        table.add_row(
+            on_one_line(row.name) + state,
+            f"{row.labels}/{row.share}",
+            "-" if row.median_seconds is None else f"{row.median_seconds:.0f}",
+            _share(among.agreement if among else None),
+            _number(among.kappa if among else None),
+            _ratio(row.gold),
+            _ratio(row.repeated),
+            _ratio(row.prefers_first_shown),
+            str(row.skipped),
+            "-" if row.cost_usd is None else f"${row.cost_usd:.2f}",
+        )
+    console.print(table)
+    costs = [row.cost_usd for row in quality if row.cost_usd is not None]
+    if costs:
+        console.print(f"{sum(row.hours for row in quality):.1f} hours, ${sum(costs):.2f} in all.")
+
+
+def say_simulated(console: Console, report: AnnotatorReport) -> None:
+    """How a simulated annotator stands to the majority of people."""
+    console.print(
+        f"{on_one_line(report.annotator)} agrees with the majority of people in {_share(report.agreement)}, kappa "
+        f"{_number(report.kappa)}, on {report.pair_count} pairs; it prefers the longer in "
+        f"{_share(report.prefer_longer)}.",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _share(value: Estimate | None) -> str:
+    if value is None or value.value != value.value:
+        return "-"
+    return f"{100 * value.value:.0f}% ({100 * value.interval.low:.0f} to {100 * value.interval.high:.0f})"
+
+
+def _number(value: Estimate | None) -> str:
+    if value is None or value.value != value.value:
+        return "-"
+    return f"{value.value:.2f} ({value.interval.low:.2f} to {value.interval.high:.2f})"
+
+
+def _ratio(ratio: Ratio) -> str:
+    return "-" if ratio.share is None else f"{100 * ratio.share:.0f}%"
