@@ -8,6 +8,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 import pasture.cli.annotate as verbs
+from pasture.annotate import stored
 from pasture.annotate.tables import read_rows, write_rows
 from pasture.core.errors import EngineError, PastureError
 from tests.annotate.judging import Answering, RuleEngine, prefers_good
@@ -40,7 +41,7 @@ def answered(monkeypatch) -> Callable[[Answering], RuleEngine]:
             engine.opened = (kind, settings, budget)  # type: ignore[attr-defined]
             return engine
 
-        monkeypatch.setattr(verbs, "open_engine", opened)
+        monkeypatch.setattr(stored, "open_engine", opened)
         return engine
 
     return use
@@ -125,8 +126,42 @@ def test_what_was_asked_of_the_service_reaches_it(here, answered):
     assert kind == "api"
     assert [each["base_url"] for each in settings["endpoints"]] == ["http://localhost:1/v1", "http://localhost:2/v1"]
     assert settings["in_flight"] == 9
-    assert settings["price"].output_per_million == 2
+    assert settings["price"]["output_per_million"] == 2
     assert budget.limit_usd == 3
+
+
+def test_settings_of_the_engine_reach_it(here, answered):
+    engine = answered(prefers_good)
+    settings = ("--set", "requests_per_minute=30", "--set", "timeout_seconds=7")
+    run("annotate", "pairs.jsonl", *GREEDY, "--in-flight", "3", *settings)
+    assert engine.opened[1]["requests_per_minute"] == 30
+    assert engine.opened[1]["timeout_seconds"] == 7
+    assert engine.opened[1]["in_flight"] == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "expected"),
+    [
+        ("local", ["device=cuda", "dtype=bfloat16", "chat_template=chat.jinja"],
+         {"folder": "judge", "device": "cuda", "dtype": "bfloat16", "chat_template": "chat.jinja"}),
+        ("vllm", ["max_completion_tokens=9", "options.enforce_eager=true", "options.tensor_parallel_size=2"],
+         {"model": "judge", "max_completion_tokens": 9, "options": {"enforce_eager": True, "tensor_parallel_size": 2}}),
+    ],
+)  # fmt: skip
+def test_a_model_of_ones_own_is_named_by_models_and_set_up_by_set(here, answered, kind, settings, expected):
+    engine = answered(prefers_good)
+    (here / "judge").mkdir()
+    (here / "chat.jinja").write_text("{{ messages }}")
+    options = [word for each in settings for word in ("--set", each)]
+    run("annotate", "pairs.jsonl", "--judge", "greedy", "-m", "judge", "--engine", kind, *options)
+    assert engine.opened[:2] == (kind, expected)
+
+
+def test_options_that_belong_together_stand_together_in_the_help(here):
+    text = run("annotate", "--help").output
+    words = ("Who judges", "--models", "Pairs in", "--head2head", "Service and", "--set")
+    places = [text.index(word) for word in words]
+    assert places == sorted(places)
 
 
 def test_two_systems_are_joined_and_what_did_not_join_is_said(here, answered):
@@ -174,6 +209,11 @@ def test_an_alpaca_eval_config_is_asked_with_its_draws_over_the_users_model(here
         ((*GREEDY, "--compat", "other"), "--compat: expected alpaca_eval"),
         ((*GREEDY, "--price", "cheap"), "--price: expected two amounts"),
         ((*GREEDY, "--samples", "some"), "--samples: expected one or all"),
+        ((*GREEDY, "--set", "speed"), "--set 'speed': expected KEY=VALUE"),
+        ((*GREEDY, "--set", "a=1", "--set", "a.b=1"), "--set 'a.b=1': expected KEY=VALUE"),
+        ((*GREEDY, "--set", "speed=9"), "engine 'api': speed: no such key"),
+        ((*GREEDY, "--engine", "magic"), "engine"),
+        (("--judge", "greedy", "-m", "nowhere", "--engine", "local", "--set", "dtype=int3"), "engine 'local': dtype"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(here, answered, arguments, message):
