@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from pasture.learn import grpo, online_dpo, ppo, resume, reward_model, rloo, sft
+from pasture.learn import expert_iteration, grpo, online_dpo, ppo, resume, reward_model, rloo, sft
 from pasture.learn.rollouts import Environment
 from tests.learn import toy
 
@@ -47,6 +47,20 @@ OWN_ANSWERS: dict[str, Any] = {
 }
 
 
+# Two files of winners and five steps of training a round: the kills fall after the first file and after the third step.
+EXPERT = expert_iteration.Config(
+    rounds=2,
+    n=2,
+    epochs=1,
+    batch_size=4,
+    learning_rate=1e-3,
+    max_tokens=32,
+    checkpoint_steps=2,
+    max_prompt_tokens=16,
+    max_new_tokens=8,
+)
+
+
 def _environment() -> Environment:
     return Environment(toy.instructions(20), toy.TEMPLATE, toy.count_liked)
 
@@ -67,6 +81,9 @@ TRAININGS: dict[str, Callable[..., None]] = {
     ),
     "online_dpo": lambda base, value, **end: online_dpo.train(
         online_dpo.Config(**OWN_ANSWERS), start=base, environment=_environment(), **end
+    ),
+    "expert_iteration": lambda base, value, **end: expert_iteration.train(
+        EXPERT, start=base, environment=_environment(), **end
     ),
 }
 """Each method's training, given a base model, a reward model, and where and how to run."""
@@ -97,6 +114,7 @@ def exit_code(method: str, base: Path, value: Path, folder: Path, last_step: int
 def main(folder: Path, base: Path, value: Path) -> None:
     torch.set_num_threads(1)
     resume.SECONDS_BETWEEN_REPORTS = 0.0
+    expert_iteration.INSTRUCTIONS_A_FILE = 10
     codes = {}
     for method in TRAININGS:
         killed = folder / f"{method}-killed"

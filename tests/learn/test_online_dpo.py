@@ -16,6 +16,7 @@ from pasture.learn.judging import AnnotatedEnvironment, judge_pairs
 from pasture.learn.rollouts import Environment, draw
 from pasture.models.load import load_causal_lm, load_tokenizer, save_model
 from pasture.models.response import ResponseModel
+from pasture.models.sample import SamplerConfig
 from tests.learn import alone, toy
 
 CONFIG = online_dpo.Config(
@@ -62,7 +63,14 @@ def models(imitator):
 
 @pytest.fixture(scope="module")
 def answers(imitator, models):
-    return draw(models[1].model, toy.encoder(imitator), toy.instructions(12), max_new_tokens=8, seed=0, group_size=2)
+    return draw(
+        models[1].model,
+        toy.encoder(imitator),
+        toy.instructions(12),
+        SamplerConfig(max_new_tokens=8),
+        seed=0,
+        group_size=2,
+    )
 
 
 def _environment(scorer=alone.any_taste):
@@ -172,7 +180,9 @@ def test_answers_come_to_be_what_the_judge_prefers(tmp_path, imitator, judge):
         np.mean(
             toy.count_liked(
                 None,
-                draw(model, toy.encoder(imitator), toy.instructions(60, seed=9), max_new_tokens=8, seed=1).completions,
+                draw(
+                    model, toy.encoder(imitator), toy.instructions(60, seed=9), SamplerConfig(max_new_tokens=8), seed=1
+                ).completions,
             )
         )
         for model in (load_causal_lm(imitator), trained)

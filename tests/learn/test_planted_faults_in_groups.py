@@ -8,7 +8,7 @@ from pasture.learn import grpo, judging, online_dpo, rloo, rollouts
 from pasture.learn.rollouts import Environment, collect
 from pasture.models.load import load_causal_lm
 from pasture.models.response import ResponseModel
-from pasture.models.sample import sample
+from pasture.models.sample import SamplerConfig, sample
 from tests.learn import alone, toy
 from tests.learn.test_grpo import check_loss
 from tests.learn.test_online_dpo import check_loss as check_pair_loss
@@ -130,7 +130,9 @@ def pairs(imitator, models):
 
     def drawn():
         encoder = toy.encoder(imitator)
-        return rollouts.draw(models[0].model, encoder, toy.instructions(12), max_new_tokens=8, seed=0, group_size=2)
+        return rollouts.draw(
+            models[0].model, encoder, toy.instructions(12), SamplerConfig(max_new_tokens=8), seed=0, group_size=2
+        )
 
     return drawn
 

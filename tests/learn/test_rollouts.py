@@ -10,6 +10,7 @@ from pasture.learn import rollouts
 from pasture.learn.rollouts import Environment, check_sampler, collect, old_logprobs, token_logprobs
 from pasture.models.load import load_causal_lm
 from pasture.models.response import ResponseModel
+from pasture.models.sample import SamplerConfig
 from tests.learn import toy
 
 
@@ -58,7 +59,9 @@ def test_a_groups_prompt_is_read_once(monkeypatch, imitator, policy):
         return forward(*arguments, **more)
 
     monkeypatch.setattr(policy.model, "forward", counting)
-    rollouts.draw(policy.model, toy.encoder(imitator), toy.instructions(4), max_new_tokens=4, seed=0, group_size=5)
+    rollouts.draw(
+        policy.model, toy.encoder(imitator), toy.instructions(4), SamplerConfig(max_new_tokens=4), seed=0, group_size=5
+    )
     assert sum(read) == 4
 
 

@@ -52,6 +52,7 @@ from pasture.models.batches import token_budget_batches
 from pasture.models.encode import Encoder
 from pasture.models.load import load_causal_lm, load_tokenizer, save_model
 from pasture.models.response import ResponseModel
+from pasture.models.sample import SamplerConfig
 
 
 class Config(BaseModel):
@@ -147,7 +148,7 @@ def train(
                 policy.model,
                 encoder,
                 [environment.instructions[number] for number in numbers],
-                max_new_tokens=config.max_new_tokens,
+                SamplerConfig(max_new_tokens=config.max_new_tokens),
                 seed=derived_seed(seed, "online-dpo-answers", step),
                 group_size=2,
             )

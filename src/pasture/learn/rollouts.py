@@ -128,7 +128,8 @@ def collect(
         ScorerError: if the scorer raises, or does not give one finite number for each answer.
     """
     instructions = [environment.instructions[number] for number in numbers]
-    answers = draw(model, encoder, instructions, max_new_tokens=max_new_tokens, seed=seed, group_size=group_size)
+    sampling = SamplerConfig(max_new_tokens=max_new_tokens)
+    answers = draw(model, encoder, instructions, sampling, seed=seed, group_size=group_size)
     scores = checked_scores(environment.scorer, answers.instructions, answers.completions)
     return Rollouts(**vars(answers), score_B=torch.tensor(scores, device=model.device))
 
@@ -137,20 +138,20 @@ def draw(
     model: PreTrainedModel,
     encoder: Encoder,
     instructions: Sequence[Instruction],
+    sampling: SamplerConfig,
     *,
-    max_new_tokens: int,
     seed: int,
     group_size: int = 1,
 ) -> Answers:
-    """`group_size` answers of `model`, at temperature 1, to each instruction, side by side.
+    """`group_size` answers of `model` to each instruction, side by side; a group's prompt is read once.
 
-    A group's prompt is read once.
+    The log-probabilities that come back are the model's own, whatever temperature and truncation it was drawn at.
     """
     asked = [instruction for instruction in instructions for _ in range(group_size)]
     prompts = [encoder.prompt(instruction) for instruction in asked]
     seeds = [derived_seed(seed, "answer", place) for place in range(len(prompts))]
     stop_ids = stop_token_ids(model, encoder.tokenizer)
-    samples = sample(model, stop_ids, prompts, seeds, SamplerConfig(max_new_tokens=max_new_tokens))
+    samples = sample(model, stop_ids, prompts, seeds, sampling)
     completions = [
         Completion(
             instruction_id=instruction.id,
