@@ -1,8 +1,11 @@
 """Evaluation sets are read from any format, counted, summed, and kept apart from what was trained on."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from pyarrow import Table, parquet
@@ -16,7 +19,8 @@ from pasture.data.evaluation_set import (
     load_evaluation_set,
     require_alpaca_farm,
 )
-from pasture.data.overlap import find_overlaps, require_no_overlap
+from pasture.data.overlap import find_overlaps, require_no_leak, require_no_overlap
+from pasture.world import meadow
 
 PUBLISHED = Path(__file__).parents[2].parent / "shared/data/alpaca_eval/instructions.jsonl.gz"
 
@@ -150,3 +154,37 @@ def test_the_same_instruction_with_another_input_is_another_task():
     material = "he go to school every day with his little sister and their two dogs by the old yellow bus"
     other = "we was reading a book about whales which live in deep cold oceans and sing long songs at dusk"
     assert find_overlaps([instruction("t", same, material)], [instruction("e", same, other)]) == []
+
+
+def test_a_run_is_refused_what_it_trained_on_and_the_meadows_grammar_is_no_leak():
+    trained = meadow.instructions("sft", 3000, 0)
+    evaluated = meadow.evaluation_set(200, 0)
+    # The grammar repeats itself: hundreds of texts share most of their words, none shares all of them.
+    assert len(find_overlaps(trained, evaluated)) > 10
+    assert require_no_leak("meadow", {"sft": trained}, evaluated) == []
+    planted = {"sft": trained, "unlabeled": [evaluated[7].model_copy(update={"split": "unlabeled"})]}
+    with pytest.raises(LeakError, match=r"1 of 200 .* in split 'unlabeled'"):
+        require_no_leak("meadow", planted, evaluated)
+    with pytest.raises(LeakError):
+        require_no_leak("file.jsonl", {"sft": trained}, evaluated)
+    [found] = require_no_leak("meadow", planted, evaluated, allow=True)
+    assert found.evaluation_id == evaluated[7].id
+
+
+def test_a_set_of_the_hub_is_read_from_its_plain_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "alpaca_eval.json"
+    path.write_text(json.dumps([{"instruction": "x", "dataset": "koala"}, {"instruction": "y", "dataset": "oasst"}]))
+    asked = []
+
+    def download(repository: str, file: str, **which: Any) -> Path:
+        asked.append((repository, file, which["revision"]))
+        return path
+
+    hub = SimpleNamespace(
+        list_repo_files=lambda *where, **which: ["alpaca_eval.py", "alpaca_eval.json"], hf_hub_download=download
+    )
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    found = load_evaluation_set("hub:tatsu-lab/alpaca_eval/alpaca_eval.*@abc123")
+    assert dict(found.sources) == {"koala": 1, "oasst": 1}
+    # The loading script that lies beside the file is left alone.
+    assert asked == [("tatsu-lab/alpaca_eval", "alpaca_eval.json", "abc123")]

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pasture.core.errors import LeakError
@@ -72,6 +72,26 @@ def require_no_overlap(
             f"Remove them, or {repair}."
         )
     return overlaps
+
+
+def require_no_leak(
+    source: str,
+    training: Mapping[str, Sequence[Instruction]],
+    evaluation: Sequence[Instruction],
+    *,
+    allow: bool = False,
+) -> list[Overlap]:
+    """The overlaps of a run's training splits, by name, with what it evaluates on; none unless they are allowed.
+
+    The meadow writes by a grammar: texts that share most of their words are other tasks there, so only those with the
+    same words in the same order count. Elsewhere near duplicates do.
+
+    Raises:
+        LeakError: as `require_no_overlap`.
+    """
+    threshold = 1.0 if source == "meadow" else NEARLY_SAME
+    rows = [one for instructions in training.values() for one in instructions]
+    return require_no_overlap(rows, evaluation, threshold=threshold, allow=allow)
 
 
 def _pieces(instruction: Instruction) -> set[tuple[str, ...]]:
