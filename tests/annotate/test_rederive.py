@@ -9,7 +9,7 @@ import pytest
 from pasture.annotate.alpaca_eval.parsers import parser_of
 from pasture.annotate.alpaca_eval.rederive import rederived, reply_of
 from pasture.annotate.compat import shows_second_first
-from pasture.core.tables import read_rows
+from pasture.core.tables import Row, read_rows
 from tests.evaluate import published
 
 RANKING = parser_of("ranking_parser", {"model_1_name": "model_1"})
@@ -61,6 +61,10 @@ def given(value: object) -> bool:
     return isinstance(value, float) and math.isfinite(value)
 
 
+def tokens(row: Row) -> dict[str, float]:
+    return {name: float(str(row[f"logprob_{name}"])) for name in "mM" if given(row[f"logprob_{name}"])}
+
+
 @published.needs_published
 @pytest.mark.parametrize("system", ["claude-2", "falcon-7b-instruct", "vicuna-13b-v1.5", "gpt35_turbo_instruct"])
 def test_published_preferences_follow_from_their_replies(system):
@@ -69,13 +73,7 @@ def test_published_preferences_follow_from_their_replies(system):
     judged = [
         {
             "instruction": texts[str(row["instruction_sha16"])],
-            "raw_completion": choice(
-                **{
-                    name: value
-                    for name in "mM"
-                    if isinstance(value := row[f"logprob_{name}"], float) and value == value
-                }
-            ),
+            "raw_completion": choice(**tokens(row)),
             "preference": row["preference"],
         }
         for row in rows
