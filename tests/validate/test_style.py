@@ -29,6 +29,7 @@ def test_a_gain_by_length_alone_is_explained_by_it() -> None:
     (row,) = style([system], baseline, 0)
     assert row.explained_by_length is not None
     assert row.explained_by_length.interval.low < 1 < row.explained_by_length.interval.high
+    assert row.gain_at_equal_length is not None
     assert row.gain_at_equal_length.interval.low < 0 < row.gain_at_equal_length.interval.high
 
 
@@ -37,6 +38,7 @@ def test_a_gain_of_its_own_is_not_explained_by_length() -> None:
     (row,) = style([system], baseline, 0)
     assert row.explained_by_length is not None
     assert row.explained_by_length.interval.low < 0 < row.explained_by_length.interval.high
+    assert row.gain_at_equal_length is not None
     assert row.gain_at_equal_length.interval.low < 0.15 < row.gain_at_equal_length.interval.high
 
 
@@ -44,6 +46,7 @@ def test_the_gain_at_equal_length_is_the_intercept_of_the_line() -> None:
     system, baseline = planted(0.1, 0.05)
     (row,) = style([system], baseline, 0)
     line = stats.linregress(np.log1p(system.lengths) - np.log1p(baseline.lengths), system.credit - baseline.credit)
+    assert row.gain_at_equal_length is not None
     assert row.gain_at_equal_length.value == pytest.approx(line.intercept)
     assert row.gain_at_equal_length.standard_error == pytest.approx(line.intercept_stderr, rel=0.1)
     assert row.gain.value == pytest.approx((system.credit - baseline.credit).mean())
@@ -62,8 +65,17 @@ def test_answers_of_the_same_lengths_keep_their_gain() -> None:
     a = Answers.of("a", ["one", "two", "six", "ten"], credit)
     b = Answers.of("b", ["two", "one", "ten", "six"], np.array([0.0, 1.0, 0.0, np.nan]))
     (row,) = style([a], b, 0)
+    assert row.gain_at_equal_length is not None
     assert row.gain.value == row.gain_at_equal_length.value == pytest.approx(1 / 3)  # three judged in common
     json.dumps(row.to_dict(), allow_nan=False)
+
+
+def test_a_system_that_is_always_longer_has_no_gain_at_equal_length() -> None:
+    system, baseline = planted(0.1, 0.05)
+    longer = Answers("ppo", baseline.lengths * 2, system.lists, system.credit)
+    (row,) = style([longer], baseline, 0)
+    assert row.gain_at_equal_length is None
+    assert row.explained_by_length is None
 
 
 def test_lists_are_counted() -> None:

@@ -126,6 +126,8 @@ class Panel(Content):
     x_label: NonEmpty = "step"
     percent: bool = False
     """Whether y is a fraction to be shown as a percentage."""
+    log_x: bool = False
+    """Whether x is drawn as a logarithm, with a tick at each value; all x are above 0."""
     series: tuple[Series, ...]
     marks: tuple[Mark, ...] = ()
     note: str = ""

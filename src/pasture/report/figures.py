@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Drawing
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from pasture.core.files import atomic_file, write_text
 from pasture.core.hostile import for_csv, shortened
@@ -256,7 +256,13 @@ def _draw_lines(axes: Axes, panel: Panel, styles: Styles) -> None:
     axes.set_axisbelow(True)
     axes.margins(x=0.02)
     axes.set_xlabel(on_label(panel.x_label, 60))
-    axes.xaxis.set_major_locator(MaxNLocator(6, steps=_ROUND, integer=_all_whole(panel.series)))
+    if panel.log_x:
+        axes.set_xscale("log")
+        ticks = sorted({x for series in panel.series for x in series.x})
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=_ROUND, integer=_all_whole(panel.series)))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=_ROUND))
     if panel.percent:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.10g}%"))

@@ -13,7 +13,7 @@ from pasture.core.files import write_text
 from pasture.core.hostile import for_terminal, on_one_line, shortened
 from pasture.core.palette import DARK, LIGHT
 from pasture.report import figures, inline, numbers, summary, tables
-from pasture.report.content import Figure, Panel, PointsPanel, ReportContent
+from pasture.report.content import AnyPanel, DotPanel, Figure, Panel, PointsPanel, ReportContent
 
 NAME_CHARACTERS = 60
 ANSWER_CHARACTERS = 3_000
@@ -35,21 +35,26 @@ def write_report(content: ReportContent, path: Path) -> None:
 def render(content: ReportContent) -> str:
     """The page of `content` as HTML."""
     style = style_sheet()
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     page = environment().get_template("page.html")
     return page.render(
         content=content,
         style=Markup(style),  # noqa: S704  # our own file, with colors from the palette
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        policy=content_policy(style),
         summary=summary.sentences(content.leaderboards, content.baseline),
         overview=_overview(content),
         figures=_drawn(content),
         scale=tables.Scale(content.leaderboards),
         references={row.reference for board in content.leaderboards for row in board.rows},
         total_seconds=sum(step.seconds for step in content.costs),
-        total_usd=_total([step.cost_usd for step in content.costs]),
+        total_usd=known_sum([step.cost_usd for step in content.costs]),
         slowest=max((step.seconds for step in content.costs), default=0.0),
     )
+
+
+def content_policy(style: str) -> str:
+    """What the browser may do: apply this style sheet, and nothing else."""
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
 
 def style_sheet() -> str:
@@ -99,7 +104,8 @@ def _cut(text: str, limit: int) -> Markup:
     )
 
 
-def _total(costs: list[float | None]) -> float | None:
+def known_sum(costs: list[float | None]) -> float | None:
+    """The sum, None where a cost is unknown."""
     return None if None in costs else sum(cost for cost in costs if cost is not None)
 
 
@@ -122,7 +128,7 @@ def drawn_figure(name: str, figure: Figure, styles: figures.Styles) -> Mapping[s
         {
             "panel": panel,
             "svg": inline.inline_svg(figures.panel_svg(panel, styles), f"{name}-{number}", _alternative(panel)),
-            "table": _numbers_of(panel) if isinstance(panel, Panel) else None,
+            "table": _numbers_of(panel),
         }
         for number, panel in enumerate(figure.panels, start=1)
     ]
@@ -149,14 +155,24 @@ def _alternative(panel: Any) -> str:
     return f"Line chart of {panel.title}. {'; '.join([*ends, *marks])}."
 
 
-def _numbers_of(panel: Panel) -> Mapping[str, object]:
-    """The panel's lines as a table, thinned to a length that can be read; the saved CSV holds all."""
-    xs = sorted({x for series in panel.series for x in series.x})
+def _numbers_of(panel: AnyPanel) -> Mapping[str, object] | None:
+    """The panel's lines as a table, thinned to a length that can be read; the saved CSV holds all.
+
+    None where the tables of the page hold the numbers already.
+    """
+    if isinstance(panel, DotPanel) or (isinstance(panel, PointsPanel) and panel.named):
+        return None
+    if isinstance(panel, PointsPanel):
+        values: list[dict[float, float | None]] = [{one.x: one.y for one in way.points} for way in panel.series]
+        percent = panel.percent_y
+    else:
+        values = [dict(zip(line.x, line.y, strict=True)) for line in panel.series]
+        percent = panel.percent
+    xs = sorted({x for line in values for x in line})
     step = -(-len(xs) // _TABLE_LINES) or 1
     kept = sorted({*xs[::step], *xs[-1:]})
-    values = [dict(zip(series.x, series.y, strict=True)) for series in panel.series]
-    shown = numbers.percent if panel.percent else _significant
-    rows = [(f"{x:g}", [shown(line.get(x)) for line in values]) for x in kept]
+    shown = numbers.percent if percent else _significant
+    rows = [(_significant(x), [shown(line.get(x)) for line in values]) for x in kept]
     return {"rows": rows, "thinned": len(kept) < len(xs)}
 
 

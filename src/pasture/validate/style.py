@@ -16,6 +16,9 @@ from pasture.core.seeds import stream
 from pasture.core.statistics import Estimate, Floats, Interval, percentile_interval, resampled_sums
 from pasture.validate.plain import plain
 
+LEAST_SHARE = 0.05
+"""Of the answers, that must be no longer than the baseline's, and no shorter, for a gain at equal length."""
+
 
 @dataclass(frozen=True, eq=False)
 class Answers:
@@ -49,10 +52,10 @@ class Style:
     list_share: Estimate
     gain: Estimate
     """Win rate less the baseline's, on the instructions that both were judged on."""
-    gain_at_equal_length: Estimate
-    """What is left of the gain where the answer is as long as the baseline's."""
+    gain_at_equal_length: Estimate | None
+    """What is left of the gain where the answer is as long as the baseline's; None where hardly any is as short."""
     explained_by_length: Estimate | None
-    """Share of the gain that goes with length: 1 - gain at equal length / gain; None where there is no clear gain."""
+    """Share of the gain that goes with length: 1 - gain at equal length / gain; None without it or a clear gain."""
 
     def to_dict(self) -> dict[str, object]:
         """The row as plain JSON values, NaN as null."""
@@ -63,8 +66,9 @@ def style(systems: Sequence[Answers], baseline: Answers, seed: int) -> tuple[Sty
     """Each system's length, lists and gain over the baseline; intervals resample instructions.
 
     The gain on one instruction is regressed on the log ratio of the two answers' lengths; the gain at equal length is
-    the line's height at ratio 1. Where hardly any answer is as short as the baseline's that is a guess beyond what
-    was seen, and length here stands for all that comes with it, what longer answers say included.
+    the line's height at ratio 1. Where fewer than `LEAST_SHARE` of the answers are on the shorter side of that (or on
+    the longer), it would be a guess about answers that nobody saw, and is not made. Length here stands for all that
+    comes with it, what longer answers say included.
 
     Raises:
         DataError: if a system was not asked the baseline's instructions, or shares no judged one with it.
@@ -86,18 +90,17 @@ def _style(system: Answers, baseline: Answers, seed: int) -> Style:
     gain, ratio = gains[judged], ratio[judged]
     columns = np.column_stack([np.ones(len(gain)), ratio, gain, ratio * ratio, ratio * gain])
     drawn = resampled_sums(columns, stream(seed, "validate", "style"))
-    all_gains, equal_gains = _gain_and_height(columns.sum(axis=0)[None, :]), _gain_and_height(drawn)
-    total, left = (
-        _estimate(float(value[0]), draws, len(gain)) for value, draws in zip(all_gains, equal_gains, strict=True)
-    )
+    found, draws = _gain_and_height(columns.sum(axis=0)[None, :]), _gain_and_height(drawn)
+    total, left = (_estimate(float(value[0]), drawn, len(gain)) for value, drawn in zip(found, draws, strict=True))
+    spans_zero = min(float((ratio <= 0).mean()), float((ratio >= 0).mean())) >= LEAST_SHARE
     return Style(
         system=system.system,
         step=system.step,
         mean_length=_mean(system.lengths, seed),
         list_share=_mean(system.lists, seed),
         gain=total,
-        gain_at_equal_length=left,
-        explained_by_length=_explained(total, left, equal_gains, len(gain)),
+        gain_at_equal_length=left if spans_zero else None,
+        explained_by_length=_explained(total, left, draws, len(gain)) if spans_zero else None,
     )
 
 

@@ -1,0 +1,120 @@
+"""What a study found, in sentences that follow from its numbers."""
+
+from collections.abc import Sequence
+
+from pasture.core.hostile import on_one_line, shortened
+from pasture.report.numbers import points
+from pasture.report.study_content import Cost, Curve, Likeness, Ranking, StudyContent, Validity
+
+GOAL = 0.9
+_NAME_CHARACTERS = 40
+_NAMED = 4
+
+
+def study_sentences(content: StudyContent) -> list[str]:
+    """One statement each, the most important first; empty where nothing was studied."""
+    lines: list[str] = []
+    if content.ranking is not None:
+        lines += _ranking(content.ranking)
+    lines += _curves(content.curves)
+    if content.validity is not None:
+        lines.append(_validity(content.validity))
+    if content.cost is not None:
+        lines.append(_cost(content.cost))
+    return [line for line in lines if line]
+
+
+def _ranking(ranking: Ranking) -> list[str]:
+    spearman = ranking.spearman
+    if spearman.value is None:
+        return ["The systems cannot be ranked: their win rates are all alike in one of the worlds."]
+    count = len(ranking.points)
+    lines = [
+        f"Simulation and people rank {count} systems with a Spearman correlation of {_with_interval(spearman)}.",
+        _goal(spearman),
+    ]
+    swapped = [pair for pair in ranking.pairs if pair.swapped]
+    sure = [pair for pair in swapped if pair.simulated_significant and pair.people_significant]
+    if not swapped:
+        lines.append(f"All {len(ranking.pairs)} pairs stand in the same order.")
+    elif not sure:
+        verb = "pair swaps" if len(swapped) == 1 else "pairs swap"
+        lines.append(
+            f"{len(swapped)} of {len(ranking.pairs)} {verb}, none with a difference that both worlds are sure of."
+        )
+    else:
+        named = ", ".join(f"{_name(pair.first)} and {_name(pair.second)}" for pair in sure[:_NAMED])
+        more = f" and {len(sure) - _NAMED} more" if len(sure) > _NAMED else ""
+        lines.append(
+            f"{len(swapped)} of {len(ranking.pairs)} pairs swap; of {len(sure)} both worlds are sure: {named}{more}."
+        )
+    return lines
+
+
+def _goal(spearman: Likeness) -> str:
+    low, high = spearman.interval.low, spearman.interval.high
+    if spearman.value is None or low is None or high is None:
+        return ""
+    if low >= GOAL:
+        return f"The whole interval lies at {GOAL:g} or above."
+    if high < GOAL:
+        return f"The whole interval lies below {GOAL:g}, so the simulation does not rank as people do."
+    if spearman.value >= GOAL:
+        return f"The figure reaches {GOAL:g}; the interval says that less cannot be ruled out."
+    return f"The figure stays below {GOAL:g}; the interval says that {GOAL:g} cannot be ruled out."
+
+
+def _curves(curves: Sequence[Curve]) -> list[str]:
+    lines = []
+    for feedback, judge in dict.fromkeys((curve.feedback, curve.judge) for curve in curves):
+        group = [curve for curve in curves if (curve.feedback, curve.judge) == (feedback, judge)]
+        turning = [curve for curve in group if curve.turns_down]
+        world = f"Trained on {_name(feedback)} and judged by {_name(judge)}"
+        if not turning:
+            lines.append(f"{world}, no curve is shown to turn down.")
+            continue
+        falls = ", ".join(
+            f"{_name(curve.family)} by {points(curve.downturn.difference)} points after "
+            f"{curve.progress_name} {curve.downturn.progress:g}"
+            for curve in turning[:_NAMED]
+        )
+        lines.append(f"{world}, {_amount(len(turning), len(group))} down: {falls}.")
+    return lines
+
+
+def _amount(turning: int, all_of_them: int) -> str:
+    if all_of_them == 1:
+        return "the curve turns"
+    return f"{turning} of {all_of_them} curves turn" if turning > 1 else f"1 of {all_of_them} curves turns"
+
+
+def _validity(validity: Validity) -> str:
+    return (
+        f"The evaluation set ranks {len(validity.points)} systems as live instructions do with a Spearman correlation "
+        f"of {_with_interval(validity.spearman)}, R² {_with_interval(validity.r_squared)}."
+    )
+
+
+def _cost(cost: Cost) -> str:
+    people = f"{cost.people.label_count:,} labels from people would cost ${cost.people.cost_usd or 0:,.0f}"
+    hours = f"and {cost.people.hours:,.0f} hours of their time at the paper's rate"
+    if cost.simulated.cost_usd is None:
+        return f"{people} {hours}; the price of the simulated ones is unknown."
+    return f"{people} {hours}; the simulated ones cost ${cost.simulated.cost_usd:,.2f}."
+
+
+def _with_interval(figure: Likeness) -> str:
+    if figure.value is None:
+        return "unknown size"
+    if figure.interval.low is None or figure.interval.high is None:
+        return f"{figure.value:.2f}"
+    return f"{figure.value:.2f} (95% interval {figure.interval.low:.2f} to {figure.interval.high:.2f})"
+
+
+def likeness_line(spearman: Likeness, kendall: Likeness, r_squared: Likeness) -> str:
+    """The three measures on one line."""
+    return f"Spearman {_with_interval(spearman)}, Kendall {_with_interval(kendall)}, R² {_with_interval(r_squared)}."
+
+
+def _name(text: str) -> str:
+    return on_one_line(shortened(text, _NAME_CHARACTERS))

@@ -1,0 +1,347 @@
+"""The tables of a study."""
+
+from collections.abc import Iterable
+
+from pasture.report import published
+from pasture.report.content import Column, Table
+from pasture.report.numbers import MINUS, percent, points, usd
+from pasture.report.study_content import Excess, Measured, Span, StudyContent, StyleStudy
+
+_INTERVAL = "95% interval"
+
+
+def interval(span: Span) -> str | None:
+    """A range of fractions as percentages; None where it is not known."""
+    if span.low is None or span.high is None:
+        return None
+    return f"{percent(span.low)} to {percent(span.high)}"
+
+
+def method_table(content: StudyContent) -> Table | None:
+    """Every system in both worlds, from best to worst by people."""
+    ranking = content.ranking
+    if ranking is None:
+        return None
+    transfers = {row.system: row.rate for row in content.transfer}
+    lengths = _lengths(content.styles)
+    columns = [
+        Column(title="System"),
+        Column(title="Simulation", format="percent", meaning="Trained on simulated preferences, judged by the pool."),
+        Column(title=_INTERVAL),
+        Column(title="People", format="percent", meaning="Trained on people's preferences, judged by people."),
+        Column(title=_INTERVAL),
+    ]
+    if transfers:
+        meaning = "Trained on simulated preferences, judged by people: what a model made in simulation is worth."
+        columns.append(Column(title="Transfer", format="percent", meaning=meaning))
+        columns.append(Column(title=_INTERVAL))
+    if lengths:
+        columns.append(Column(title="Characters", format="count", meaning="Mean length of the answers."))
+    rows = []
+    for point in ranking.points:
+        row: list[str | float | None] = [point.system, point.simulated.value, interval(point.simulated.interval)]
+        row += [point.people.value, interval(point.people.interval)]
+        if transfers:
+            moved = transfers.get(point.system)
+            row += [None, None] if moved is None else [moved.value, interval(moved.interval)]
+        if lengths:
+            row.append(lengths.get(point.system))
+        rows.append(tuple(row))
+    against = f" against {content.reference}" if content.reference else ""
+    seeds = f"{ranking.seed_count} seed{'s' if ranking.seed_count > 1 else ''}"
+    return Table(
+        title="Methods in both worlds",
+        caption=f"Win rates{against} on {ranking.instruction_count:,} instructions, {seeds}, best by people first. "
+        f"{published.TRANSFER if transfers else ''}",
+        columns=tuple(columns),
+        rows=tuple(rows),
+    )
+
+
+def _lengths(studies: Iterable[StyleStudy]) -> dict[str, float]:
+    """By system, from the first world that has it: at the end of its way, or as it is where it has no steps."""
+    found: dict[str, float] = {}
+    for study in studies:
+        last = {style.system: style for style in study.styles}
+        last |= {style.system: style for style in study.styles if style.step is None}
+        for name, style in last.items():
+            if style.mean_length.value is not None:
+                found.setdefault(name, style.mean_length.value)
+    return found
+
+
+def paper_table() -> Table:
+    """The paper's own table of methods."""
+    return Table(
+        title="The paper's methods",
+        caption=f"Against text-davinci-003 on 805 instructions. {published.SOURCE}, Table 2.",
+        columns=(
+            Column(title="System"),
+            Column(title="Simulation", format="percent"),
+            Column(title="± SE", format="percent"),
+            Column(title="People", format="percent"),
+            Column(title="± SE ", format="percent"),
+        ),
+        rows=tuple((row.name, row.simulated, row.simulated_error, row.people, row.people_error)
+                   for row in published.METHODS),
+    )  # fmt: skip
+
+
+def swap_table(content: StudyContent) -> Table | None:
+    """The pairs that people have the other way round."""
+    ranking = content.ranking
+    swapped = [pair for pair in ranking.pairs if pair.swapped] if ranking else []
+    if ranking is None or not swapped:
+        return None
+    rows = tuple(
+        (
+            f"{pair.first} over {pair.second}",
+            None if pair.simulated_difference is None else points(pair.simulated_difference),
+            _p(pair.simulated_p_value),
+            None if pair.people_difference is None else points(pair.people_difference),
+            _p(pair.people_p_value),
+            _verdict(pair.simulated_significant, pair.people_significant),
+        )
+        for pair in swapped
+    )
+    return Table(
+        title="Pairs that swap",
+        caption=f"{len(swapped)} of {len(ranking.pairs)} pairs stand one way in the simulation and the other way among "
+        "people. p-values are of paired tests over instructions and seeds, corrected by Holm for all pairs of a world.",
+        columns=(
+            Column(title="In the simulation"),
+            Column(title="Simulation, points"),
+            Column(title="p"),
+            Column(title="People, points"),
+            Column(title="p "),
+            Column(title="What it means"),
+        ),
+        rows=rows,
+    )
+
+
+def _verdict(simulated: bool, people: bool) -> str:
+    if simulated and people:
+        return "the worlds contradict each other"
+    if people:
+        return "people are sure, the simulation is not"
+    if simulated:
+        return "the simulation is sure, people are not"
+    return "within chance on both sides"
+
+
+def _p(value: float | None) -> str | None:
+    if value is None:
+        return None
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def power_table(content: StudyContent) -> Table | None:
+    """What a study of each size would have reported."""
+    ranking = content.ranking
+    if ranking is None or not ranking.power:
+        return None
+    return Table(
+        title="How many instructions it takes",
+        columns=(
+            Column(title="Instructions", format="count"),
+            Column(title="Labels", format="count", meaning="Judgements in both worlds together."),
+            Column(title="Spearman", format="number", meaning="The median study's."),
+            Column(title="95% of studies"),
+            Column(title="Report 0.9 or more", format="percent", digits=0),
+            Column(
+                title="All clear pairs right",
+                format="percent",
+                digits=0,
+                meaning="Studies whose simulation orders every pair that people told apart as people did.",
+            ),
+        ),
+        rows=tuple(
+            (
+                float(row.instruction_count),
+                float(row.label_count),
+                row.spearman,
+                _range(row.interval),
+                row.reaches_goal,
+                row.clear_pairs_right,
+            )
+            for row in ranking.power
+        ),
+    )
+
+
+def _range(span: Span) -> str | None:
+    if span.low is None or span.high is None:
+        return None
+    return f"{span.low:.2f} to {span.high:.2f}".replace("-", MINUS)
+
+
+def turn_table(content: StudyContent) -> Table | None:
+    """Where each curve is best, what it gained, and whether it turns down."""
+    if not content.curves:
+        return None
+    return Table(
+        title="Which curves turn down",
+        caption="The best of several noisy points is better than the last by chance alone; the test allows for that "
+        "choice (Romano and Wolf 2005). Differences in percentage points, bounds at 95% each.",
+        columns=(
+            Column(title="Trained on, judged by"),
+            Column(title="Method"),
+            Column(title="Turns down"),
+            Column(title="Best at"),
+            Column(title="Rise from the start"),
+            Column(title="Fall to the end"),
+            Column(title="p of the fall"),
+            Column(title="Proxy since", format="number", meaning="Change of the proxy reward from the best point on."),
+        ),
+        rows=tuple(
+            (
+                f"{curve.feedback}, {curve.judge}",
+                curve.family,
+                "yes" if curve.turns_down else "not shown",
+                f"{curve.progress_name} {curve.downturn.progress:g}",
+                _gap(curve.rise),
+                _gap(curve.downturn),
+                _p(curve.downturn.p_value),
+                curve.proxy_change,
+            )
+            for curve in content.curves
+        ),
+    )
+
+
+def _gap(excess: Excess) -> str:
+    shown = points(excess.difference)
+    if excess.interval.low is None or excess.interval.high is None:
+        return shown
+    return f"{shown} ({points(excess.interval.low)} to {points(excess.interval.high)})"
+
+
+def law_table(content: StudyContent) -> Table | None:
+    """The coefficients of the fitted laws."""
+    fits = [(curve, curve.fit) for curve in content.curves if curve.fit is not None]
+    if not fits:
+        return None
+    return Table(
+        title="The laws of Gao et al., fitted",
+        caption="d is the square root of the KL divergence in nats. A positive b bends the curve down.",
+        columns=(
+            Column(title="Trained on, judged by"),
+            Column(title="Method"),
+            Column(title="a"),
+            Column(title="b"),
+            Column(title="R²", format="number"),
+            Column(title="Highest at KL"),
+        ),
+        rows=tuple(
+            (
+                f"{curve.feedback}, {curve.judge}",
+                curve.family,
+                _coefficient(fit.a),
+                _coefficient(fit.b),
+                fit.r_squared,
+                None if fit.peak_kl is None else _peak(fit.peak_kl, fit.peak_kl_interval),
+            )
+            for curve, fit in fits
+        ),
+    )
+
+
+def _coefficient(figure: Measured) -> str | None:
+    if figure.value is None:
+        return None
+    value = f"{figure.value:.3f}"
+    if figure.interval.low is not None and figure.interval.high is not None:
+        value += f" ({figure.interval.low:.3f} to {figure.interval.high:.3f})"
+    return value.replace("-", MINUS)
+
+
+_FAR = 1_000
+"""Nats beyond which a peak is no longer told in numbers: it was never near."""
+
+
+def _peak(kl: float, span: Span | None) -> str:
+    def shown(value: float) -> str:
+        return f"{value:.1f}" if value < _FAR else "never reached"
+
+    if span is None or span.low is None or span.high is None:
+        return shown(kl)
+    return f"{shown(kl)} ({shown(span.low)} to {shown(span.high)})"
+
+
+def style_table(study: StyleStudy) -> Table:
+    """Length, lists, and what length explains of the gain over the baseline."""
+    return Table(
+        title=f"Length and style, {study.title}",
+        caption=f"Gains are win rates over those of {study.baseline} on the same instructions, in points.",
+        columns=(
+            Column(title="System"),
+            Column(title="Step", format="count"),
+            Column(title="Characters", format="count"),
+            Column(title="With a list", format="percent"),
+            Column(title="Gain"),
+            Column(
+                title="Gain at equal length",
+                meaning="The height, at equal lengths, of the line of gains over the log ratio of lengths; a dash "
+                "where hardly any answer is as short as the baseline's.",
+            ),
+            Column(
+                title="Explained by length",
+                meaning="1 - gain at equal length / gain; a dash where there is no gain beyond chance. Length stands "
+                "for all that comes with it, better content included.",
+            ),
+        ),
+        rows=tuple(
+            (
+                style.system,
+                style.step,
+                style.mean_length.value,
+                style.list_share.value,
+                _points_with_interval(style.gain),
+                None if style.gain_at_equal_length is None else _points_with_interval(style.gain_at_equal_length),
+                None if style.explained_by_length is None else _share(style.explained_by_length),
+            )
+            for style in study.styles
+        ),
+    )
+
+
+def _points_with_interval(figure: Measured) -> str | None:
+    if figure.value is None:
+        return None
+    if figure.interval.low is None or figure.interval.high is None:
+        return points(figure.value)
+    return f"{points(figure.value)} ({points(figure.interval.low)} to {points(figure.interval.high)})"
+
+
+def _share(figure: Measured) -> str:
+    span = interval(figure.interval)
+    return percent(figure.value) if span is None else f"{percent(figure.value)} ({span})"
+
+
+def cost_table(content: StudyContent) -> Table | None:
+    """Labels and the whole study, simulated and with people."""
+    cost = content.cost
+    if cost is None:
+        return None
+    rows: list[tuple[str | float | None, ...]] = [
+        (f"Labels, {row.labels}", float(row.label_count), row.cost_usd, 3600 * row.hours, usd(row.usd_per_thousand),
+         3600 * row.hours_per_thousand)
+        for row in (cost.simulated, cost.people)
+    ]  # fmt: skip
+    rows.append(("The whole study", None, cost.study_usd, 3600 * cost.study_hours, None, None))
+    rows.append(("The whole study with people", None, cost.with_people_usd, 3600 * cost.with_people_hours, None, None))
+    return Table(
+        title="What it costs",
+        caption="From the run's own records; people at the paper's $0.30 and 36.8 seconds a label. "
+        f"{published.COST} {published.ANNOTATORS}",
+        columns=(
+            Column(title="What"),
+            Column(title="Labels", format="count"),
+            Column(title="Dollars", format="usd"),
+            Column(title="Time", format="seconds"),
+            Column(title="Dollars per 1,000"),
+            Column(title="Time per 1,000", format="seconds"),
+        ),
+        rows=tuple(rows),
+    )
