@@ -23,6 +23,7 @@ class Policy:
 
     origins: Sequence[str]
     """Addresses at which people open the page, such as http://127.0.0.1:8400; no other Host is answered."""
+    most_header_bytes: int = 16 * 1024
     most_body_bytes: int = 32 * 1024
     body_seconds: float = 10.0
     requests_per_second: float = 300.0
@@ -85,6 +86,10 @@ class Gate:
         host = headers.only("host")
         if host is None or self._policy.origin_of(host) is None:
             return _Refusal(400, "This address is not served here. Use the link that you were given.")
+        if headers.size > self._policy.most_header_bytes:
+            return _Refusal(431, f"Expected at most {self._policy.most_header_bytes} bytes of headers.")
+        if headers.all("content-length") and headers.all("transfer-encoding"):
+            return _Refusal(400, "Two lengths of one body.")  # proxies and servers read such requests differently
         client = scope.get("client")
         if not self._rates.take(client[0] if client else ""):
             return _Refusal(429, "Too many requests. Wait a moment.", {"retry-after": "1"})
@@ -163,6 +168,10 @@ class _Headers:
 
     def __init__(self, scope: Scope) -> None:
         self._pairs = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
+
+    @property
+    def size(self) -> int:
+        return sum(len(name) + len(value) for name, value in self._pairs)
 
     def all(self, name: str) -> list[str]:
         return [value for other, value in self._pairs if other == name]

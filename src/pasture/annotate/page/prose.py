@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 from pasture.core.hostile import for_terminal
 
-LONGEST_MARKDOWN = 20_000
+LONGEST_MARKDOWN = 12_000
 """Characters. Longer texts are shown as they are written: laying them out could take seconds."""
 _TAGS = {
     "p", "br", "hr", "em", "strong", "s", "code", "pre", "blockquote", "ul", "ol", "li", "h3", "h4", "h5", "h6",

@@ -209,16 +209,16 @@ class _Site:
     async def _vote(self, request: Request, visitor: _Visitor) -> Response:
         form, who = visitor.form, self._annotator(visitor)
         said, turn, item = _SAID.get(form.get("said", "")), _number(form, "turn"), form.get("item", "")
-        strength = _number(form, "strength") if form.get("strength") else None
+        strength = {"": 0, "1": 1, "2": 2, "3": 3}.get(form.get("strength", ""))
         reason = form.get("reason", "").replace("\x00", "")
-        if said is None or turn is None or strength not in (None, 1, 2, 3):
+        if said is None or turn is None or strength is None:
             raise BadFormError("This form is not complete. Go back and choose one of the buttons.")
         if len(reason) > REASON_CHARACTERS:
             raise BadFormError(f"A reason has at most {REASON_CHARACTERS} characters, this one {len(reason)}.")
 
         def decide(campaign: Campaign) -> Sequence[Event]:
             seconds = seconds_since(campaign, who, item, turn, form.get("shown", ""))
-            return acts.vote(campaign, who, acts.Ballot(item, turn, said, strength, reason, seconds))
+            return acts.vote(campaign, who, acts.Ballot(item, turn, said, strength or None, reason, seconds))
 
         await self._happen(decide)
         return RedirectResponse("/pair", 303)
