@@ -13,7 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from pasture.cli import evaluate, judges
+from pasture.cli import evaluate, evaluation_set, judges
 from pasture.core.errors import DataError, LeakError, RecipeError
 from pasture.core.files import write_records
 from pasture.core.records import Comparison, Completion
@@ -219,3 +219,32 @@ def test_alpaca_evals_length_control_is_the_published_one_and_a_shuffle_spoils_i
     assert rate(straight, "--compat", "alpaca_eval") == pytest.approx(28.155, abs=0.15)
     assert rate(shuffled, *by_instruction) == pytest.approx(28.155, abs=0.3)  # folds differ
     assert rate(shuffled, "--compat", "alpaca_eval") > 32
+
+
+def test_an_evaluation_set_is_counted_and_refused_where_it_was_trained_on(ran, tmp_path):
+    path = tmp_path / "set.json"
+    path.write_text(json.dumps([{"prompt": f"Name {n} birds, please.", "kind": "ab"[n % 2]} for n in range(5)]))
+    sets = typer.Typer()
+    evaluation_set.register(sets)
+    options = [str(path), "--instruction", "prompt", "--source", "kind"]
+    shown = CliRunner().invoke(sets, options, catch_exceptions=False).output
+    assert re.search(r"a +3 *\n.*b +2 *\n", shown)
+    assert re.search(r"SHA-256 of the texts: [0-9a-f]{64}", shown)
+    trained = tmp_path / "sft.json"
+    trained.write_text(json.dumps([{"instruction": "name 3 birds please"}, {"instruction": "name 3 birds please"}]))
+    with pytest.raises(LeakError, match=r"1 of 5 .* in split 'sft\.json' .* pass --allow-overlap"):
+        CliRunner().invoke(sets, [*options, "--training", str(trained)], catch_exceptions=False)
+    allowed = CliRunner().invoke(
+        sets, [*options, "--training", str(trained), "--allow-overlap"], catch_exceptions=False
+    )
+    assert "1 of them lie in 2 trained on, at most 100.0% the same" in allowed.output
+
+
+@published.needs_published
+def test_alpaca_evals_set_is_recognized():
+    sets = typer.Typer()
+    evaluation_set.register(sets)
+    shown = CliRunner().invoke(sets, [str(published.FOLDER / "instructions.jsonl.gz")], catch_exceptions=False).output
+    assert "These are AlpacaEval's 805." in shown
+    for source, count in {"selfinstruct": 252, "oasst": 188, "koala": 156, "helpful_base": 129, "vicuna": 80}.items():
+        assert re.search(rf"{source} +{count} *\n", shown)

@@ -17,6 +17,7 @@ VERBS = {
     "bias": "annotate",
     "evaluate": "evaluate",
     "leaderboard": "evaluate",
+    "evaluation-set": "evaluation_set",
     "compare": "evaluate",
     "analyze-annotators": "analyze",
     "demo": "demo",
