@@ -128,7 +128,10 @@ def read_reply(connection: socket.socket) -> Reply:
     first, *lines = head.decode("latin-1").split("\r\n")
     assert first.startswith("HTTP/1.1 "), raw[:200]
     pairs = [(name.strip().lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
-    return Reply(int(first.split()[1]), pairs, body)
+    reply = Reply(int(first.split()[1]), pairs, body)
+    length = reply.header("content-length")
+    assert length is None or len(body) == int(length), "half a reply"
+    return reply
 
 
 @contextlib.contextmanager
