@@ -69,3 +69,7 @@ def unbiased_weights(first_preferred_P: Float[Tensor, " P"], label_flip_probabil
     if not 0 <= label_flip_probability < 0.5:
         raise ValueError(f"label_flip_probability must be in [0, 0.5), got {label_flip_probability}")
     return (first_preferred_P - label_flip_probability) / (1 - 2 * label_flip_probability)
+
+
+FLIP_CORRECTIONS = {"conservative": conservative_weights, "unbiased": unbiased_weights}
+"""What makes weights of labels that are known to be turned around at times, by the names that recipes call it."""

@@ -1,11 +1,14 @@
 """Room 4: preferences become models, one readable file for each method."""
 
-from pasture.learn import best_of_n, grpo, online_dpo, ppo, reward_model, rloo, sft
+from pasture.learn import best_of_n, dpo, grpo, kto, online_dpo, ppo, reward_model, rloo, sft, simpo
 
 METHODS = {
     "sft": sft,
     "reward_model": reward_model,
     "best_of_n": best_of_n,
+    "dpo": dpo,
+    "simpo": simpo,
+    "kto": kto,
     "ppo": ppo,
     "rloo": rloo,
     "grpo": grpo,

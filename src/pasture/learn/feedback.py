@@ -114,3 +114,29 @@ def agreement(
     """1 where the preferred answer scores higher, 0 where lower; 1/2 where scores are equal, or the label a tie."""
     predicted_P = (torch.sign(first_score_P - second_score_P) + 1) / 2
     return 1 - (predicted_P - first_preferred_P).abs()
+
+
+PAIR_FIGURES = ("loss", "rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected")
+"""What is measured of a batch of pairs, by the names that the field gives to it; "rewards" are the policy's own."""
+
+
+def pair_figures(
+    loss_P: Float[Tensor, " P"],
+    first_reward_P: Float[Tensor, " P"],
+    second_reward_P: Float[Tensor, " P"],
+    first_preferred_P: Float[Tensor, " P"],
+) -> Float[Tensor, " F"]:
+    """Sums over the pairs of `PAIR_FIGURES`, without gradients.
+
+    A tie's answers are both half chosen and half rejected: its margin is 0 and its accuracy 1/2.
+    """
+    chosen_P = first_preferred_P * first_reward_P + (1 - first_preferred_P) * second_reward_P
+    rejected_P = first_reward_P + second_reward_P - chosen_P
+    accuracy_P = agreement(first_reward_P, second_reward_P, first_preferred_P)
+    figures = (loss_P, accuracy_P, chosen_P - rejected_P, chosen_P, rejected_P)
+    return torch.stack([figure.detach().sum() for figure in figures])
+
+
+def named_figures(sum_F: Float[Tensor, " F"], pair_count: int, prefix: str = "") -> dict[str, Tensor | float]:
+    """Means over `pair_count` pairs, by name."""
+    return {f"{prefix}{name}": value for name, value in zip(PAIR_FIGURES, sum_F / pair_count, strict=True)}

@@ -1,0 +1,212 @@
+"""DPO: make preferred answers likelier than the others, each measured against the model that training began with.
+
+An answer's implicit reward is beta * (log pi(y|x) - log pi_ref(y|x)), summed over its tokens. With d the first answer's
+log-ratio less the second's, the loss of a pair whose first answer was preferred is
+
+    sigmoid   -log sigma(beta d)            Rafailov et al. 2023, Eq. 7, https://arxiv.org/abs/2305.18290
+    ipo       (d - 1 / (2 beta))^2          Azar et al. 2023, Eq. 17, https://arxiv.org/abs/2310.12036
+    hinge     max(0, 1 - beta d)            Zhao et al. 2023 (SLiC-HF), https://arxiv.org/abs/2305.10425
+
+and l(-d) where the second was. Labels that are known to be turned around with probability e are met in one of two ways:
+conservatively, (1 - e) l(d) + e l(-d) (Mitchell 2023, https://ericmitchell.ai/cdpo.pdf), or without bias,
+((1 - e) l(d) - e l(-d)) / (1 - 2 e) (Chowdhury et al. 2024, robust DPO, https://arxiv.org/abs/2403.00409).
+Settings of Dubois et al. 2023 (AlpacaFarm), https://arxiv.org/abs/2305.14387, as defaults: 2 epochs, 64 pairs a step,
+rate 1e-6, beta 0.1, cosine with 3% warmup.
+
+What differs:
+1. A tie counts half for each side: (l(d) + l(-d)) / 2. AlpacaFarm had no ties.
+2. The reference's log-probabilities are computed once, before training, and kept in the run's folder; AlpacaFarm ran
+   the reference again in every step.
+3. A pair's prompt is read once for both answers, where the model's attention allows it.
+4. IPO sums over an answer's tokens, as in the paper; TRL takes their mean.
+5. An answer that was cut by a length limit carries no end token. Dropout is off.
+6. Unjudged comparisons and pairs of equal answers teach nothing; they are left out and counted in the metrics.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from pasture.core.ports import Progress
+from pasture.core.records import Comparison, Preference
+from pasture.core.templates import PromptTemplate
+from pasture.formulas.preference_losses import (
+    FLIP_CORRECTIONS,
+    hinge_loss,
+    logistic_loss,
+    preference_loss,
+    squared_loss,
+)
+from pasture.learn.epochs import Epochs
+from pasture.learn.feedback import JudgedPair, encode_feedback, named_figures, pair_batches, pair_figures, split
+from pasture.learn.likelihoods import answer_logprobs, reference_logprobs
+from pasture.learn.resume import Resumable, fingerprint
+from pasture.learn.update import adamw, take_step
+from pasture.machine.device import DeviceChoice, resolve_device
+from pasture.models.encode import Encoder
+from pasture.models.load import load_tokenizer, save_model
+from pasture.models.response import ResponseModel
+from pasture.models.shared_prompt import AnswerLayout
+from pasture.models.trainable import load_trainable
+from pasture.models.weights_config import Weights
+
+
+class Config(BaseModel):
+    """Settings of DPO."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    loss: Literal["sigmoid", "ipo", "hinge"] = "sigmoid"
+    beta: float = Field(0.1, gt=0)
+    """How strongly the policy is held to the reference."""
+    label_flip_probability: float = Field(0.0, ge=0, lt=0.5)
+    """Known share of labels that say the contrary of what was meant."""
+    flip_correction: Literal["conservative", "unbiased"] = "conservative"
+    """How flips are met: by trusting every label less, or by a loss that is right on average over the noise."""
+    epochs: int = Field(2, ge=1)
+    learning_rate: float = Field(1e-6, gt=0)
+    """The highest rate, reached after the warmup."""
+    batch_size: int = Field(64, ge=1)
+    """Pairs a step."""
+    warmup_fraction: float = Field(0.03, ge=0, lt=1)
+    """Share of all steps in which the rate rises."""
+    weight_decay: float = Field(0.0, ge=0)
+    max_gradient_norm: float = Field(1.0, gt=0)
+    max_tokens: int = Field(512, ge=2)
+    """Prompt and answer together; longer answers are cut."""
+    held_out_count: int = Field(0, ge=0)
+    """Pairs kept back, whole instructions at a time, to measure loss and accuracy on after every epoch."""
+    save_every: int = Field(50, ge=1)
+    """Steps between two copies of the policy in `steps/`, to pick one from afterwards; the last step has one too."""
+    micro_batch_tokens: int = Field(1024, ge=1)
+    """Tokens in one forward pass, padding included; results do not depend on it."""
+    checkpoint_steps: int = Field(200, ge=1)
+    """Steps between two checkpoints to go on from after a kill."""
+    device: DeviceChoice = "auto"
+    weights: Weights = Weights()
+
+
+def dpo_loss(
+    first_logratio_P: Float[Tensor, " P"],
+    second_logratio_P: Float[Tensor, " P"],
+    first_preferred_P: Float[Tensor, " P"],
+    config: Config,
+) -> Float[Tensor, " P"]:
+    """Loss of each pair.
+
+    A log-ratio is log pi(y|x) - log pi_ref(y|x), summed over the answer's tokens; a preference is 1 for the first
+    answer, 0 for the second, 1/2 for a tie.
+    """
+    losses = {"sigmoid": logistic_loss, "ipo": squared_loss, "hinge": hinge_loss}
+    weight_P = FLIP_CORRECTIONS[config.flip_correction](first_preferred_P, config.label_flip_probability)
+    loss = partial(losses[config.loss], beta=config.beta)
+    return preference_loss(loss, first_logratio_P - second_logratio_P, weight_P)
+
+
+def train(
+    config: Config,
+    *,
+    start: Path,
+    feedback: Sequence[tuple[Comparison, Preference]],
+    template: PromptTemplate,
+    folder: Path,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Train the language model in `start`, which is the reference too, on `feedback`.
+
+    `folder` then holds `model/`, `metrics.jsonl`, the reference's log-probabilities in `reference/`, and a copy of the
+    policy every `save_every` steps, `steps/0050/` and so on. Called again after a kill, it goes on from the last
+    checkpoint to the same weights.
+
+    Raises:
+        DataError: if a preference is of another comparison, a prompt is too long, or nothing is left to train on.
+        TrainingError: if the loss becomes NaN or infinite.
+    """
+    tokenizer = load_tokenizer(start)
+    encoder = Encoder(tokenizer, template, max_tokens=config.max_tokens)
+    pairs, left_out = encode_feedback(encoder, feedback)
+    training_pairs, held_out_pairs = split(pairs, config.held_out_count, seed)
+    device = resolve_device(config.device)
+    model = load_trainable(start, config.weights, tokenizer=tokenizer, device=device, seed=seed)
+    policy, layout = ResponseModel(model), AnswerLayout(model.base_model, encoder.pad_id)
+    answers = [pair.answers for pair in training_pairs + held_out_pairs]
+    budget = config.micro_batch_tokens
+    reference_P2 = reference_logprobs(policy, layout, answers, folder=folder, micro_batch_tokens=budget).reshape(-1, 2)
+    optimizer = adamw(model, weight_decay=config.weight_decay)
+    epochs = Epochs(len(training_pairs), config.batch_size, config.epochs, seed, "dpo-batches")
+    data = [(pair.first.ids, pair.second.ids, pair.first_preferred) for pair in pairs]
+    identity = fingerprint(config.model_dump(), seed, data, modules=[model])
+    with Resumable(folder, {"model": model}, optimizer, identity=identity) as run:
+        first_step, _ = run.resume()
+        for step in range(first_step, epochs.total_steps):
+            rows = epochs.rows(step)
+            batch = [training_pairs[row] for row in rows]
+            figures = accumulate_gradients(config, policy, layout, batch, reference_P2[rows])
+            learning_rate = config.learning_rate * epochs.cosine_factor(step, config.warmup_fraction)
+            [norm] = take_step(optimizer, learning_rate=learning_rate, max_gradient_norm=config.max_gradient_norm)
+            figures |= {"gradient_norm": norm, "learning_rate": learning_rate}
+            if step == 0:
+                figures |= left_out | {"prompts_shared": float(layout.shares_prompts)}
+            if held_out_pairs and epochs.ends_epoch(step):
+                figures |= evaluate(config, policy, layout, held_out_pairs, reference_P2[len(training_pairs) :])
+            run.log(step + 1, figures)
+            if epochs.saves(step, config.save_every):
+                save_model(model, tokenizer, folder / "steps" / f"{step + 1:04d}")
+            if (step + 1) % config.checkpoint_steps == 0:
+                run.checkpoint(step + 1)
+            run.report(progress, step + 1, epochs.total_steps, loss=figures["loss"])
+        run.finish(lambda target: save_model(model, tokenizer, target))
+
+
+def accumulate_gradients(
+    config: Config,
+    policy: ResponseModel,
+    layout: AnswerLayout,
+    batch: Sequence[JudgedPair],
+    reference_P2: Float[Tensor, "P 2"],
+) -> dict[str, Tensor | float]:
+    """Add the gradients of a batch's mean loss per pair; means over the batch of `PAIR_FIGURES` come back."""
+    sums = []
+    for numbers in pair_batches(layout, batch, config.micro_batch_tokens):
+        loss_P, figures = _losses(config, policy, layout, [batch[number] for number in numbers], reference_P2[numbers])
+        torch.autograd.backward(loss_P.sum() / len(batch))
+        sums.append(figures)
+    return named_figures(torch.stack(sums).sum(0), len(batch))
+
+
+@torch.no_grad()
+def evaluate(
+    config: Config,
+    policy: ResponseModel,
+    layout: AnswerLayout,
+    pairs: Sequence[JudgedPair],
+    reference_P2: Float[Tensor, "P 2"],
+) -> dict[str, Tensor | float]:
+    """Means over held-out pairs of `PAIR_FIGURES`, under names that begin with "held_out_"."""
+    sums = [
+        _losses(config, policy, layout, [pairs[number] for number in numbers], reference_P2[numbers])[1]
+        for numbers in pair_batches(layout, pairs, config.micro_batch_tokens)
+    ]
+    return named_figures(torch.stack(sums).sum(0), len(pairs), prefix="held_out_")
+
+
+def _losses(
+    config: Config,
+    policy: ResponseModel,
+    layout: AnswerLayout,
+    pairs: Sequence[JudgedPair],
+    reference_P2: Float[Tensor, "P 2"],
+) -> tuple[Float[Tensor, " P"], Float[Tensor, " F"]]:
+    """The loss of each pair, and sums of `PAIR_FIGURES`."""
+    logprob_P2 = answer_logprobs(policy, layout, [pair.answers for pair in pairs]).reshape(-1, 2)
+    first_P, second_P = (logprob_P2 - reference_P2).unbind(1)
+    preferred_P = torch.tensor([pair.first_preferred for pair in pairs], device=first_P.device)
+    loss_P = dpo_loss(first_P, second_P, preferred_P, config)
+    return loss_P, pair_figures(loss_P, config.beta * first_P, config.beta * second_P, preferred_P)
