@@ -30,7 +30,7 @@ class Table:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         self._cpu = time.process_time()
 
-    def advanced(self, done: int, total: int, **figures: float) -> None:
+    def advanced(self, step: Step, done: int, total: int, **figures: float) -> None:
         """Nothing to measure."""
 
     def finished(self, step: Step, seconds: float, cost_usd: float | None) -> None:

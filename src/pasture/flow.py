@@ -5,7 +5,7 @@ import importlib.metadata
 import importlib.util
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,9 +15,12 @@ from pasture import recipe as recipes
 from pasture.core.errors import DependencyError, RecipeError
 from pasture.core.files import unwritable
 from pasture.core.run_folder import RunFolder
-from pasture.plan import Plan, Step, build
+from pasture.machine.executor import Job, LocalWorkers, walk
+from pasture.plan import Plan, Step, build, build_study, expanded
 from pasture.recipe import Recipe
 from pasture.steps import Outcome, Task
+
+_TENSOR_WORK = ("learn.", "generate.", "curves.")
 
 
 class Screen(Protocol):
@@ -31,8 +34,8 @@ class Screen(Protocol):
         """The step begins."""
         ...
 
-    def advanced(self, done: int, total: int, **figures: float) -> None:
-        """The step in hand has done `done` of `total` units."""
+    def advanced(self, step: Step, done: int, total: int, **figures: float) -> None:
+        """The step has done `done` of `total` units."""
         ...
 
     def finished(self, step: Step, seconds: float, cost_usd: float | None) -> None:
@@ -62,14 +65,20 @@ def prepare(path: Path, overrides: Sequence[str] = (), out: Path | None = None, 
         RecipeError: if the recipe does not hold.
         DependencyError: if the recipe trains and torch is not installed.
     """
-    recipe = recipes.load(path, overrides)
-    recipe = recipe.model_copy(update={"learn": _complete_methods(recipe, str(path), allow_code)})
-    return Run(recipe, build(recipe), RunFolder(out or Path("runs") / recipe.name))
+    recipe = _completed(recipes.load(path, overrides), str(path), allow_code)
+    plan = _study_plan(recipe, allow_code) if recipe.study is not None else build(recipe)
+    return Run(recipe, plan, RunFolder(out or Path("runs") / recipe.name))
 
 
-def _complete_methods(recipe: Recipe, origin: str, allow_code: bool) -> dict[str, dict[str, Any]]:
-    """The settings of each method with its defaults written out."""
-    return {name: _complete(name, table, origin, allow_code) for name, table in recipe.learn.items()}
+def _study_plan(recipe: Recipe, allow_code: bool) -> Plan:
+    runs = {name: _completed(one, f"run {name}", allow_code) for name, one in expanded(recipe).items()}
+    return build_study(recipe, runs)
+
+
+def _completed(recipe: Recipe, origin: str, allow_code: bool) -> Recipe:
+    """The recipe with the defaults of each method written out."""
+    learn = {name: _complete(name, table, origin, allow_code) for name, table in recipe.learn.items()}
+    return recipe.model_copy(update={"learn": learn})
 
 
 def _complete(name: str, table: Mapping[str, Any], origin: str, allow_code: bool) -> dict[str, Any]:
@@ -86,7 +95,7 @@ def _complete(name: str, table: Mapping[str, Any], origin: str, allow_code: bool
         facts["learns_from"] = lookup.method_named(method).LEARNS_FROM
     elif method not in lookup.METHODS:
         raise RecipeError(f"{origin}: {recipes.describe_unknown(method, list(lookup.METHODS), 'learn')}")
-    settings = {key: value for key, value in table.items() if key != "method"}
+    settings = {key: value for key, value in table.items() if key not in ("method", "code", "learns_from")}
     config = recipes.check_section(lookup.method_named(method).Config, settings, origin, f"learn.{name}")
     return {**facts, **config.model_dump(mode="json", exclude_none=True)}
 
@@ -103,20 +112,102 @@ def _training_module(name: str) -> Any:
         ) from error
 
 
-def execute(run: Run, screen: Screen, *, update: bool = False) -> None:
-    """Do every step that is not finished, and write the manifest.
+def execute(run: Run, screen: Screen, *, update: bool = False, workers: int = 1) -> None:
+    """Do every step that is not finished, `workers` at once, and write the manifest.
 
     Raises:
         PastureError: from the folder or from a step; what was finished stays.
     """
     with run.folder.held():
         run.folder.claim(recipes.resolved(run.recipe), update=update)
-        for step in run.plan.steps:
-            if run.folder.is_finished(step.name, run.plan.keys[step.name]):
-                screen.skipped(step)
-            else:
-                _do(run, step, screen)
+        pending = _pending(run, screen)
+        if workers == 1:
+            for step in pending:
+                screen.started(step)
+                done = do_step(_order(run, step), lambda *news, step=step: _advance(screen, step, news))
+                screen.finished(step, done.seconds, done.cost_usd)
+        else:
+            _execute_at_once(run, pending, screen, workers)
+        run.folder.show(run.plan.views, run.plan.keys)
         run.folder.write_manifest(_facts(run), run.plan.keys)
+
+
+def _pending(run: Run, screen: Screen) -> list[Step]:
+    pending = []
+    for step in run.plan.steps:
+        if run.folder.is_finished(step.name, run.plan.keys[step.name]):
+            screen.skipped(step)
+        else:
+            pending.append(step)
+    return pending
+
+
+def _execute_at_once(run: Run, pending: Sequence[Step], screen: Screen, workers: int) -> None:
+    steps = {step.name: step for step in pending}
+    jobs = [Job(step.name, frozenset(step.needs.values()), _order(run, step)) for step in pending]
+    with LocalWorkers(workers, do_step) as pool:
+        walk(
+            jobs,
+            pool,
+            started=lambda name: screen.started(steps[name]),
+            said=lambda name, news: _advance(screen, steps[name], news),
+            finished=lambda name, done: screen.finished(steps[name], done.seconds, done.cost_usd),
+        )
+
+
+def _advance(screen: Screen, step: Step, news: tuple[Any, ...]) -> None:
+    done, total, figures = news
+    screen.advanced(step, done, total, **figures)
+
+
+@dataclass(frozen=True)
+class Order:
+    """All that a process needs to know to do a step."""
+
+    folder: Path
+    step: Step
+    key: str
+    threads: int | None
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a step went."""
+
+    seconds: float
+    cost_usd: float | None
+
+
+def _order(run: Run, step: Step) -> Order:
+    return Order(run.folder.path, step, run.plan.keys[step.name], run.recipe.threads)
+
+
+def do_step(order: Order, say: Callable[..., None]) -> Done:
+    """Do one step whose inputs are finished, in this process; `say(done, total, figures)` hears how it goes.
+
+    Raises:
+        PastureError: from the folder or from the step.
+    """
+    folder, step = RunFolder(order.folder), order.step
+    with folder.step_held(order.key):
+        earlier = folder.finished(step.name)
+        if earlier is not None and earlier.key == order.key:  # by a process that outlived the one that started it
+            return Done(earlier.seconds, earlier.cost_usd)
+        _set_threads(order)
+        room, function = step.work.split(".")
+        work = getattr(_training_module(f"pasture.steps.{room}"), function)
+        started = time.monotonic()
+        workspace = folder.workspace(step.name, order.key)
+        inputs = {role: folder.step_path(name) for role, name in step.needs.items()}
+        try:
+            outcome: Outcome = work(
+                Task(workspace, inputs, step.settings, lambda done, total, **figures: say(done, total, figures))
+            )
+        except OSError as error:
+            raise unwritable(Path(error.filename) if error.filename else workspace, error) from error
+        seconds = round(time.monotonic() - started, 3)
+        folder.publish(step.name, seconds=seconds, cost_usd=outcome.cost_usd, details=outcome.details)
+        return Done(seconds, outcome.cost_usd)
 
 
 def describe_device() -> dict[str, str]:
@@ -128,26 +219,9 @@ def describe_device() -> dict[str, str]:
     return facts
 
 
-def _do(run: Run, step: Step, screen: Screen) -> None:
-    screen.started(step)
-    _set_threads(run.recipe, step)
-    room, function = step.work.split(".")
-    work = getattr(_training_module(f"pasture.steps.{room}"), function)
-    started = time.monotonic()
-    folder = run.folder.workspace(step.name, run.plan.keys[step.name])
-    inputs = {role: run.folder.step_path(name) for role, name in step.needs.items()}
-    try:
-        outcome: Outcome = work(Task(folder, inputs, step.settings, screen.advanced))
-    except OSError as error:
-        raise unwritable(Path(error.filename) if error.filename else folder, error) from error
-    seconds = time.monotonic() - started
-    run.folder.publish(step.name, seconds=round(seconds, 3), cost_usd=outcome.cost_usd, details=outcome.details)
-    screen.finished(step, seconds, outcome.cost_usd)
-
-
-def _set_threads(recipe: Recipe, step: Step) -> None:
-    if recipe.threads is not None and step.work.startswith(("learn.", "generate.")):
-        _training_module("pasture.machine.device").use_threads(recipe.threads)
+def _set_threads(order: Order) -> None:
+    if order.threads is not None and order.step.work.startswith(_TENSOR_WORK):
+        _training_module("pasture.machine.device").use_threads(order.threads)
 
 
 def _facts(run: Run) -> dict[str, object]:

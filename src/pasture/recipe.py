@@ -96,8 +96,32 @@ class Evaluation(Section):
     """Answers to each instruction from which the curve of best-of-n is estimated, for every n up to this."""
 
 
+class Arm(Section):
+    """One way to make all systems of a study: whose labels they learn from, and under which settings."""
+
+    title: str = ""
+    """What the report calls it; its name where empty."""
+    judge: Literal["people", "pool", "greedy"] = "pool"
+    """By whose judgement its systems are ranked and its curves are read."""
+    systems: tuple[str, ...] | None = None
+    """Which systems of the recipe it makes; None makes all."""
+    change: dict[str, Any] = Field(default_factory=dict)
+    """Tables and keys of the recipe that are different here."""
+
+
+class Study(Section):
+    """Many runs of one recipe, sharing every step that is the same: an arm for each kind of feedback, and seeds."""
+
+    arms: Annotated[dict[str, Arm], Field(min_length=1)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    simulation: str = "simulation"
+    """The arm that stands for the simulator."""
+    people: str = "people"
+    """The arm that it is held against."""
+
+
 class Recipe(Section):
-    """A whole run."""
+    """A whole run, or with a table [study] a plan of many."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     title: str = ""
@@ -114,6 +138,7 @@ class Recipe(Section):
     evaluate: Evaluation = Evaluation()
     learn: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings by system. The method is the one of that name, or what `method` says; each method checks its own."""
+    study: Study | None = None
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -124,7 +149,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     table = read_toml(path)
     for override in overrides:
-        _apply(table, override)
+        apply_override(table, override)
     return parse(table, str(path))
 
 
@@ -209,7 +234,12 @@ def _section_type(annotation: Any) -> type[BaseModel] | None:
     return next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
 
 
-def _apply(table: dict[str, Any], override: str) -> None:
+def apply_override(table: dict[str, Any], override: str) -> None:
+    """Put `override`, such as `learn.ppo.steps=20`, into `table`; its value is read as TOML, or else is a string.
+
+    Raises:
+        RecipeError: if it is no `key=value`, or a section on the way is a value.
+    """
     name, separator, text = override.partition("=")
     keys = name.strip().split(".")
     if not separator or not all(keys):

@@ -12,7 +12,7 @@ class Silence:
     def started(self, step: Step) -> None:
         """Nothing."""
 
-    def advanced(self, done: int, total: int, **figures: float) -> None:
+    def advanced(self, step: Step, done: int, total: int, **figures: float) -> None:
         """Nothing."""
 
     def finished(self, step: Step, seconds: float, cost_usd: float | None) -> None:

@@ -9,7 +9,10 @@ from rich.table import Table
 
 from pasture import estimate, flow
 from pasture.cli.screen import LiveScreen, duration, money
-from pasture.plan import BOARD, REPORT
+from pasture.plan import BOARD, REPORT, STUDY
+
+BOARD_SUMMARY = f"{BOARD}/leaderboard.txt"
+STUDY_SUMMARY = f"{STUDY}/summary.txt"
 
 RecipePath = Annotated[Path, typer.Argument(help="A TOML file; those that come with Pasture lie in recipes/.")]
 Overrides = Annotated[
@@ -23,6 +26,7 @@ Update = Annotated[
 ]
 
 
+Workers = Annotated[int, typer.Option("--workers", "-j", min=1, help="Steps at once, each in a process of its own.")]
 AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Let the recipe name Python files as methods; they run on this machine.")
 ]
@@ -39,15 +43,17 @@ def run(
     overrides: Overrides = None,
     out: Out = None,
     update: Update = False,
+    workers: Workers = 1,
     allow_code: AllowCode = False,
 ) -> None:
     """Do what a recipe asks for, from instructions to the report; finished steps are skipped."""
     console = Console()
     prepared = flow.prepare(recipe, overrides or [], out, allow_code=allow_code)
-    with LiveScreen(console, prepared) as screen:
-        flow.execute(prepared, screen, update=update)
+    with LiveScreen(console, prepared, workers) as screen:
+        flow.execute(prepared, screen, update=update, workers=workers)
     console.print()
-    typer.echo((prepared.folder.step_path(BOARD) / "leaderboard.txt").read_text(encoding="utf-8"))
+    summary = STUDY_SUMMARY if prepared.recipe.study is not None else BOARD_SUMMARY
+    typer.echo((prepared.folder.path / summary).read_text(encoding="utf-8"))
     console.print(f"Report: {prepared.folder.step_path(REPORT) / 'index.html'}", soft_wrap=True)
 
 

@@ -8,6 +8,7 @@ that is replaced leaves by a rename too, and is deleted where nobody looks for i
 import contextlib
 import fcntl
 import json
+import os
 import secrets
 import shutil
 import tomllib
@@ -25,6 +26,8 @@ MANIFEST_FILE = "manifest.json"
 STEP_FILE = "step.json"
 KEY_FILE = ".key"
 DISCARDED = ".discarded"
+_LOCKS = ".locks"
+_LOCK_LETTERS = 16
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,44 @@ class RunFolder:
                     "Choose another folder with --out, or pass --update to redo the steps that these keys touch."
                 )
         write_text(target, text)
+
+    @contextlib.contextmanager
+    def step_held(self, key: str) -> Iterator[None]:
+        """Let no other process work at the step with this key while the block runs; wait for one that does.
+
+        Raises:
+            RunFolderError: if the folder cannot be written.
+        """
+        path = self.path / _LOCKS / key[:_LOCK_LETTERS]
+        try:
+            path.parent.mkdir(exist_ok=True)
+            with path.open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            raise unwritable(path, error) from error
+
+    def show(self, views: Mapping[str, str], keys: Mapping[str, str]) -> None:
+        """Make finished steps (values) visible at other places in the folder (keys), as links.
+
+        Raises:
+            RunFolderError: if the folder cannot be written.
+        """
+        for place, name in views.items():
+            link, target = self.path / place, self.step_path(name)
+            if not (target / STEP_FILE).exists() or json.loads((target / STEP_FILE).read_bytes())["key"] != keys[name]:
+                continue
+            relative = os.path.relpath(target, link.parent)
+            try:
+                if link.is_symlink() and str(link.readlink()) == relative:
+                    continue
+                link.parent.mkdir(parents=True, exist_ok=True)
+                draft = link.with_name(f".{link.name}.link")
+                draft.unlink(missing_ok=True)
+                draft.symlink_to(relative, target_is_directory=True)
+                draft.replace(link)
+            except OSError as error:
+                raise unwritable(link, error) from error
 
     def step_path(self, name: str) -> Path:
         """Where the finished step's files lie."""

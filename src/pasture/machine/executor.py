@@ -1,0 +1,148 @@
+"""Runs jobs that wait for one another in several processes of this machine, as soon as each one's turn has come.
+
+A worker that dies takes its job with it and nothing else. Workers die with the process that started them.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import queue
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+from pasture.core.errors import TrainingError
+
+_LISTEN_SECONDS = 0.2
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclass(frozen=True)
+class Job:
+    """A piece of work with a name, and the names of the jobs that must be done before it."""
+
+    name: str
+    needs: frozenset[str]
+    order: Any
+    """What the worker is told; must be picklable."""
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+class Workers(AbstractContextManager["Workers"], Protocol):
+    """Where jobs run."""
+
+    count: int
+    """Jobs at once."""
+
+    def submit(self, job: Job) -> "Future[Any]":
+        """Start the job; its result, or its error, comes with the future."""
+        ...
+
+    def messages(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """What jobs have said since the last time: job name and message; those that cannot speak say nothing."""
+        ...
+
+
+def walk(
+    jobs: Sequence[Job],
+    workers: Workers,
+    *,
+    started: Callable[[str], None],
+    said: Callable[[str, tuple[Any, ...]], None],
+    finished: Callable[[str, Any], None],
+) -> None:
+    """Run all jobs, the earlier in the list first where several could start.
+
+    After an error no further job is started; those that run are waited for, and then the error is raised.
+    """
+    left = {job.name: job for job in jobs}
+    done: set[str] = set()
+    running: dict[Future[Any], str] = {}
+    error: BaseException | None = None
+    known = set(left)
+    while running or (left and error is None):
+        if error is None:
+            ready = [job for job in left.values() if not (job.needs & known) - done]
+            for job in ready[: max(0, workers.count - len(running))]:
+                del left[job.name]
+                started(job.name)
+                running[workers.submit(job)] = job.name
+        completed, _ = wait(running, timeout=_LISTEN_SECONDS, return_when=FIRST_COMPLETED)
+        for name, message in workers.messages():
+            said(name, message)
+        for future in completed:
+            name = running.pop(future)
+            try:
+                finished(name, future.result())
+                done.add(name)
+            except BrokenProcessPool as broken:
+                error = error or TrainingError(
+                    f"the process that did {name} was killed, most likely for want of memory. "
+                    "What was finished stays; run again, with fewer workers if it was memory."
+                )
+                error.__cause__ = broken
+            except BaseException as raised:  # noqa: BLE001 - raised below, when the others have ended
+                error = error or raised
+    if error is not None:
+        raise error
+
+
+class LocalWorkers:
+    """Processes of this machine; each keeps what it has imported for its next job."""
+
+    def __init__(self, count: int, do: Callable[[Any, Callable[..., None]], Any]) -> None:
+        """`do(order, say)` does a job's order in a worker; it must be a function of a module."""
+        self.count = count
+        self._do = do
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        context = multiprocessing.get_context("spawn")
+        self._said: Any = context.Queue()
+        self._pool = self._stack.enter_context(
+            ProcessPoolExecutor(self.count, mp_context=context, initializer=_begin, initargs=(self._said, os.getpid()))
+        )
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is not None:  # an interrupted job has nothing to wait for: it goes on from what it has saved
+            for child in multiprocessing.active_children():
+                child.kill()
+        self._stack.close()
+        self._said.close()
+
+    def submit(self, job: Job) -> "Future[Any]":
+        """Queue the job."""
+        return self._pool.submit(_work, self._do, job.name, job.order)
+
+    def messages(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """What workers have said."""
+        while True:
+            try:
+                yield self._said.get_nowait()
+            except queue.Empty:
+                return
+
+
+_VOICE: list[Any] = []
+"""In a worker, the queue through which all its jobs speak."""
+
+
+def _begin(said: Any, parent: int) -> None:
+    """In a worker: speak through `said`, and die with the parent."""
+    _VOICE.append(said)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _work(do: Callable[[Any, Callable[..., None]], Any], name: str, order: Any) -> Any:
+    return do(order, lambda *message: _VOICE[0].put((name, message)))

@@ -1,0 +1,121 @@
+"""A study: one recipe in many runs, an arm for each kind of feedback and a run for each seed, drawn up as one plan.
+
+Steps of different runs that have the same key are one step. Each lies once under `steps/`, with the beginning of its
+key in its name, so that a setting that is changed and changed back finds its old result; `runs/ARM-SEED/` shows every
+run as the folder that it would have been alone.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from pasture.core.errors import RecipeError
+from pasture.plan.graph import Plan, Step, assemble
+from pasture.plan.loop import REPORT, steps_before_report
+from pasture.plan.systems import STAGES
+from pasture.recipe import Arm, Recipe, Study, parse, resolved
+
+RUNS = "runs"
+STUDY = "6-validate/study"
+
+_ARM_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+_KEY_LETTERS = 10
+
+
+def run_name(arm: str, seed: int) -> str:
+    """What the run of an arm with a seed is called."""
+    return f"{arm}-{seed}"
+
+
+def expanded(recipe: Recipe) -> dict[str, Recipe]:
+    """The recipe of each run of a study, by run.
+
+    Raises:
+        RecipeError: if an arm is misnamed, changes what is not there, or names a system that the recipe lacks.
+    """
+    study = _checked_study(recipe)
+    runs = {}
+    for seed in study.seeds:
+        for name, arm in study.arms.items():
+            table = resolved(recipe)
+            del table["study"]
+            changed = _changed(_only(table, arm, name), arm.change)
+            runs[run_name(name, seed)] = parse({**changed, "seed": seed}, f"arm {name!r}")
+    return runs
+
+
+def build_study(recipe: Recipe, runs: Mapping[str, Recipe]) -> Plan:
+    """The plan of a study whose runs' method settings are complete.
+
+    Raises:
+        RecipeError: if a run lacks what its methods build on.
+    """
+    named: dict[str, Step] = {}
+    views: dict[str, str] = {}
+    for run, one in runs.items():
+        alone = assemble(steps_before_report(one))
+        stored = {name: f"steps/{name}-{key[:_KEY_LETTERS]}" for name, key in alone.keys.items()}
+        for step in alone.steps:
+            name = stored[step.name]
+            views[f"{RUNS}/{run}/{step.name}"] = name
+            needs = {role: stored[needed] for role, needed in step.needs.items()}
+            named.setdefault(name, replace(step, name=name, needs=needs))
+    steps = [*named.values(), *_conclusions(recipe, views)]
+    return replace(assemble(steps), views=views)
+
+
+def _conclusions(recipe: Recipe, views: Mapping[str, str]) -> list[Step]:
+    """What is made of all runs together; roles are `RUN/STEP`."""
+    prefix = f"{RUNS}/"
+    told = ("3-annotate/evaluation/", "3-annotate/live/", "3-annotate/preference", "5-evaluate/", "6-validate/")
+    needs = {
+        path.removeprefix(prefix): name
+        for path, name in views.items()
+        if path.removeprefix(prefix).partition("/")[2].startswith(told)
+    }
+    study = _checked_study(recipe)
+    settings = {"study": study.model_dump(mode="json", exclude_none=True), "seed": recipe.seed}
+    found = Step(STUDY, "study.results", settings, needs, units=1)
+    every = {path.removeprefix(prefix): name for path, name in views.items()}
+    page = Step(REPORT, "study.page", {"recipe": resolved(recipe)}, {**every, "study": STUDY}, units=1)
+    return [found, page]
+
+
+def _checked_study(recipe: Recipe) -> Study:
+    study = recipe.study
+    if study is None:
+        raise RecipeError("the recipe has no table [study].")
+    for name, arm in study.arms.items():
+        if not _ARM_NAME.fullmatch(name):
+            raise RecipeError(f"[study.arms.{name}]: expected a name of small letters, digits and '-'.")
+        if arm.judge not in recipe.evaluate.judges:
+            raise RecipeError(f"[study.arms.{name}]: judge = {arm.judge!r} is none of evaluate.judges.")
+        unknown = sorted(set(arm.systems or ()) - (set(recipe.learn) - set(STAGES)))
+        if unknown:
+            raise RecipeError(
+                f"[study.arms.{name}]: systems names {unknown[0]!r}, but there is no [learn.{unknown[0]}]."
+            )
+    for role in ("simulation", "people"):
+        if getattr(study, role) not in study.arms:
+            raise RecipeError(f"study.{role} = {getattr(study, role)!r}, but there is no such arm.")
+    return study
+
+
+def _only(table: dict[str, Any], arm: Arm, name: str) -> dict[str, Any]:
+    """The recipe with the arm's systems alone, and its own name."""
+    learn, curves = table["learn"], table["evaluate"]["curves"]
+    if arm.systems is not None:
+        learn = {system: one for system, one in learn.items() if system in STAGES or system in arm.systems}
+        curves = [system for system in curves if system in arm.systems]
+    evaluate = {**table["evaluate"], "curves": curves}
+    return {**table, "name": f"{table['name']}-{name}", "learn": learn, "evaluate": evaluate}
+
+
+def _changed(table: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """`table` with the keys of `change` in place of its own, table by table."""
+    merged = dict(table)
+    for key, value in change.items():
+        old = merged.get(key)
+        merged[key] = _changed(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
