@@ -13,6 +13,9 @@ from pasture.core.hostile import for_terminal
 VERBS = {
     "run": "run",
     "plan": "run",
+    "train": "train",
+    "score": "train",
+    "generate": "generate",
     "annotate": "annotate",
     "bias": "annotate",
     "evaluate": "evaluate",
@@ -20,6 +23,7 @@ VERBS = {
     "evaluation-set": "evaluation_set",
     "compare": "evaluate",
     "analyze-annotators": "analyze",
+    "calibrate": "calibrate",
     "demo": "demo",
     "people": "people",
     "doctor": "doctor",

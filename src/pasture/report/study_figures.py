@@ -251,7 +251,7 @@ def length_figure(content: StudyContent) -> Figure | None:
     if not panels:
         return None
     return Figure(
-        name="length", title="Answers get longer", caption=f"Mean characters. {published.LENGTH}", panels=panels
+        name="length", title="How long the answers are", caption=f"Mean characters. {published.LENGTH}", panels=panels
     )
 
 
@@ -297,8 +297,8 @@ def noise_figure(content: StudyContent) -> Figure | None:
     return Figure(
         name="noise",
         title="What noise and numbers do to a pool",
-        caption="Flips lower agreement and raise variance on a known curve; more annotators raise variance and lower "
-        f"bias. Bands are 95% intervals over pairs. {published.NOISE}",
+        caption="Expected of a pool of so many annotators whose labels are flipped so often; its bias does not depend on "
+        f"flips. Bands are 95% intervals over pairs. {published.NOISE}",
         panels=tuple(panels),
     )
 
