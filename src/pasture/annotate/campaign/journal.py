@@ -28,6 +28,10 @@ CREATE TABLE events (
 """
 
 
+class NoCampaignError(StoreError):
+    """There is nothing where a campaign was looked for."""
+
+
 class Entry(NamedTuple):
     """An event as it stands in the journal."""
 
@@ -70,7 +74,9 @@ class SqliteJournal:
         if create:
             _make_private(path)
         elif not path.is_file():
-            raise StoreError(f"{path}: no such campaign. Make one with: pasture people new PAIRS --campaign {path}")
+            raise NoCampaignError(
+                f"{path}: no such campaign. Make one with: pasture people new PAIRS --campaign {path}"
+            )
         with self._described():
             self._database = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             try:

@@ -21,13 +21,14 @@ from sqlalchemy import (
     create_engine,
     func,
     insert,
+    inspect,
     select,
     text,
 )
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from pasture.annotate.campaign.journal import Entry, checked, line_digest
+from pasture.annotate.campaign.journal import Entry, NoCampaignError, checked, line_digest
 from pasture.core.errors import RecipeError, StoreError
 
 _METADATA = MetaData()
@@ -70,8 +71,8 @@ class PostgresJournal:
             with self._described():
                 if create:
                     _METADATA.create_all(self._engine)
-                elif not self.read(0):
-                    raise StoreError(f"{self._where}: no such campaign. Make one with: pasture people new PAIRS")
+                elif not inspect(self._engine).has_table(_EVENTS.name) or not self.read(0):
+                    raise NoCampaignError(f"{self._where}: no such campaign. Make one with: pasture people new PAIRS")
         except BaseException:
             self._engine.dispose()
             raise

@@ -1,0 +1,205 @@
+"""People as an annotator: comparisons go into a campaign, and what its people said comes out.
+
+A run that names a campaign waits here until its labels are in. Nothing is lost while it does: people answer on the
+page, in a process of its own, and a run that was stopped goes on where it was.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pasture.annotate.campaign import acts
+from pasture.annotate.campaign.address import name_of, open_journal
+from pasture.annotate.campaign.desk import Desk, begin
+from pasture.annotate.campaign.events import Settings, Voted
+from pasture.annotate.campaign.export import majority, preference
+from pasture.annotate.campaign.journal import NoCampaignError
+from pasture.annotate.campaign.making import named_annotators, opening
+from pasture.annotate.campaign.state import Campaign
+from pasture.core.errors import PastureError
+from pasture.core.ports import Progress, silent
+from pasture.core.records import Comparison, Preference
+
+
+class WaitingError(PastureError):
+    """Labels that people have still to give."""
+
+
+class PeopleConfig(BaseModel):
+    """People as a recipe names them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    campaign: str = Field(min_length=1)
+    """A .campaign file, or postgresql://USER@HOST/DATABASE#NAME; made where there is none."""
+    annotators: str = "1"
+    """For a campaign that is made here: how many, or their names with commas between."""
+    overlap: int = Field(default=1, ge=1)
+    """For a campaign that is made here: labels for each pair."""
+    votes: Literal["all", "majority"] = "all"
+    """Every label as a preference, or one for each pair: what most said, a tie where as many said the other."""
+    wait_seconds: float | None = Field(default=0.0, ge=0.0)
+    """How long a run waits for what is missing; None for as long as it takes, 0 to stop and say what is missing."""
+
+
+class People:
+    """The people of a campaign."""
+
+    def __init__(
+        self,
+        config: PeopleConfig,
+        *,
+        folder: Path = Path(),
+        progress: Progress = silent,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """A campaign's path may be relative to `folder`."""
+        self._config, self._progress, self._sleep = config, progress, sleep
+        database = "://" in config.campaign
+        self._address = config.campaign if database else str(folder / config.campaign)
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """What the verdicts depend on: the campaign, how votes become labels, and who was dropped.
+
+        A campaign is closed once its labels were taken, so that they stay what they are.
+        """
+        return {
+            "annotator": "people",
+            "campaign": name_of(self._address),
+            "overlap": self._config.overlap,
+            "votes": self._config.votes,
+            "dropped": self._dropped(),
+        }
+
+    def annotate(self, comparisons: Sequence[Comparison]) -> list[Preference]:
+        """What people said of each comparison, in order; with votes 'all' as many preferences as there are labels.
+
+        The campaign is made of `comparisons` where there is none. It is closed when all labels are in.
+
+        Raises:
+            WaitingError: if labels are missing when the waiting is over; says how many, and how to go on.
+        """
+        if not self._exists():
+            self._make(comparisons)
+        with Desk(open_journal(self._address)) as desk:
+            self._wait(desk, comparisons)
+            desk.act(acts.close, lambda _: None).result()
+            return desk.look(lambda campaign: self._said(campaign, comparisons)).result()
+
+    def missing(self, comparisons: Sequence[Comparison]) -> tuple[int, int]:
+        """Labels that are missing, and labels that are wanted; for a plan, which spends nothing."""
+        if not self._exists():
+            wanted = len(comparisons) * self._config.overlap
+            return wanted, wanted
+        with Desk(open_journal(self._address)) as desk:
+            return desk.look(lambda campaign: _missing(campaign, comparisons)).result()
+
+    def _exists(self) -> bool:
+        try:
+            open_journal(self._address).close()
+        except NoCampaignError:
+            return False
+        return True
+
+    def _make(self, comparisons: Sequence[Comparison]) -> None:
+        opened, added = opening(
+            name_of(self._address),
+            list({each.id: each for each in comparisons}.values()),
+            named_annotators(self._config.annotators),
+            Settings(overlap=self._config.overlap),
+        )
+        journal = open_journal(self._address, create=True)
+        try:
+            begin(journal, [opened, *added])
+        finally:
+            journal.close()
+
+    def _wait(self, desk: Desk, comparisons: Sequence[Comparison]) -> None:
+        waited = 0.0
+        while True:
+            missing, wanted = desk.look(lambda campaign: _missing(campaign, comparisons)).result()
+            self._progress(wanted - missing, wanted)
+            closed = desk.look(lambda campaign: campaign.closed).result()
+            if missing == 0 or closed:
+                return
+            if self._config.wait_seconds is not None and waited >= self._config.wait_seconds:
+                raise WaitingError(self._what_is_missing(desk, missing, wanted))
+            self._sleep(POLL_SECONDS)
+            waited += POLL_SECONDS
+
+    def _what_is_missing(self, desk: Desk, missing: int, wanted: int) -> str:
+        working = desk.look(
+            lambda campaign: [
+                f"{name} {len(campaign.queue(name))}" for name in campaign.active if campaign.current(name) is not None
+            ]
+        ).result()
+        left = f" Pairs left by annotator: {', '.join(working[:20])}." if working else ""
+        return (
+            f"campaign {self._address}: {missing} of {wanted} labels are missing.{left} Open the page with "
+            f"'pasture people serve {self._address}', and run the same command again when people are done; or end the "
+            f"campaign as it is with 'pasture people close {self._address}'."
+        )
+
+    def _said(self, campaign: Campaign, comparisons: Sequence[Comparison]) -> list[Preference]:
+        labels, wage = campaign.labels(), campaign.settings.wage_usd_per_hour
+        said = []
+        for comparison in comparisons:
+            votes = labels.get(comparison.id, ())
+            if not votes:
+                said.append(_unlabelled(comparison, "nobody labelled this pair before the campaign was closed"))
+            elif self._config.votes == "all":
+                said += [preference(vote, wage) for vote in votes]
+            else:
+                said.append(_most(comparison, votes, wage))
+        return said
+
+    def _dropped(self) -> list[str]:
+        if not self._exists():
+            return []
+        with Desk(open_journal(self._address)) as desk:
+            return desk.look(
+                lambda campaign: sorted(name for name, one in campaign.annotators.items() if one.status == "dropped")
+            ).result()
+
+
+POLL_SECONDS = 2.0
+"""Between two looks at a campaign that is waited for."""
+
+
+def _missing(campaign: Campaign, comparisons: Sequence[Comparison]) -> tuple[int, int]:
+    """Raises WaitingError if the campaign is of other pairs, which no waiting would bring."""
+    labels, overlap = campaign.labels(), campaign.settings.overlap
+    unknown = [each.id for each in comparisons if each.id not in labels]
+    if unknown:
+        raise WaitingError(
+            f"campaign {campaign.opened.name!r} lacks {len(unknown)} of {len(comparisons)} pairs (first: "
+            f"{unknown[0]}): it was made of others. Name another campaign, or make one of these pairs."
+        )
+    return sum(max(0, overlap - len(labels[each.id])) for each in comparisons), overlap * len(comparisons)
+
+
+def _unlabelled(comparison: Comparison, why: str) -> Preference:
+    return Preference(comparison_id=comparison.id, annotator="people", preferred="unjudged", error=why)
+
+
+def _most(comparison: Comparison, votes: Sequence[Voted], wage: float | None) -> Preference:
+    said = [preference(vote, wage) for vote in votes]
+    judged = [each for each in said if each.preferred != "unjudged"]
+    if not judged:
+        return _unlabelled(comparison, "; ".join(str(each.error) for each in said))
+    costs = [each.cost_usd for each in said if each.cost_usd is not None]
+    seconds = [each.seconds for each in said if each.seconds is not None]
+    value = {"first": 1.0, "tie": 0.5, "second": 0.0}
+    return Preference(
+        comparison_id=comparison.id,
+        annotator="people",
+        preferred=majority(votes) or "tie",
+        probability_first=sum(value[each.preferred] for each in judged) / len(judged),
+        cost_usd=sum(costs) if len(costs) == len(said) else None,
+        seconds=sum(seconds) if seconds else None,
+        evidence={"votes": {each.annotator: each.preferred for each in judged}},
+    )

@@ -1,0 +1,117 @@
+"""People as an annotator: a run makes a campaign, waits for it, and goes on with its labels."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from pasture.annotate.campaign import acts
+from pasture.annotate.campaign.address import open_journal
+from pasture.annotate.campaign.desk import Desk
+from pasture.annotate.campaign.events import Event, Said
+from pasture.annotate.campaign.state import Campaign, Item
+from pasture.annotate.human import People, PeopleConfig, WaitingError
+from pasture.core.ports import Annotator
+from tests.annotate.people.campaigns import ballot, comparison
+
+PAIRS = [comparison(number) for number in range(4)]
+
+
+def act(address: str, decide: Callable[[Campaign], Sequence[Event]]) -> None:
+    with Desk(open_journal(address)) as desk:
+        desk.act(decide, lambda _: None).result()
+
+
+def say(address: str, name: str, said: Said) -> None:
+    act(address, lambda campaign: acts.vote(campaign, name, ballot(campaign, name, said)))
+
+
+def vote(address: str, name: str) -> None:
+    """Everything before an annotator, always for the comparison's own first."""
+
+    def current(campaign: Campaign) -> Item | None:
+        return campaign.current(name)
+
+    while True:
+        with Desk(open_journal(address)) as desk:
+            item = desk.look(current).result()
+        if item is None:
+            return
+        say(address, name, "first" if item.shown_first == "first" else "second")
+
+
+def test_a_run_makes_the_campaign_says_what_is_missing_and_goes_on(address: str) -> None:
+    people = People(PeopleConfig(campaign=address, annotators="ann,ben", overlap=2))
+    assert isinstance(people, Annotator)
+    assert people.missing(PAIRS) == (8, 8)
+    with pytest.raises(WaitingError, match=r"8 of 8 labels are missing. Pairs left by annotator: ann 4, ben 4"):
+        people.annotate(PAIRS)
+    vote(address, "ann")
+    with pytest.raises(WaitingError, match=r"4 of 8 labels .* ben 4\. .*people serve"):
+        people.annotate(PAIRS)
+    assert people.missing(PAIRS) == (4, 8)
+    vote(address, "ben")
+    said = people.annotate(PAIRS)
+    assert [each.comparison_id for each in said] == [pair.id for pair in PAIRS for _ in range(2)]
+    assert {each.preferred for each in said} == {"first"}
+    assert people.annotate(PAIRS) == said
+    with pytest.raises(acts.RefusedError, match="closed"):  # what a run has taken stays what it is
+        act(address, lambda campaign: acts.undo(campaign, "ann", 4))
+
+
+def test_a_run_that_waits_goes_on_when_the_labels_come(tmp_path: Path) -> None:
+    address, seen = str(tmp_path / "a.campaign"), []
+
+    def sleep(seconds: float) -> None:
+        vote(address, "ann")
+
+    config = PeopleConfig(campaign="a.campaign", annotators="ann", wait_seconds=None)
+    people = People(config, folder=tmp_path, sleep=sleep, progress=lambda done, total, **_: seen.append((done, total)))
+    assert len(people.annotate(PAIRS)) == 4
+    assert seen == [(0, 4), (4, 4)]
+
+
+def test_a_majority_is_one_preference_a_pair_with_the_share_of_its_votes(tmp_path: Path) -> None:
+    address = str(tmp_path / "a.campaign")
+    people = People(PeopleConfig(campaign=address, annotators="3", overlap=3, votes="majority"))
+    with pytest.raises(WaitingError):
+        people.annotate(PAIRS[:1])
+    for name, said in (("a01", "tie"), ("a02", "tie")):
+        act(
+            address,
+            lambda campaign, name=name, said=said: list(acts.vote(campaign, name, ballot(campaign, name, said))),
+        )
+    vote(address, "a03")
+    (preference,) = people.annotate(PAIRS[:1])
+    assert preference.preferred == "first"
+    assert preference.probability_first == pytest.approx((0.5 + 0.5 + 1) / 3)
+    assert preference.evidence == {"votes": {"a01": "tie", "a02": "tie", "a03": "first"}}
+
+
+def test_what_a_closed_campaign_lacks_is_unjudged_not_left_out(tmp_path: Path) -> None:
+    address = str(tmp_path / "a.campaign")
+    people = People(PeopleConfig(campaign=address))
+    with pytest.raises(WaitingError):
+        people.annotate(PAIRS)
+    act(address, acts.close)
+    said = people.annotate(PAIRS)
+    assert [each.preferred for each in said] == ["unjudged"] * 4
+    assert said[0].error == "nobody labelled this pair before the campaign was closed"
+
+
+def test_a_campaign_of_other_pairs_is_an_error(tmp_path: Path) -> None:
+    people = People(PeopleConfig(campaign=str(tmp_path / "a.campaign")))
+    with pytest.raises(WaitingError):
+        people.annotate(PAIRS)
+    with pytest.raises(WaitingError, match="lacks 1 of 1 pairs"):
+        people.annotate([comparison(99)])
+
+
+def test_to_drop_an_annotator_is_to_be_other_people(address: str) -> None:
+    people = People(PeopleConfig(campaign=address, annotators="2"))
+    before = people.identity
+    with pytest.raises(WaitingError):
+        people.annotate(PAIRS)
+    assert people.identity == before
+    act(address, lambda campaign: acts.drop(campaign, "a01"))
+    assert people.identity != before
