@@ -12,6 +12,7 @@ from pasture.learn import grpo, online_dpo, rloo
 from pasture.learn.rollouts import Environment
 from pasture.models.load import load_causal_lm
 from pasture.models.sample import sample
+from pasture.models.weights_config import Lora, Weights
 from tests.learn import toy
 
 COMMON = {
@@ -124,3 +125,17 @@ def test_another_sampler_is_refused_unless_its_ratio_is_capped(monkeypatch, tmp_
         _train(method, tmp_path / "refused", imitator)
     _train(method, tmp_path / "corrected", imitator, sampler_ratio_cap=2.0)
     assert (tmp_path / "corrected" / "model").is_dir()
+
+
+@METHODS
+def test_adapters_learn_and_are_their_own_reference_when_off(tmp_path, imitator, method):
+    rows = _train(method, tmp_path, imitator, weights=Weights(lora=Lora(rank=2)))
+    # Before the first step policy and reference are one model, whose own answers were drawn.
+    assert abs(rows[0]["objective/kl"]) < 1e-4
+    assert abs(rows[1]["objective/kl"]) > 1e-3
+    before, after = (dict(load_causal_lm(folder).named_parameters()) for folder in (imitator, tmp_path / "model"))
+    ranks = {
+        torch.linalg.matrix_rank(after[name] - before[name], rtol=1e-4).item() for name in before if "proj" in name
+    }
+    assert ranks <= {1, 2}
+    assert torch.equal(before["model.embed_tokens.weight"], after["model.embed_tokens.weight"])

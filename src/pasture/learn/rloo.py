@@ -49,8 +49,10 @@ from pasture.learn.update import adamw, linear_factor, take_step
 from pasture.machine.device import DeviceChoice, resolve_device
 from pasture.models.batches import token_budget_batches
 from pasture.models.encode import Encoder
-from pasture.models.load import load_causal_lm, load_tokenizer, save_model
+from pasture.models.load import load_tokenizer, save_model
 from pasture.models.response import ResponseModel
+from pasture.models.trainable import load_trainable, reference_of
+from pasture.models.weights_config import Weights
 
 
 class Config(BaseModel):
@@ -92,6 +94,7 @@ class Config(BaseModel):
     checkpoint_steps: int = Field(10, ge=1)
     """Steps between two checkpoints to go on from after a kill."""
     device: DeviceChoice = "auto"
+    weights: Weights = Weights()
 
     @model_validator(mode="after")
     def _batches_hold_whole_groups(self) -> Self:
@@ -143,7 +146,8 @@ def train(
         TrainingError: if a figure becomes NaN or infinite, or sampling and training disagree about log-probabilities.
     """
     device, tokenizer = resolve_device(config.device), load_tokenizer(start)
-    policy, reference = (ResponseModel(load_causal_lm(start, device=device, tokenizer=tokenizer)) for _ in range(2))
+    policy = ResponseModel(load_trainable(start, config.weights, tokenizer=tokenizer, device=device, seed=seed))
+    reference = reference_of(policy.model, start, config.weights, tokenizer=tokenizer)
     encoder = Encoder(tokenizer, environment.template, max_tokens=config.max_prompt_tokens + 1)
     prompts = check_instructions(encoder, environment.instructions)
     optimizer = adamw(policy.model)
