@@ -21,6 +21,7 @@ NEEDS_EXTRA: Mapping[str, tuple[str, ...]] = {
         "pasture.machine.*",
         "pasture.models.*",
         "pasture.steps.curves",
+        "pasture.steps.alone",
         "pasture.steps.generate",
         "pasture.steps.learn",
         "pasture.engines.local*",
@@ -37,7 +38,7 @@ NEEDS_EXTRA: Mapping[str, tuple[str, ...]] = {
 }
 """Patterns of modules that cannot be imported without an extra; everything else can, from a plain `pip install`."""
 
-FREE_AFTER_ALL = ("pasture.models.sampler_config", "pasture.models.weights_config")
+FREE_AFTER_ALL = ("pasture.models.card", "pasture.models.sampler_config", "pasture.models.weights_config")
 """Modules that match a pattern above and need nothing."""
 
 

@@ -96,7 +96,36 @@ def load_instructions(settings: InstructionFiles) -> dict[str, Split]:
     if not own_evaluation:
         by_split["evaluation"] = [row for path in data_files(settings.evaluation_source) for row in _rows(path)]
         _require_distinct(by_split["evaluation"], settings.evaluation_source)
-    return {name: _split(name, by_split.get(name, []), count, settings) for name, count in wanted.items()}
+    origins = {"evaluation": settings.evaluation_source or settings.source}
+    return {
+        name: _split(name, by_split.get(name, []), count, origins.get(name, settings.source))
+        for name, count in wanted.items()
+    }
+
+
+def load_demonstrations(name: str, count: int | None = None) -> Split:
+    """The first `count` rows of files, or all of them, as instructions with the outputs to imitate.
+
+    Raises:
+        DataError: if a file cannot be read, is too small, or has no outputs.
+    """
+    rows = [row for path in data_files(name) for row in _rows(path)]
+    split = _split("sft", rows, len(rows) if count is None else count, name)
+    if not split.demonstrations:
+        raise DataError(
+            f"{name}: no row has an output to imitate. Name a file with 'output', 'completion' or messages."
+        )
+    return split
+
+
+def load_prompts(name: str, count: int | None = None) -> list[Instruction]:
+    """The instructions of the first `count` rows of files, or of all of them, whatever outputs there are.
+
+    Raises:
+        DataError: if a file cannot be read or is too small.
+    """
+    rows = [row for path in data_files(name) for row in _rows(path)]
+    return list(_split("unlabeled", rows, len(rows) if count is None else count, name).instructions)
 
 
 def _rows(path: Path) -> list[_Read]:
@@ -203,16 +232,15 @@ def _drawn_splits(
     return splits
 
 
-def _split(name: str, rows: Sequence[_Read], count: int, settings: InstructionFiles) -> Split:
+def _split(name: str, rows: Sequence[_Read], count: int, origin: str) -> Split:
     """The first `count` rows as records; a text that comes again gets an id of its own.
 
     There is nothing to imitate in an empty output: such rows of the split `sft` are left out.
     """
     if len(rows) < count:
-        origin = settings.evaluation_source if name == "evaluation" else settings.source
         raise DataError(
-            f"{origin or settings.source} holds {len(rows):,} instructions for the split {name!r}, and data.{name} = "
-            f"{count}. Lower data.{name}, or name a larger file."
+            f"{origin} holds {len(rows):,} instructions for the split {name!r}, and {count:,} are asked for. "
+            "Lower the count, or name a larger file."
         )
     taken = rows[:count]
     if name == "sft" and any(row.output for row in taken):

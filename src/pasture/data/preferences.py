@@ -197,8 +197,8 @@ def _number(value: object, label: str, where: str) -> float | None:
 
 def _chosen(row: Row, where: str, source: str) -> Judged:
     """TRL's layouts and HH-RLHF's: one answer chosen over another."""
-    chosen_prompt, chosen = _answered(row, "chosen", where)
-    rejected_prompt, rejected = _answered(row, "rejected", where)
+    chosen_prompt, chosen = answered(row, "chosen", where)
+    rejected_prompt, rejected = answered(row, "rejected", where)
     if chosen_prompt != rejected_prompt:
         raise _LeftOutError("the chosen and the rejected dialogue differ before their last answer")
     text = prompt_text(chosen_prompt)
@@ -222,7 +222,7 @@ def _chosen(row: Row, where: str, source: str) -> Judged:
     return comparison, preference
 
 
-def _answered(row: Row, side: str, where: str) -> tuple[list[Turn], str]:
+def answered(row: Row, side: str, where: str) -> tuple[list[Turn], str]:
     """The turns before the last answer of a side, and that answer."""
     value, prompt = row[side], row.get("prompt")
     if is_hh_dialogue(value):

@@ -1,0 +1,188 @@
+"""`pasture train` and `pasture score`: one method, or one reward model, on files of one's own."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pasture.annotate.tables import write_rows
+from pasture.cli.late import training_part
+from pasture.cli.options import spread
+from pasture.core.errors import DataError, RecipeError
+from pasture.core.tables import read_rows
+from pasture.core.templates import TEMPLATES
+from pasture.data.answers import Answers, answers_of_row
+from pasture.data.instructions import load_demonstrations, load_prompts
+from pasture.data.preferences import FeedbackFile, load_feedback
+from pasture.recipe import BUILT_IN, apply_override, start_folder
+
+DATA_HELP = "JSON, JSONL, CSV or Parquet, a folder, or hub:ORG/NAME/FILES@REVISION; see docs/data.md."
+Settings = Annotated[
+    list[str] | None, typer.Argument(help="Settings of the method, such as beta=0.1 weights.lora.rank=16.")
+]
+Template = Annotated[
+    str | None,
+    typer.Option(
+        "--template", help=f"{', '.join(TEMPLATES)}; what the model was trained with where absent, else chat."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class How:
+    """Options: how a model is asked, and which draws it takes."""
+
+    template: Template = None
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of all draws.")] = 0
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this module."""
+    app.command(
+        "train",
+        epilog="Example: pasture train dpo beta=0.1 weights.lora.rank=16 --start models/sft --feedback pairs.jsonl",
+    )(train)
+    app.command("score", epilog="Example: pasture score runs/train/model pairs.jsonl --out scored.jsonl")(score)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Options: what is learned from."""
+
+    title: ClassVar[str] = "Data"
+    demonstrations: Annotated[str | None, typer.Option("--demonstrations", help=f"To imitate. {DATA_HELP}")] = None
+    feedback: Annotated[str | None, typer.Option("--feedback", help=f"Preferences. {DATA_HELP}")] = None
+    labels: Annotated[
+        str, typer.Option("--labels", help="Columns of labels beside output_1 and output_2, with commas between.")
+    ] = "preference"
+    instructions: Annotated[str | None, typer.Option("--instructions", help=f"To answer. {DATA_HELP}")] = None
+    scorer: Annotated[Path | None, typer.Option("--scorer", help="Folder of the reward model that scores.")] = None
+    count: Annotated[int | None, typer.Option("--count", min=1, help="Rows to learn from, from the first.")] = None
+
+    def read(self, console: Console) -> dict[str, Any]:
+        """What the files hold, as `pasture.steps.alone.Training` takes it."""
+        given: dict[str, Any] = {"scorer": self.scorer}
+        if self.demonstrations is not None:
+            split = load_demonstrations(self.demonstrations, self.count)
+            given["demonstrations"] = list(zip(split.instructions, split.demonstrations, strict=True))
+            _say_left_out(console, {"nothing to imitate": split.left_out})
+        if self.feedback is not None:
+            labels = tuple(self.labels.split(","))
+            loaded = load_feedback(FeedbackFile(file=self.feedback, labels=labels, count=self.count))
+            given["feedback"] = loaded.pairs
+            _say_left_out(console, loaded.left_out)
+        if self.instructions is not None:
+            given["instructions"] = load_prompts(self.instructions, self.count)
+        roles = ("demonstrations", "feedback", "instructions")
+        return {**given, "names": {role: getattr(self, role) for role in roles if getattr(self, role) is not None}}
+
+
+@spread
+def train(
+    method: Annotated[str, typer.Argument(help="sft, reward_model, dpo, ppo and so on: a method, or a file of yours.")],
+    settings: Settings = None,
+    *,
+    start: Annotated[str, typer.Option("--start", help="Folder of the model to begin with.")] = BUILT_IN,
+    data: Data,
+    how: How,
+    allow_code: Annotated[bool, typer.Option("--allow-code", help="Let METHOD be a Python file.")] = False,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder; the same command goes on in it.")] = Path(
+        "runs/train"
+    ),
+) -> None:
+    """Train a model with one method, on files; a kill costs a few steps at most, and the same command goes on."""
+    console = Console()
+    if method.endswith(".py") and not allow_code:
+        raise RecipeError(f"{method!r} would run as part of Pasture. Read it, then pass --allow-code.")
+    table: dict[str, Any] = {}
+    for override in settings or ():
+        apply_override(table, override)
+    alone = training_part("pasture.steps.alone")
+    begun = start_folder(start)
+    training = alone.Training(
+        method=method,
+        settings=table,
+        start=begun,
+        template=chosen_template(how.template, begun),
+        seed=how.seed,
+        folder=out,
+        **data.read(console),
+    )
+    with shown_progress(console, "training") as progress:
+        model = alone.train(training, progress)
+    console.print(f"Model and its card: {model}", soft_wrap=True, markup=False)
+
+
+def score(
+    model: Annotated[Path, typer.Argument(help="Folder of a reward model.")],
+    answers: Annotated[Path, typer.Argument(help="Rows with answers or pairs, in any of the layouts of docs/data.md.")],
+    *,
+    template: Template = None,
+    prefix: Annotated[str, typer.Option("--prefix", help="What the names of new columns begin with.")] = "",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="ANSWERS.scored.jsonl where absent.")] = None,
+) -> None:
+    """Score every answer of a file with a reward model; of labelled pairs, say how often it agrees."""
+    console = Console()
+    alone = training_part("pasture.steps.alone")
+    rows = read_rows(answers)
+    found = [answers_of_row(row, f"{answers}: row {number}") for number, row in enumerate(rows, start=1)]
+    scores = alone.score(found, model, chosen_template(template, model))
+    taken = sorted({f"{prefix}score{suffix}" for one in found for suffix in one.by_suffix} & set(rows[0]))
+    if taken:
+        raise DataError(
+            f"{answers} has a column {taken[0]!r} already, and it is not overwritten. Name a --prefix for new columns."
+        )
+    written = [
+        {**row, **{f"{prefix}score{suffix}": value for suffix, value in values.items()}}
+        for row, values in zip(rows, scores, strict=True)
+    ]
+    target = out or answers.with_name(f"{answers.name.split('.')[0]}.scored.jsonl")
+    write_rows(target, written)
+    _say_agreement(console, found, scores)
+    console.print(f"Wrote {target}", soft_wrap=True, markup=False)
+
+
+def chosen_template(named: str | None, folder: Path) -> str:
+    """The template that is named, or that the model in `folder` was trained with, or that suits it.
+
+    Raises:
+        RecipeError: if there is none of that name.
+    """
+    if named is not None and named not in TEMPLATES:
+        raise RecipeError(f"--template: no template {named!r}. Templates: {', '.join(TEMPLATES)}.")
+    recorded = training_part("pasture.models.card").recorded_template(folder)
+    suits = "plain" if folder == start_folder(BUILT_IN) else "chat"
+    return str(named or recorded or suits)
+
+
+def _say_left_out(console: Console, left_out: Any) -> None:
+    for reason, count in left_out.items():
+        if count:
+            console.print(f"Left out {count:,} rows: {reason}.", markup=False)
+
+
+def _say_agreement(console: Console, rows: list[Answers], scores: list[dict[str, float]]) -> None:
+    judged = [(row.better, values) for row, values in zip(rows, scores, strict=True) if row.better is not None]
+    if judged:
+        agreed = sum(max(values, key=lambda suffix: values[suffix]) == better for better, values in judged)
+        console.print(f"Agrees with {agreed:,} of {len(judged):,} labels ({agreed / len(judged):.1%}).")
+
+
+@contextlib.contextmanager
+def shown_progress(console: Console, what: str) -> Iterator[Any]:
+    """A bar where a terminal listens; what is called with (done, total)."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, TextColumn("{task.fields[figures]}"), console=console, transient=True)
+    task = bar.add_task("", total=None, figures="")
+
+    def advanced(done: int, total: int, **figures: float) -> None:
+        shown = "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
+        bar.update(task, completed=done, total=total, figures=shown)
+
+    with bar:
+        yield advanced

@@ -1,0 +1,174 @@
+"""Single pieces of a run on files of one's own: training, scoring and answering, without a recipe around them."""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pasture
+from pasture.core.errors import DataError, RecipeError, RunFolderError
+from pasture.core.files import write_text
+from pasture.core.ports import Progress, silent
+from pasture.core.records import Comparison, Completion, Instruction, Preference
+from pasture.core.templates import TEMPLATES
+from pasture.data.answers import Answers
+from pasture.generate.completions import LocalSystem
+from pasture.learn.lookup import method_named
+from pasture.learn.reward_model import ModelScorer
+from pasture.learn.rollouts import Environment
+from pasture.models.card import Card, Source, last_figures, source_of, write_card
+from pasture.models.sampler_config import SamplerConfig
+from pasture.plan.graph import folder_fingerprint
+from pasture.recipe import check_section
+
+FINISHED_FILE = "finished.json"
+
+
+@dataclass(frozen=True)
+class Training:
+    """A method, and all that it is given."""
+
+    method: str
+    settings: Mapping[str, Any]
+    """The method's own; the rest are its defaults."""
+    start: Path
+    template: str
+    seed: int
+    folder: Path
+    demonstrations: Sequence[tuple[Instruction, Completion]] = ()
+    feedback: Sequence[tuple[Comparison, Preference]] = ()
+    instructions: Sequence[Instruction] = ()
+    scorer: Path | None = None
+    """Folder of the reward model that answers are scored with, where the method asks for it."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What the files are called, by `demonstrations`, `feedback` and `instructions`."""
+
+
+def train(training: Training, progress: Progress = silent) -> Path:
+    """Train, and write a model card; the folder of the model comes back. What was finished is not done again.
+
+    Raises:
+        RecipeError: if a setting does not fit, or the method needs what is not given.
+        RunFolderError: if the folder holds another training.
+    """
+    module = method_named(training.method)
+    config = check_section(module.Config, training.settings, f"pasture train {training.method}")
+    settings = config.model_dump(mode="json")
+    asked = inspect.signature(module.train).parameters
+    sources = _sources(training, asked)
+    identity = _identity(training, settings, sources)
+    model = training.folder / "model"
+    if not _is_finished(training.folder, identity):
+        place = {"start": training.start, "folder": training.folder, "seed": training.seed, "progress": progress}
+        module.train(config, **place, **_given(training, asked))
+        write_card(model, _card(training, settings, sources))
+        write_text(training.folder / FINISHED_FILE, json.dumps({"identity": identity}) + "\n")
+    return model
+
+
+def _sources(training: Training, asked: Container[str]) -> dict[str, Source]:
+    """The data that the method asks for, by what it is used for."""
+    sources = {}
+    for role in ("demonstrations", "feedback"):
+        if role in asked:
+            sources[role] = source_of(training.names.get(role, role), _required(training, role))
+    if "environment" in asked:
+        rows = _required(training, "instructions")
+        sources["instructions"] = source_of(training.names.get("instructions", ""), [(one,) for one in rows])
+    return sources
+
+
+def _given(training: Training, asked: Container[str]) -> dict[str, Any]:
+    """The arguments that the method's `train` asks for beside those of every method."""
+    template = TEMPLATES[training.template]
+    given: dict[str, Any] = {"template": template} if "template" in asked else {}
+    given |= {role: getattr(training, role) for role in ("demonstrations", "feedback") if role in asked}
+    if "environment" in asked:
+        scorer = ModelScorer.load(_scorer(training), template)
+        given["environment"] = Environment(training.instructions, template, scorer)
+    if "value_start" in asked:
+        given["value_start"] = _scorer(training)
+    return given
+
+
+def _required(training: Training, role: str) -> Any:
+    rows = getattr(training, role)
+    if not rows:
+        raise RecipeError(f"pasture train {training.method} learns from {role}: name a file with --{role}.")
+    return rows
+
+
+def _scorer(training: Training) -> Path:
+    if training.scorer is None:
+        raise RecipeError(
+            f"pasture train {training.method} learns from scores: name a reward model's folder with --scorer."
+        )
+    return training.scorer
+
+
+def _identity(training: Training, config: Mapping[str, Any], sources: Mapping[str, Source]) -> str:
+    facts = {
+        "method": training.method,
+        "config": config,
+        "start": folder_fingerprint(training.start),
+        "scorer": folder_fingerprint(training.scorer) if training.scorer is not None else None,
+        "template": training.template,
+        "seed": training.seed,
+        "data": {role: source.sha256 for role, source in sources.items()},
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _is_finished(folder: Path, identity: str) -> bool:
+    path = folder / FINISHED_FILE
+    if not path.exists():
+        return False
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["identity"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(f"{path}: cannot be read ({error}). Choose another folder with --out.") from error
+    if found != identity:
+        raise RunFolderError(
+            f"{folder} holds a finished training with another method, model, data or settings. "
+            "Choose another folder with --out, or remove it."
+        )
+    return True
+
+
+def _card(training: Training, config: Mapping[str, Any], sources: Mapping[str, Source]) -> Card:
+    annotators = sorted({preference.annotator for _, preference in training.feedback})
+    judge = ", ".join(annotators[:5]) + (" and others" if len(annotators) > 5 else "")
+    return Card(
+        method=training.method,
+        settings=config,
+        start=str(training.start),
+        template=training.template,
+        seed=training.seed,
+        data=sources,
+        judge=judge or (str(training.scorer) if training.scorer is not None else ""),
+        version=pasture.__version__,
+        results=last_figures(training.folder / "metrics.jsonl"),
+    )
+
+
+def score(rows: Sequence[Answers], folder: Path, template: str) -> list[dict[str, float]]:
+    """The reward model's score of every answer, row by row, by the suffix of the answer's column.
+
+    Raises:
+        ModelError: if `folder` holds no reward model.
+        DataError: if there are no rows, or a prompt is too long for it.
+    """
+    if not rows:
+        raise DataError("there are no answers to score: the file holds no rows.")
+    scorer = ModelScorer.load(folder, TEMPLATES[template])
+    answers = [(row.instruction, completion) for row in rows for completion in row.by_suffix.values()]
+    values = iter(scorer([one for one, _ in answers], [completion for _, completion in answers]))
+    return [{suffix: next(values) for suffix in row.by_suffix} for row in rows]
+
+
+def local_system(folder: Path, template: str, config: SamplerConfig) -> LocalSystem:
+    """The model in `folder`, ready to answer instructions."""
+    return LocalSystem(folder, TEMPLATES[template], config)

@@ -1,0 +1,176 @@
+"""Training, scoring and answering on files of one's own, from the command line to folders that others can load."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
+
+from pasture.cli import application
+from pasture.core.errors import DataError, PastureError, RecipeError, RunFolderError
+from pasture.data.instructions import load_demonstrations
+from pasture.learn.update import take_step
+from tests.learn import toy
+
+QUICK = ("epochs=1", "batch_size=8", "max_tokens=32", "learning_rate=1e-3")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(toy.save_base(tmp_path_factory.mktemp("base") / "model"))
+
+
+def call(*arguments: object, code: int = 0) -> str:
+    words = [str(argument) for argument in arguments]
+    done = CliRunner().invoke(application(words[0]), words)
+    if isinstance(done.exception, PastureError):
+        raise done.exception
+    assert done.exit_code == code, (done.output, done.exception)
+    return str(done.output)
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def demonstrations(folder: Path) -> Path:
+    rows = [
+        {"prompt": instruction.instruction, "completion": answer.text} for instruction, answer in toy.demonstrations(16)
+    ]
+    return write(folder / "demonstrations.jsonl", rows)
+
+
+def pairs(folder: Path) -> Path:
+    rows = []
+    for comparison, preference in toy.separable_feedback(24):
+        texts = [comparison.first.text, comparison.second.text]
+        chosen, rejected = texts if preference.preferred == "first" else texts[::-1]
+        rows.append({"prompt": comparison.instruction.instruction, "chosen": chosen, "rejected": rejected})
+    return write(folder / "pairs.jsonl", rows)
+
+
+@pytest.fixture(scope="module")
+def reward(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reward")
+    file = pairs(folder)
+    more = ("epochs=20", "batch_size=8", "max_tokens=32", "learning_rate=1e-2")
+    call("train", "reward_model", *more, "--start", base, "--feedback", file, "--template", "plain", "-o", folder)
+    return folder / "model"
+
+
+def test_a_trained_model_is_a_plain_folder_with_a_card_that_says_how_it_came_to_be(base: Path, tmp_path: Path):
+    file = demonstrations(tmp_path)
+    command = ("train", "sft", *QUICK, "--start", base, "--demonstrations", file, "--template", "plain", "-o", tmp_path)
+    assert "Model and its card" in call(*command)
+    AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    facts = json.loads((tmp_path / "model" / "pasture.json").read_text())
+    assert (facts["method"], facts["template"], facts["settings"]["batch_size"]) == ("sft", "plain", 8)
+    assert facts["data"]["demonstrations"]["count"] == 16
+    assert len(facts["data"]["demonstrations"]["sha256"]) == 64
+    assert facts["results"]["loss"] > 0
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    assert facts["data"]["demonstrations"]["sha256"] in card
+
+
+def test_what_is_finished_is_not_trained_again_and_another_training_is_refused(base: Path, tmp_path: Path):
+    file = demonstrations(tmp_path)
+    command = ["train", "sft", *QUICK, "--start", base, "--demonstrations", file, "-o", tmp_path, "--template", "plain"]
+    call(*command)
+    weights = tmp_path / "model" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    call(*command)
+    assert weights.stat().st_mtime_ns == before
+    with pytest.raises(RunFolderError, match="finished training with another"):
+        call(*command, "--seed", 1)
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = demonstrations(tmp_path)
+    command = ["train", "sft", *QUICK, "checkpoint_steps=1", "--start", base, "--demonstrations", file]
+    command += ["--template", "plain"]
+    call(*command, "-o", tmp_path / "whole")
+    steps: list[int] = []
+
+    def stop_at_the_second(*arguments: Any, **more: Any) -> Any:
+        steps.append(1)
+        if len(steps) == 2:
+            raise RunFolderError("the disk is full")
+        return take_step(*arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pasture.learn.sft.take_step", stop_at_the_second)
+        with pytest.raises(RunFolderError, match="disk"):
+            call(*command, "-o", tmp_path / "stopped")
+    call(*command, "-o", tmp_path / "stopped")
+    whole, stopped = ((tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "stopped"))
+    assert whole == stopped
+
+
+def test_a_reward_model_scores_pairs_in_one_call_and_says_how_often_it_agrees(reward: Path, tmp_path: Path):
+    file = pairs(tmp_path)
+    said = call("score", reward, file, "-o", tmp_path / "scored.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "scored.jsonl").read_text().splitlines()]
+    agreed = sum(row["score_chosen"] > row["score_rejected"] for row in rows)
+    assert agreed > 0.9 * len(rows)  # the toy's people go by a word that a small model can see
+    assert f"Agrees with {agreed} of {len(rows)} labels" in said
+    with pytest.raises(DataError, match="has a column 'score_chosen' already"):
+        call("score", reward, tmp_path / "scored.jsonl")
+    call("score", reward, tmp_path / "scored.jsonl", "--prefix", "again_", "-o", tmp_path / "again.json")
+    again = json.loads((tmp_path / "again.json").read_text())
+    assert [row["again_score_chosen"] for row in again] == [row["score_chosen"] for row in rows]
+
+
+def test_single_answers_are_scored_like_those_of_pairs(reward: Path, tmp_path: Path):
+    row = {"prompt": "w2 w3", "chosen": "w1 w4", "rejected": "w5"}
+    call("score", reward, write(tmp_path / "pairs.jsonl", [row]), "-o", tmp_path / "a.jsonl")
+    single = write(tmp_path / "single.jsonl", [{"instruction": "w2 w3", "output": "w1 w4"}])
+    call("score", reward, single, "-o", tmp_path / "b.jsonl")
+    pair, alone = (json.loads((tmp_path / name).read_text()) for name in ("a.jsonl", "b.jsonl"))
+    assert alone["score"] == pytest.approx(pair["score_chosen"], abs=1e-5)
+
+
+def test_methods_that_learn_from_scores_take_instructions_and_a_scorer(base: Path, reward: Path, tmp_path: Path):
+    file = demonstrations(tmp_path)
+    settings = ("steps=2", "rollout_batch_size=4", "minibatch_size=4", "max_prompt_tokens=16", "max_new_tokens=4")
+    command = ["train", "ppo", *settings, "save_every=1", "--start", base, "--instructions", file]
+    command += ["--template", "plain", "-o", tmp_path]
+    with pytest.raises(RecipeError, match="--scorer"):
+        call(*command)
+    call(*command, "--scorer", reward)
+    assert json.loads((tmp_path / "model" / "pasture.json").read_text())["judge"] == str(reward)
+
+
+def test_a_method_says_what_it_lacks_and_settings_are_checked(base: Path, tmp_path: Path):
+    with pytest.raises(RecipeError, match="learns from demonstrations: name a file with --demonstrations"):
+        call("train", "sft", "--start", base, "-o", tmp_path)
+    with pytest.raises(RecipeError, match=r"no key 'epoch'\. Did you mean 'epochs'"):
+        call("train", "sft", "epoch=1", "--start", base, "-o", tmp_path)
+    with pytest.raises(RecipeError, match="no method 'sfd'"):
+        call("train", "sfd", "--start", base, "-o", tmp_path)
+    with pytest.raises(RecipeError, match="--allow-code"):
+        call("train", "mine.py", "--start", base, "-o", tmp_path)
+
+
+def test_a_models_answers_come_in_every_layout_and_with_how_it_was_asked(base: Path, tmp_path: Path):
+    file = demonstrations(tmp_path)
+    more = ("--model", base, "--template", "plain", "--max-new-tokens", 6, "--count", 3)
+    call("generate", file, *more, "-o", tmp_path / "a.json")
+    rows = json.loads((tmp_path / "a.json").read_text())
+    assert list(rows[0])[:5] == ["instruction", "input", "output", "generator", "dataset"]
+    facts = json.loads((tmp_path / "a.json.facts.json").read_text())
+    assert (facts["template"], facts["asked"]) == ("plain", 3)
+    assert facts["decoding"] == {"temperature": 0.7, "top_p": 1.0, "max_new_tokens": 6}
+    call("generate", file, *more, "--layout", "trl-chat", "-o", tmp_path / "b.jsonl")
+    split = load_demonstrations(str(tmp_path / "b.jsonl"))
+    texts = [row["output"] for row in rows if row["output"].strip()]
+    assert [one.text for one in split.demonstrations] == texts
+
+
+@pytest.mark.parametrize("more", [(), ("--model", "x", "--models", "y")])
+def test_exactly_one_kind_of_system_is_asked(base: Path, tmp_path: Path, more: tuple[str, ...]):
+    with pytest.raises(RecipeError, match="name either a --model folder"):
+        call("generate", demonstrations(tmp_path), *more)
