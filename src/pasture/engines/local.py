@@ -40,6 +40,7 @@ class LocalEngine:
         dtype: torch.dtype = getattr(torch, settings.dtype)
         self._tokenizer = load_tokenizer(settings.folder)
         self._model = load_causal_lm(settings.folder, dtype=dtype, device=settings.device, tokenizer=self._tokenizer)
+        self._context: int | None = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         self._stops = stop_token_ids(self._model, self._tokenizer)
         self._answer_prefix_ids = answer_prefix_ids(self._tokenizer)
         self._gatherer = Gatherer(self._answer, settings.batch_size, linger_seconds=LINGER_SECONDS)
@@ -60,7 +61,7 @@ class LocalEngine:
         """The reply, from the batch that gathered.
 
         Raises:
-            ModelError: if the model has no chat template for messages, or the prompt exceeds its context.
+            ModelError: if the model has no chat template for messages.
         """
         return await on_engine_loop(self._gatherer.complete(request))
 
@@ -72,16 +73,20 @@ class LocalEngine:
         return await asyncio.to_thread(self._generate, requests)
 
     def _generate(self, requests: Sequence[Request]) -> list[Reply]:
-        groups: dict[tuple[SamplerConfig, tuple[tuple[int, float], ...]], list[int]] = {}
-        for index, request in enumerate(requests):
-            groups.setdefault((self._sampler(request), self._bias(request)), []).append(index)
+        groups: dict[tuple[SamplerConfig, tuple[tuple[int, float], ...]], list[tuple[int, list[int]]]] = {}
         replies: dict[int, Reply] = {}
-        for (config, bias), indices in groups.items():
-            prompts = [self._prompt_ids(requests[index]) for index in indices]
-            seeds = [derived_seed(0, "local engine", requests[index].request_hash) for index in indices]
+        for index, request in enumerate(requests):
+            prompt, config = self._prompt_ids(request), self._sampler(request)
+            if self._context is not None and len(prompt) + config.max_new_tokens > self._context:
+                room = f"{len(prompt)} tokens and {config.max_new_tokens} to come exceed its context of {self._context}"
+                replies[index] = Reply(error=f"model {request.model!r}: {room}")
+                continue
+            groups.setdefault((config, self._bias(request)), []).append((index, prompt))
+        for (config, bias), asked in groups.items():
+            seeds = [derived_seed(0, "local engine", requests[index].request_hash) for index, _ in asked]
             with self._leaning(bias):
-                samples = sample(self._model, self._stops, prompts, seeds, config)
-            for index, prompt, drawn in zip(indices, prompts, samples, strict=True):
+                samples = sample(self._model, self._stops, [prompt for _, prompt in asked], seeds, config)
+            for (index, prompt), drawn in zip(asked, samples, strict=True):
                 replies[index] = self._reply(requests[index], prompt, drawn)
         return [replies[index] for index in range(len(requests))]
 

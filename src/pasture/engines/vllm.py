@@ -1,7 +1,7 @@
 """vLLM inside this process; needs the extra [vllm]. For vLLM as a server use engine 'api' with its address."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pasture.core.errors import DependencyError
@@ -14,6 +14,7 @@ from pasture.engines.tokens import bias_by_id
 
 try:
     from vllm import LLM, SamplingParams
+    from vllm.exceptions import VLLMClientError
     from vllm.sampling_params import StructuredOutputsParams
 except ImportError as error:
     raise DependencyError(
@@ -61,27 +62,42 @@ class VllmEngine:
         """The replies in order."""
         return in_order(self, requests)
 
+    def close(self) -> None:
+        """Let go of the model; vLLM ends its processes with it."""
+        del self._llm
+
     async def _answer(self, requests: Sequence[Request]) -> list[Reply]:
         return await asyncio.to_thread(self._generate, requests)
 
     def _generate(self, requests: Sequence[Request]) -> list[Reply]:
-        replies: dict[int, Reply] = {}
         chats = [index for index, request in enumerate(requests) if request.messages is not None]
         texts = [index for index, request in enumerate(requests) if request.messages is None]
-        if chats:
-            turns: Any = [
-                [{"role": turn.role, "content": turn.content} for turn in requests[index].messages or ()]
-                for index in chats
-            ]
-            sampling = [self._sampling(requests[index]) for index in chats]
-            outputs = self._llm.chat(turns, sampling, use_tqdm=False, chat_template=self._chat_template)
-            replies |= {index: self._reply(output) for index, output in zip(chats, outputs, strict=True)}
-        if texts:
-            prompts = [requests[index].prompt or "" for index in texts]
-            sampling = [self._sampling(requests[index]) for index in texts]
-            outputs = self._llm.generate(prompts, sampling, use_tqdm=False)
-            replies |= {index: self._reply(output) for index, output in zip(texts, outputs, strict=True)}
+        replies: dict[int, Reply] = {}
+        for indices, ask in ((chats, self._chat), (texts, self._continue)):
+            replies |= zip(indices, self._asked(ask, [requests[index] for index in indices]), strict=True)
         return [replies[index] for index in range(len(requests))]
+
+    def _asked(self, ask: Callable[[Sequence[Request]], Any], requests: Sequence[Request]) -> list[Reply]:
+        """The replies; where vLLM refuses the batch for one request's sake, each is asked alone."""
+        if not requests:
+            return []
+        try:
+            return [self._reply(output) for output in ask(requests)]
+        except (ValueError, VLLMClientError) as error:
+            if len(requests) > 1:
+                return [reply for request in requests for reply in self._asked(ask, [request])]
+            return [Reply(error=f"model {requests[0].model!r}: {error}")]
+
+    def _chat(self, requests: Sequence[Request]) -> Any:
+        turns: Any = [
+            [{"role": turn.role, "content": turn.content} for turn in request.messages or ()] for request in requests
+        ]
+        sampling = [self._sampling(request) for request in requests]
+        return self._llm.chat(turns, sampling, use_tqdm=False, chat_template=self._chat_template)
+
+    def _continue(self, requests: Sequence[Request]) -> Any:
+        prompts = [request.prompt or "" for request in requests]
+        return self._llm.generate(prompts, [self._sampling(request) for request in requests], use_tqdm=False)
 
     def _sampling(self, request: Request) -> Any:
         bias = request.logit_bias or {}
