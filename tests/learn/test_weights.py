@@ -9,11 +9,24 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from pasture.learn import resume, reward_model, sft
+from pasture.learn import dpo, ppo, resume, reward_model, rloo, sft
+from pasture.learn.rollouts import Environment
+from pasture.models.heads import ScalarModel
+from pasture.models.load import load_causal_lm, load_tokenizer
 from pasture.models.weights_config import Lora, Weights
 from tests.learn import toy
 
 COMMON: dict[str, Any] = {"batch_size": 8, "max_tokens": 32, "checkpoint_steps": 2}
+OWN_ANSWERS: dict[str, Any] = {
+    "steps": 6,
+    "rollout_batch_size": 8,
+    "minibatch_size": 4,
+    "learning_rate": 1e-2,
+    "max_prompt_tokens": 16,
+    "max_new_tokens": 8,
+    "save_every": 3,
+    "checkpoint_steps": 2,
+}
 ADAPTERS = Weights(lora=Lora(rank=2), gradient_checkpointing=True)
 
 TRAININGS: dict[str, Callable[..., None]] = {
@@ -25,7 +38,29 @@ TRAININGS: dict[str, Callable[..., None]] = {
         reward_model.Config(epochs=epochs, learning_rate=1e-2, weights=weights, **COMMON),
         start=base, feedback=toy.separable_feedback(24), template=toy.TEMPLATE, **end,
     ),
+    "dpo": lambda base, weights, epochs, **end: dpo.train(
+        dpo.Config(epochs=epochs, learning_rate=1e-2, weights=weights, **COMMON),
+        start=base, feedback=toy.separable_feedback(24), template=toy.TEMPLATE, **end,
+    ),
+    "ppo": lambda base, weights, epochs, **end: ppo.train(
+        ppo.Config(weights=weights, **OWN_ANSWERS), start=base, value_start=value_model(base),
+        environment=Environment(toy.instructions(20), toy.TEMPLATE, toy.count_liked), **end,
+    ),
+    "rloo": lambda base, weights, epochs, **end: rloo.train(
+        rloo.Config(weights=weights, group_size=4, **OWN_ANSWERS), start=base,
+        environment=Environment(toy.instructions(20), toy.TEMPLATE, toy.count_liked), **end,
+    ),
 }  # fmt: skip
+LOSS_FALLS = ("sft", "reward_model", "dpo")
+
+
+def value_model(base: Path) -> Path:
+    folder = base.parent / f"{base.name}-value"
+    if not folder.exists():
+        tokenizer = load_tokenizer(base)
+        ScalarModel.from_causal_lm(load_causal_lm(base, tokenizer=tokenizer)).save(folder)
+        tokenizer.save_pretrained(folder)
+    return folder
 
 
 def train(method: str, base: Path, folder: Path, weights: Weights, *, epochs: int = 2, progress=toy.quiet) -> list[Any]:
@@ -38,7 +73,7 @@ def report_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resume, "SECONDS_BETWEEN_REPORTS", 0)
 
 
-@pytest.mark.parametrize("method", TRAININGS)
+@pytest.mark.parametrize("method", LOSS_FALLS)
 @pytest.mark.parametrize("weights", [ADAPTERS, Weights(dtype="bfloat16")], ids=["adapters", "bfloat16"])
 def test_the_loss_falls(base: Path, tmp_path: Path, method: str, weights: Weights):
     losses = [row["loss"] for row in train(method, base, tmp_path, weights, epochs=12)]

@@ -54,8 +54,10 @@ from pasture.machine.device import DeviceChoice, resolve_device
 from pasture.models.batches import token_budget_batches
 from pasture.models.encode import Encoder
 from pasture.models.heads import ScalarModel
-from pasture.models.load import load_causal_lm, load_tokenizer, save_model
+from pasture.models.load import load_tokenizer, save_model
 from pasture.models.response import ResponseModel
+from pasture.models.trainable import load_trainable, load_trainable_scalar, reference_of
+from pasture.models.weights_config import Weights
 
 
 class Config(BaseModel):
@@ -109,6 +111,7 @@ class Config(BaseModel):
     checkpoint_steps: int = Field(10, ge=1)
     """Steps between two checkpoints to go on from after a kill."""
     device: DeviceChoice = "auto"
+    weights: Weights = Weights()
 
 
 def value_loss(
@@ -180,8 +183,12 @@ def train(
     """
     device = resolve_device(config.device)
     tokenizer = load_tokenizer(start)
-    policy, reference = (load_causal_lm(start, device=device, tokenizer=tokenizer) for _ in range(2))
-    models = Models(ResponseModel(policy), ScalarModel.load(value_start, device=device), ResponseModel(reference))
+    policy = load_trainable(start, config.weights, tokenizer=tokenizer, device=device, seed=seed)
+    models = Models(
+        ResponseModel(policy),
+        load_trainable_scalar(value_start, config.weights, device=device, seed=derived_seed(seed, "value")),
+        reference_of(policy, start, config.weights, tokenizer=tokenizer),
+    )
     encoder = Encoder(tokenizer, environment.template, max_tokens=config.max_prompt_tokens + 1)
     prompts = check_instructions(encoder, environment.instructions)
     optimizer = adamw(policy, models.value, epsilon=config.adam_epsilon)
