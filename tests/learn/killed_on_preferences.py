@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pasture.learn import dpo, kto, simpo
+from pasture.learn import dpo, feedme, kto, reward_conditioning, simpo
 from tests.learn import killed, toy
 
 SETTINGS: dict[str, Any] = {
@@ -31,7 +31,9 @@ def _training(method: Any) -> Callable[..., None]:
     return train
 
 
-TRAININGS = {method.__name__.rpartition(".")[2]: _training(method) for method in (dpo, simpo, kto)}
+TRAININGS = {
+    method.__name__.rpartition(".")[2]: _training(method) for method in (dpo, simpo, kto, feedme, reward_conditioning)
+}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,19 @@
 """Room 4: preferences become models, one readable file for each method."""
 
-from pasture.learn import best_of_n, dpo, grpo, kto, online_dpo, ppo, reward_model, rloo, sft, simpo
+from pasture.learn import (
+    best_of_n,
+    dpo,
+    feedme,
+    grpo,
+    kto,
+    online_dpo,
+    ppo,
+    reward_conditioning,
+    reward_model,
+    rloo,
+    sft,
+    simpo,
+)
 
 METHODS = {
     "sft": sft,
@@ -9,6 +22,8 @@ METHODS = {
     "dpo": dpo,
     "simpo": simpo,
     "kto": kto,
+    "feedme": feedme,
+    "reward_conditioning": reward_conditioning,
     "ppo": ppo,
     "rloo": rloo,
     "grpo": grpo,

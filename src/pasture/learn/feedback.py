@@ -29,6 +29,16 @@ class JudgedPair:
     """1, 0, or 1/2 for a tie."""
 
     @property
+    def preferred(self) -> EncodedPair:
+        """The better answer of a pair that is no tie."""
+        return self.first if self.first_preferred > TIE else self.second
+
+    @property
+    def rejected(self) -> EncodedPair:
+        """The other."""
+        return self.second if self.first_preferred > TIE else self.first
+
+    @property
     def answers(self) -> tuple[EncodedPair, EncodedPair]:
         """Both, as a group that shares its prompt."""
         return self.first, self.second
@@ -74,6 +84,18 @@ def _encode(encoder: Encoder, comparison: Comparison, answer: Completion) -> Enc
             "empty and was cut before its end. Leave the comparison out."
         )
     return pair
+
+
+def without_ties(pairs: Sequence[JudgedPair], left_out: dict[str, float]) -> tuple[list[JudgedPair], dict[str, float]]:
+    """The pairs whose label prefers one answer, and the counts of what was left out with the ties among them.
+
+    Raises:
+        DataError: if all are ties.
+    """
+    decided = [pair for pair in pairs if pair.first_preferred != TIE]
+    if not decided:
+        raise DataError(f"no preference is left to train on: all {len(pairs)} judged pairs are ties.")
+    return decided, left_out | {"pairs_tied": len(pairs) - len(decided)}
 
 
 def split(pairs: list[JudgedPair], held_out_count: int, seed: int) -> tuple[list[JudgedPair], list[JudgedPair]]:

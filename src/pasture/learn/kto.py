@@ -33,7 +33,15 @@ from pasture.core.records import Comparison, Preference
 from pasture.core.seeds import stream
 from pasture.core.templates import PromptTemplate
 from pasture.learn.epochs import Epochs
-from pasture.learn.feedback import TIE, JudgedPair, encode_feedback, named_figures, pair_batches, pair_figures, split
+from pasture.learn.feedback import (
+    JudgedPair,
+    encode_feedback,
+    named_figures,
+    pair_batches,
+    pair_figures,
+    split,
+    without_ties,
+)
 from pasture.learn.likelihoods import answer_logprobs, reference_logprobs
 from pasture.learn.resume import Resumable, fingerprint
 from pasture.learn.update import adamw, take_step
@@ -143,7 +151,7 @@ def train(
     """
     tokenizer = load_tokenizer(start)
     encoder = Encoder(tokenizer, template, max_tokens=config.max_tokens)
-    pairs, left_out = _decided(*encode_feedback(encoder, feedback))
+    pairs, left_out = without_ties(*encode_feedback(encoder, feedback))
     training_pairs, held_out_pairs = split(pairs, config.held_out_count, seed)
     device = resolve_device(config.device)
     model = load_trainable(start, config.weights, tokenizer=tokenizer, device=device, seed=seed)
@@ -173,14 +181,6 @@ def train(
                 run.checkpoint(step + 1)
             run.report(progress, step + 1, epochs.total_steps, loss=figures["loss"])
         run.finish(lambda target: save_model(model, tokenizer, target))
-
-
-def _decided(pairs: Sequence[JudgedPair], left_out: dict[str, float]) -> tuple[list[JudgedPair], dict[str, float]]:
-    """The pairs that are no ties, and the counts with these."""
-    decided = [pair for pair in pairs if pair.first_preferred != TIE]
-    if not decided:
-        raise DataError(f"no preference is left to train on: all {len(pairs)} judged pairs are ties.")
-    return decided, left_out | {"pairs_tied": len(pairs) - len(decided)}
 
 
 def prepare(
