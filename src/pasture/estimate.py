@@ -34,6 +34,9 @@ _SECONDS_PER_UNIT = {
     "evaluate.board": 0.15,
     "validate.annotators": 1.4e-3,
     "report.page": 1.7,
+    "study.results": 20.0,
+    "study.noise": 5.0e-3,
+    "study_page.page": 15.0,
 }
 """By work, for the built-in model; the unit is the one that `pasture.plan` counts for that work."""
 

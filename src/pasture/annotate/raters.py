@@ -63,16 +63,23 @@ class MeadowPeople:
 class MeadowPool:
     """The thirteen simulated raters, with label flips on top; each comparison is judged by one of them."""
 
-    def __init__(self, *, seed: int = 0, label_flip_probability: float = 0.25, votes: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        label_flip_probability: float = 0.25,
+        votes: int = 1,
+        raters: Sequence[Rater] = POOL,
+    ) -> None:
         """`votes` different raters judge each comparison; flips fall on the verdict, not on the votes.
 
         Raises:
-            DataError: if `votes` is not from 1 to 13, or the probability is not from 0 to 0.5.
+            DataError: if `votes` is not from 1 to the number of raters, or the probability is not from 0 to 0.5.
         """
         if not 0 <= label_flip_probability <= 0.5:
             raise DataError(f"expected a label_flip_probability from 0 to 0.5, got {label_flip_probability}.")
-        self._seed, self._votes, self._flips = seed, _checked_votes(votes, len(POOL)), label_flip_probability
-        self._raters = {rater.name: rater for rater in POOL}
+        self._seed, self._votes, self._flips = seed, _checked_votes(votes, len(raters)), label_flip_probability
+        self._raters = {rater.name: rater for rater in raters}
 
     @property
     def identity(self) -> Mapping[str, object]:
@@ -84,7 +91,7 @@ class MeadowPool:
             "votes": self._votes,
             "label_flip_probability": self._flips,
             "decisiveness": DECISIVENESS,
-            "raters": [{"name": rater.name, "first_bias": rater.first_bias} for rater in POOL],
+            "raters": [{"name": rater.name, "first_bias": rater.first_bias} for rater in self._raters.values()],
         }
 
     def annotate(self, comparisons: Sequence[Comparison]) -> list[Preference]:

@@ -9,10 +9,10 @@ from rich.table import Table
 
 from pasture import estimate, flow
 from pasture.cli.screen import LiveScreen, duration, money
-from pasture.plan import BOARD, REPORT, STUDY
+from pasture.plan import BOARD, REPORT
 
 BOARD_SUMMARY = f"{BOARD}/leaderboard.txt"
-STUDY_SUMMARY = f"{STUDY}/summary.txt"
+STUDY_SUMMARY = f"{REPORT}/summary.txt"
 
 RecipePath = Annotated[Path, typer.Argument(help="A TOML file; those that come with Pasture lie in recipes/.")]
 Overrides = Annotated[

@@ -26,6 +26,9 @@ BOARD = "5-evaluate/board"
 ANNOTATORS = "6-validate/annotators"
 REPORT = "7-report"
 
+LENGTH_CONTROL_DRAWS = 500
+"""Resamples of instructions, each with a refit, behind the error of a rate at equal length."""
+
 _SYSTEM_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _RESERVED = ("base", "start", "live", "curve")
 """Names of what every run has: the systems' names become folders beside theirs."""
@@ -163,6 +166,7 @@ def _board(recipe: Recipe, split: str, systems: list[str]) -> Step:
         "systems": systems,
         "judges": list(recipe.evaluate.judges),
         "reference": recipe.evaluate.reference,
+        "length_control_draws": LENGTH_CONTROL_DRAWS,
         "seed": recipe.seed,
     }
     needs = {system: f"3-annotate/{split}/{system}" for system in systems}

@@ -13,11 +13,14 @@ from typing import Any
 from pasture.core.errors import RecipeError
 from pasture.plan.graph import Plan, Step, assemble
 from pasture.plan.loop import REPORT, steps_before_report
-from pasture.plan.systems import STAGES
+from pasture.plan.systems import PAIRS, STAGES
 from pasture.recipe import Arm, Recipe, Study, parse, resolved
 
 RUNS = "runs"
 STUDY = "6-validate/study"
+NOISE = "6-validate/noise"
+NOISE_PAIRS = 2_000
+"""Pairs on which every annotator of the pool and several people give a label, to see what noise does."""
 
 _ARM_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _KEY_LETTERS = 10
@@ -67,19 +70,17 @@ def build_study(recipe: Recipe, runs: Mapping[str, Recipe]) -> Plan:
 
 def _conclusions(recipe: Recipe, views: Mapping[str, str]) -> list[Step]:
     """What is made of all runs together; roles are `RUN/STEP`."""
-    prefix = f"{RUNS}/"
-    told = ("3-annotate/evaluation/", "3-annotate/live/", "3-annotate/preference", "5-evaluate/", "6-validate/")
-    needs = {
-        path.removeprefix(prefix): name
-        for path, name in views.items()
-        if path.removeprefix(prefix).partition("/")[2].startswith(told)
-    }
     study = _checked_study(recipe)
+    every = {path.removeprefix(f"{RUNS}/"): name for path, name in views.items()}
+    told = ("3-annotate/evaluation/", "3-annotate/live/", "5-evaluate/")
+    judged = {role: name for role, name in every.items() if role.partition("/")[2].startswith(told)}
     settings = {"study": study.model_dump(mode="json", exclude_none=True), "seed": recipe.seed}
-    found = Step(STUDY, "study.results", settings, needs, units=1)
-    every = {path.removeprefix(prefix): name for path, name in views.items()}
-    page = Step(REPORT, "study.page", {"recipe": resolved(recipe)}, {**every, "study": STUDY}, units=1)
-    return [found, page]
+    found = Step(STUDY, "study.results", settings, judged, units=1)
+    pairs = every[f"{run_name(study.simulation, study.seeds[0])}/{PAIRS}"]
+    noise = Step(NOISE, "study.noise", {"seed": recipe.seed, "pairs": NOISE_PAIRS}, {"pairs": pairs}, units=NOISE_PAIRS)
+    needs = {**every, "study": STUDY, "noise": NOISE}
+    page = Step(REPORT, "study_page.page", {"recipe": resolved(recipe)}, needs, units=1)
+    return [found, noise, page]
 
 
 def _checked_study(recipe: Recipe) -> Study:

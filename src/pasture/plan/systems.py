@@ -26,6 +26,7 @@ LEARNS_FROM: Mapping[str, LearnsFrom] = {
     "online_dpo": "scores",
     "quark": "scores",
     "dpo": "preferences",
+    "simpo": "preferences",
     "kto": "preferences",
     "feedme": "preferences",
     "reward_conditioning": "preferences",

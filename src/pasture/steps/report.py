@@ -35,6 +35,7 @@ from pasture.report.figures import all_figures, save
 from pasture.report.page import write_report
 from pasture.report.summary import MEADOW
 from pasture.steps import Outcome, Task
+from pasture.steps.board_page import breakdowns
 from pasture.steps.evaluate import JUDGE_TITLES
 from pasture.steps.validate import LABELS_PER_PAIR
 
@@ -52,11 +53,12 @@ def page(task: Task) -> Outcome:
         testbed=MEADOW,
         baseline="sft" if SFT in task.inputs else "",
         leaderboards=_leaderboards(task),
+        breakdowns=_breakdowns(task),
         figures=figures,
-        samples=_samples(task),
-        annotators=_annotators(task),
+        samples=samples(task),
+        annotators=annotator_tables(task),
         costs=_costs(task),
-        facts=_facts(recipe),
+        facts=facts(recipe),
         recipe=tomli_w.dumps(recipe),
     )
     write_report(content, task.folder / "index.html")
@@ -75,6 +77,12 @@ def _leaderboards(task: Task) -> tuple[Leaderboard, ...]:
         )
         for judge, board in boards.items()
     )
+
+
+def _breakdowns(task: Task) -> tuple[Table, ...]:
+    """What stands behind the first judge's leaderboard: rates by source and at equal length, shares."""
+    judge, board = next(iter(_json(task.inputs[BOARD] / "leaderboard.json").items()))
+    return tuple(breakdowns(JUDGE_TITLES[judge], board["rows"]))
 
 
 def _figures(task: Task) -> tuple[Figure, ...]:
@@ -142,7 +150,7 @@ def _training_panels(task: Task) -> tuple[Panel, ...]:
     return tuple(panels)
 
 
-def _samples(task: Task) -> tuple[Sample, ...]:
+def samples(task: Task) -> tuple[Sample, ...]:
     """A few evaluation instructions, drawn by content, with what every system answered."""
     systems = {
         name.rsplit("/", 1)[1]: folder
@@ -193,7 +201,8 @@ _ANNOTATOR_COLUMNS = (
 )
 
 
-def _annotators(task: Task) -> tuple[Table, ...]:
+def annotator_tables(task: Task) -> tuple[Table, ...]:
+    """How people and pool agree with people, where the run has looked into it."""
     if ANNOTATORS not in task.inputs:
         return ()
     reports = _json(task.inputs[ANNOTATORS] / "annotators.json")
@@ -220,7 +229,8 @@ def _costs(task: Task) -> tuple[StepCost, ...]:
     return tuple(costs)
 
 
-def _facts(recipe: Mapping[str, Any]) -> tuple[Fact, ...]:
+def facts(recipe: Mapping[str, Any]) -> tuple[Fact, ...]:
+    """What a reader needs to do it again."""
     return (
         Fact(name="Pasture", value=pasture.__version__),
         Fact(name="Python", value=platform.python_version()),

@@ -1,0 +1,174 @@
+"""The last steps of a study: what all its runs say together, and the page that shows it.
+
+Inputs are called `RUN/STEP`, where a run is an arm with a seed: `simulation-0/5-evaluate/board`.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pasture.annotate.raters import MeadowPeople, MeadowPool
+from pasture.core.files import read_json_lines, read_records, write_text
+from pasture.core.layout import has_list
+from pasture.core.records import Comparison, Preference
+from pasture.core.seeds import stream
+from pasture.core.statistics import clustered_mean
+from pasture.plan import run_name
+from pasture.recipe import Study
+from pasture.steps import Outcome, Task
+from pasture.validate.evaluation_validity import evaluation_validity
+from pasture.validate.noise import noise_ablation
+from pasture.validate.overoptimization import Curve, Form, overoptimization
+from pasture.validate.plain import plain
+from pasture.validate.rank_correlation import rank_correlation
+from pasture.validate.style import Answers, style
+from pasture.world.pool import POOL
+
+RANKING, CURVES, STYLES, VALIDITY, TRANSFER, NOISE = (
+    f"{name}.json" for name in ("ranking", "curves", "styles", "validity", "transfer", "noise")
+)
+NOISE_FLIPS = (0.0, 0.125, 0.25, 0.375)
+NOISE_COUNTS = (1, 3, 7, 13)
+PEOPLE_PER_PAIR = 4
+BASELINE = "sft"
+
+_CREDIT = {"first": 0.0, "second": 1.0, "tie": 0.5, "unjudged": np.nan}
+"""The system stands second beside the reference."""
+_LABEL = {"first": 0.0, "second": 1.0, "tie": 0.5, "unjudged": np.nan}
+
+
+def results(task: Task) -> Outcome:
+    """Every analysis of the study, each a JSON file: ranking, over-optimization, style, validity, transfer."""
+    study, seed = Study.model_validate(task.settings["study"]), task.settings["seed"]
+    simulation, people = study.simulation, study.people
+    simulated = _outcomes(task, study, simulation, "evaluation")
+    by_people = _outcomes(task, study, people, "evaluation")
+    common = [system for system in simulated if system in by_people]
+    ranking = rank_correlation(_only(simulated, common), _only(by_people, common), seed)
+    _write(task, RANKING, ranking.to_dict())
+    _write(task, CURVES, [overoptimization(curve, seed).to_dict() for curve in _curves(task, study)])
+    _write(task, STYLES, [_styles(task, study, arm, seed) for arm in (people, simulation)])
+    live = _outcomes(task, study, simulation, "live")
+    _write(task, VALIDITY, evaluation_validity(simulated, live, seed).to_dict() if live else None)
+    crossed = _outcomes(task, study, simulation, "evaluation", judge=study.arms[people].judge)
+    _write(task, TRANSFER, [_transfer(system, crossed[system], seed) for system in common])
+    return Outcome(details={"spearman": ranking.spearman.value, "systems": len(common)})
+
+
+def noise(task: Task) -> Outcome:
+    """What flips and the number of annotators do to agreement with people, variance and bias of the pool."""
+    seed = task.settings["seed"]
+    pairs = read_records(task.inputs["pairs"] / "comparisons.jsonl", Comparison)[: task.settings["pairs"]]
+    raters = [MeadowPool(seed=seed, label_flip_probability=0.0, raters=(rater,)) for rater in POOL]
+    people = [MeadowPeople(seed=seed + number) for number in range(PEOPLE_PER_PAIR)]
+    labels_AN = np.array([[_LABEL[one.preferred] for one in rater.annotate(pairs)] for rater in raters])
+    people_NH = np.array([[_LABEL[one.preferred] for one in person.annotate(pairs)] for person in people]).T
+    points = noise_ablation(labels_AN, people_NH, NOISE_FLIPS, NOISE_COUNTS, seed)
+    _write(task, NOISE, [point.to_dict() for point in points])
+    return Outcome(details={"pairs": len(pairs)})
+
+
+def judged_systems(task: Task, run: str, split: str) -> dict[str, Path]:
+    """Where the judgements of each system of a run lie, by system."""
+    prefix = f"{run}/3-annotate/{split}/"
+    return {role.removeprefix(prefix): path for role, path in task.inputs.items() if role.startswith(prefix)}
+
+
+def credit_of(folder: Path, judge: str) -> Any:
+    """What a judge gave a system for each instruction: 1, 1/2, 0, NaN where unjudged."""
+    return np.array([_CREDIT[one.preferred] for one in read_records(folder / f"{judge}.jsonl", Preference)])
+
+
+def _outcomes(task: Task, study: Study, arm: str, split: str, judge: str | None = None) -> dict[str, Any]:
+    """By system an array "seeds instructions", by the arm's own judge unless another is named."""
+    runs = [judged_systems(task, run_name(arm, seed), split) for seed in study.seeds]
+    who = judge or study.arms[arm].judge
+    return {system: np.stack([credit_of(run[system], who) for run in runs]) for system in runs[0]}
+
+
+def _only(outcomes: Mapping[str, Any], systems: Sequence[str]) -> dict[str, Any]:
+    return {system: outcomes[system] for system in systems}
+
+
+def _curves(task: Task, study: Study) -> Iterator[Curve]:
+    """The curves of each arm by its own judge: people's first, then the simulation's, then the others'."""
+    first = [study.people, study.simulation]
+    for arm in [*first, *(name for name in study.arms if name not in first)]:
+        prefix = f"{run_name(arm, study.seeds[0])}/5-evaluate/curve/"
+        for role in task.inputs:
+            if role.startswith(prefix):
+                yield _curve(task, study, arm, role.removeprefix(prefix))
+
+
+def _curve(task: Task, study: Study, arm: str, system: str) -> Curve:
+    judge = study.arms[arm].judge
+    folders = [task.inputs[f"{run_name(arm, seed)}/5-evaluate/curve/{system}"] for seed in study.seeds]
+    points = [_rows(folder / "points.jsonl", judge) for folder in folders]
+    outcomes = [_rows(folder / "outcomes.jsonl", judge) for folder in folders]
+    progress = [row["progress"] for row in points[0]]
+    of_n = progress[0] == 1
+    form: Form = "best-of-n" if of_n else "rl"
+    return Curve(
+        family=system,
+        feedback=study.arms[arm].title or arm,
+        judge=judge,
+        form=form,
+        progress_name="n" if of_n else "step",
+        progress=tuple(progress),
+        kl=tuple(_mean([seed[at]["kl"] for seed in points]) for at in range(len(progress))),
+        proxy=tuple(_mean([seed[at]["proxy"] for seed in points]) for at in range(len(progress))),
+        outcomes=tuple(
+            np.array([seed[at]["credit"] for seed in outcomes], dtype=np.float64) for at in range(len(progress))
+        ),
+    )
+
+
+def _rows(path: Path, judge: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = read_json_lines(path)
+    return [row for row in rows if row["judge"] == judge]
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    return float(np.mean([np.nan if value is None else value for value in values]))
+
+
+def _styles(task: Task, study: Study, arm: str, seed: int) -> dict[str, Any]:
+    """Length and lists of the arm's systems in its first run, and how much of their gain goes with length."""
+    judge = study.arms[arm].judge
+    folders = judged_systems(task, run_name(arm, study.seeds[0]), "evaluation")
+    answers = {system: _answers(system, folder, judge) for system, folder in folders.items()}
+    others = [one for system, one in answers.items() if system not in (BASELINE, "base")]
+    found = style([answers["base"], *others], answers[BASELINE], seed)
+    title = f"{study.arms[arm].title or arm}, judged by {judge}"
+    return {"title": title, "baseline": BASELINE, "styles": [one.to_dict() for one in found]}
+
+
+def _answers(system: str, folder: Path, judge: str) -> Answers:
+    texts = [comparison.second.text for comparison in read_records(folder / "comparisons.jsonl", Comparison)]
+    return Answers(
+        system=system,
+        lengths=np.array([float(len(text)) for text in texts]),
+        lists=np.array([float(has_list(text)) for text in texts]),
+        credit=credit_of(folder, judge),
+    )
+
+
+def _transfer(system: str, credit_SN: Any, seed: int) -> dict[str, Any]:
+    """A system that was trained in the simulation, as people judge it."""
+    judged = ~np.isnan(credit_SN)
+    found = clustered_mean(np.nonzero(judged)[1], credit_SN[judged], stream(seed, "study", "transfer"))
+    return {"system": system, "rate": plain(found)}
+
+
+def _write(task: Task, name: str, value: object) -> None:
+    write_text(task.folder / name, json.dumps(value, indent=1) + "\n")
+
+
+def alone(task: Task, run: str) -> Task:
+    """The task as the run would have met it by itself."""
+    inputs = {role.removeprefix(f"{run}/"): path for role, path in task.inputs.items() if role.startswith(f"{run}/")}
+    return replace(task, inputs=inputs)
