@@ -60,13 +60,17 @@ def test_a_run_makes_the_campaign_says_what_is_missing_and_goes_on(address: str)
 
 
 def test_a_run_that_waits_goes_on_when_the_labels_come(tmp_path: Path) -> None:
-    address, seen = str(tmp_path / "a.campaign"), []
+    address = str(tmp_path / "a.campaign")
+    seen: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int, **figures: float) -> None:
+        seen.append((done, total))
 
     def sleep(seconds: float) -> None:
         vote(address, "ann")
 
     config = PeopleConfig(campaign="a.campaign", annotators="ann", wait_seconds=None)
-    people = People(config, folder=tmp_path, sleep=sleep, progress=lambda done, total, **_: seen.append((done, total)))
+    people = People(config, folder=tmp_path, sleep=sleep, progress=progress)
     assert len(people.annotate(PAIRS)) == 4
     assert seen == [(0, 4), (4, 4)]
 
@@ -76,11 +80,8 @@ def test_a_majority_is_one_preference_a_pair_with_the_share_of_its_votes(tmp_pat
     people = People(PeopleConfig(campaign=address, annotators="3", overlap=3, votes="majority"))
     with pytest.raises(WaitingError):
         people.annotate(PAIRS[:1])
-    for name, said in (("a01", "tie"), ("a02", "tie")):
-        act(
-            address,
-            lambda campaign, name=name, said=said: list(acts.vote(campaign, name, ballot(campaign, name, said))),
-        )
+    say(address, "a01", "tie")
+    say(address, "a02", "tie")
     vote(address, "a03")
     (preference,) = people.annotate(PAIRS[:1])
     assert preference.preferred == "first"

@@ -27,6 +27,8 @@
   window.addEventListener("pageshow", () => { sent = false; });
 
   document.addEventListener("keydown", (event) => {
+    // Enter in a field would press the form's first button.
+    if (event.key === "Enter" && event.target.matches("input")) event.preventDefault();
     if (!on || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.target.closest("textarea, input:not([type=radio]), select")) return;
     const key = event.key.toLowerCase();
