@@ -6,7 +6,15 @@ from typing import Any
 from pasture.annotate.raters import meadow_annotator
 from pasture.core.errors import RecipeError
 from pasture.plan.graph import Plan, Step, assemble
-from pasture.plan.settings import identity_hash, judge_settings, label_settings, method_settings, start_settings
+from pasture.plan.settings import (
+    data_settings,
+    feedback_settings,
+    identity_hash,
+    judge_settings,
+    label_settings,
+    method_settings,
+    start_settings,
+)
 from pasture.plan.systems import (
     DATA,
     LABELS,
@@ -20,7 +28,7 @@ from pasture.plan.systems import (
     plan_systems,
     start_needs,
 )
-from pasture.recipe import UNTRAINED, Recipe, resolved
+from pasture.recipe import MEADOW, UNTRAINED, Recipe, resolved
 
 BOARD = "5-evaluate/board"
 ANNOTATORS = "6-validate/annotators"
@@ -64,7 +72,7 @@ def steps_before_report(recipe: Recipe) -> list[Step]:
     systems = plan_systems(recipe)
     steps += systems.steps
     steps += _judged(recipe, systems)
-    if _needs_feedback(recipe):
+    if _needs_feedback(recipe) and recipe.data.source == MEADOW and not recipe.feedback.file:
         steps.append(_annotators(recipe))
     return steps
 
@@ -112,7 +120,7 @@ def _data(recipe: Recipe) -> Step:
     return Step(
         DATA,
         "data.instructions",
-        {**recipe.data.model_dump(), "seed": recipe.seed},
+        data_settings(recipe),
         units=sum(value for value in recipe.data.model_dump().values() if isinstance(value, int)),
     )
 
@@ -128,6 +136,13 @@ def _sft(recipe: Recipe) -> Step:
 
 
 def _feedback(recipe: Recipe) -> list[Step]:
+    if recipe.feedback.file:
+        count = recipe.data.preference
+        given = feedback_settings(recipe)
+        return [
+            Step(PAIRS, "data.feedback", given, units=count),
+            Step(LABELS, "data.labels", {}, {"pairs": PAIRS}, units=count),
+        ]
     sampling: dict[str, Any] = {
         "split": "preference",
         "decoding": recipe.sampling.model_dump(),

@@ -9,6 +9,7 @@ from rich.console import Console
 from pasture.core.files import read_records, write_records, write_text
 from pasture.core.records import Comparison, Preference
 from pasture.evaluate.board import Board, build_board
+from pasture.evaluate.length_control import length_control
 from pasture.evaluate.outcomes import Outcomes, outcomes_of
 from pasture.evaluate.table import board_csv, board_table
 from pasture.evaluate.win_rate import paired_difference, win_rate
@@ -55,7 +56,10 @@ def board(task: Task) -> Outcome:
     text, details, tables, records = [], {}, {}, []
     for judge in settings["judges"]:
         systems = [_outcomes(task, system, judge) for system in settings["systems"]]
-        ranked = build_board(systems, seed=settings["seed"])
+        seed, draws = settings["seed"], settings["length_control_draws"]
+        judged = any(outcomes.judged.any() for outcomes in systems)
+        controlled = length_control(systems, seed, draws) if judged else None
+        ranked = build_board(systems, seed=seed, length_controlled=controlled)
         text.append(_drawn(ranked, f"Leaderboard by {JUDGE_TITLES[judge]}"))
         tables[judge] = {
             **json.loads(ranked.to_json()),
