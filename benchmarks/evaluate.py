@@ -2,7 +2,7 @@
 
     python benchmarks/evaluate.py                               # 200 systems, 100,000 preferences
     python benchmarks/evaluate.py --alpaca-eval /path/to/venv   # and alpaca_eval 0.6.6's win rates of the same data
-    python benchmarks/evaluate.py --coverage                    # and the coverage of the corrections by human labels
+    python benchmarks/evaluate.py --coverage 4000               # how often intervals hold, instead
 
 alpaca_eval has neither intervals nor a length control that works without a download, so only its win rates stand
 beside ours. CPU seconds are the steadier number on a shared machine.
@@ -22,11 +22,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.evaluate.test_human_corrected import TRUTH, labelled
+from tests.evaluate.simulations import HEAVY, INTERVALS, TESTS
 
 from pasture.core.records import Comparison, Completion, Instruction, Preference
 from pasture.evaluate.board import build_board
-from pasture.evaluate.human_corrected import prediction_powered, rogan_gladen
 from pasture.evaluate.length_control import length_control
 from pasture.evaluate.outcomes import outcomes_of
 from pasture.evaluate.ranking import bradley_terry
@@ -86,26 +85,24 @@ def alpaca_eval(venv: Path, preferences: list[Preference]) -> None:
     print(f"{'alpaca_eval: win rates of 200 systems, no intervals':<58} {wall:8.2f} s wall {cpu:8.2f} s CPU")
 
 
-def coverage() -> None:
-    """Print how often the corrected intervals hold the truth: 1,000 instructions, a judge 12 points off."""
-    rng = np.random.default_rng(99)
-    for labels in (50, 150, 400):
-        held = np.zeros(2)
-        trials = 4000
-        for trial in range(trials):
-            judge, people = labelled(rng, labels=labels)
-            results = [prediction_powered(judge, people), rogan_gladen(judge, people, trial)]
-            held += [row.interval.low <= TRUTH <= row.interval.high for row in results]
-        powered, turned = held / trials
-        print(f"{labels} labels, {trials} trials: prediction-powered {powered:.1%}, Rogan-Gladen {turned:.1%}")
+def coverage(trials: int) -> None:
+    """Print how often each interval holds the truth and each test rejects a true hypothesis."""
+    for name, simulate in {**INTERVALS, **TESTS}.items():
+        count = trials // 2 if name in HEAVY else trials
+        share = simulate(np.random.default_rng(11), count)
+        error = (share * (1 - share) / count) ** 0.5
+        print(f"{name:<28} {share:6.1%} ± {error:.1%} of {count:,} trials", flush=True)
 
 
 def main() -> None:
     """Print a line for each piece of work."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--alpaca-eval", type=Path, help="a virtual environment that holds alpaca_eval 0.6.6")
-    parser.add_argument("--coverage", action="store_true")
+    parser.add_argument("--coverage", type=int, metavar="TRIALS", help="simulate every interval and test so often")
     arguments = parser.parse_args()
+    if arguments.coverage:
+        coverage(arguments.coverage)
+        return
     preferences, comparisons = judged()
     print(f"{SYSTEMS} systems, {len(preferences):,} preferences, 2,000 bootstrap draws (500 with a refit)")
     systems = timed(
@@ -117,8 +114,6 @@ def main() -> None:
     timed("Bradley-Terry with rank intervals", lambda: bradley_terry(systems, seed=0))
     if arguments.alpaca_eval:
         alpaca_eval(arguments.alpaca_eval, preferences)
-    if arguments.coverage:
-        coverage()
 
 
 if __name__ == "__main__":
