@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from pasture.core.errors import DataError
-from pasture.evaluate.board import build_board
+from pasture.core.statistics import Interval
+from pasture.evaluate.board import LengthControlled, build_board
 from pasture.evaluate.outcomes import outcomes_of
 from pasture.evaluate.table import board_csv, board_table, interval_bar
 from tests.evaluate.pairs import compare, outcomes, prefer
@@ -91,6 +93,26 @@ def test_the_table_fits_a_narrow_terminal():
     assert "a-rather-l" in screen.getvalue()
     assert "50.0 ± 1.8" in screen.getvalue()
     assert "800/800" in screen.getvalue()
+
+
+def test_names_keep_their_place_beside_the_rates_at_equal_length():
+    controlled = {"a-new-name": LengthControlled("pooled taste", 0.5, 0.018, Interval(0.46, 0.54))}
+    systems = [outcomes([1.0, 0.0] * 400, system="a-new-name")]
+    screen = io.StringIO()
+    Console(width=80, file=screen, color_system=None).print(
+        board_table(build_board(systems, seed=0, length_controlled=controlled))
+    )
+    [line] = [line for line in screen.getvalue().splitlines() if "800/800" in line]
+    assert line.startswith(" a-new-name ")
+    assert line.count("50.0 ± 1.8") == 2
+
+
+def test_unjudged_comparisons_have_a_column_where_there_are_any():
+    assert "None unjudged." in render(build_board([outcomes([1.0, 0.0], system="a")], seed=0))
+    shown = render(build_board([outcomes([1.0, 0.0], system="a"), outcomes([1.0, np.nan], system="b")], seed=0))
+    assert "None unjudged." not in shown
+    assert re.search(r"b .* 1/2 +1 ", shown)
+    assert re.search(r"a .* 2/2 +0 ", shown)
 
 
 def test_an_empty_board_and_a_system_given_twice_are_refused():

@@ -38,8 +38,12 @@ _LOOK: dict[str, Any] = {"title_justify": "left", "box": SIMPLE_HEAD, "padding":
 
 
 def board_table(board: Board, title: str = "Leaderboard") -> Table:
-    """The board as a table for a rich console; warnings and the judge stand below it."""
+    """The board as a table for a rich console; warnings and the judge stand below it.
+
+    A column that would hold nothing but zeros or dashes is left out, so that 80 characters hold the rest.
+    """
     controlled = any(row.length_controlled for row in board.rows)
+    failed = any(row.win_rate.unjudged for row in board.rows)
     table = Table(title=Text(on_one_line(title)), caption=Text(_caption(board)), caption_justify="left", **_LOOK)
     table.add_column("system", overflow="fold", min_width=10)
     for name in ("win rate", "95% interval"):
@@ -47,14 +51,14 @@ def board_table(board: Board, title: str = "Leaderboard") -> Table:
     table.add_column("0 to 100", no_wrap=True, min_width=_BAR_CELLS)
     if controlled:
         table.add_column("equal length", justify="right", no_wrap=True)
-    for name in ("judged", "unjudged", "length"):
+    for name in ("judged", "unjudged", "length") if failed else ("judged", "length"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in board.rows:
-        table.add_row(*(Text(cell) for cell in _cells(row, controlled)))
+        table.add_row(*(Text(cell) for cell in _cells(row, controlled=controlled, failed=failed)))
     return table
 
 
-def _cells(row: BoardRow, controlled: bool) -> list[str]:
+def _cells(row: BoardRow, *, controlled: bool, failed: bool) -> list[str]:
     rate = row.win_rate
     length = row.length_controlled
     lengths = ["-" if length is None else _with_error(length.rate, length.standard_error)]
@@ -65,7 +69,7 @@ def _cells(row: BoardRow, controlled: bool) -> list[str]:
         interval_bar(rate.interval_low, rate.rate, rate.interval_high),
         *(lengths if controlled else []),
         f"{rate.judged}/{rate.asked}",
-        str(rate.unjudged),
+        *([str(rate.unjudged)] if failed else []),
         "-" if rate.mean_length is None else f"{rate.mean_length:.0f}",
     ]
 
@@ -80,6 +84,8 @@ def _caption(board: Board) -> str:
     day = f" on {on_one_line(board.date)}" if board.date else ""
     facts = f"Judge: {judges}{day}. Reference: {references}. Percent ± standard error."
     methods = sorted({row.length_controlled.method for row in board.rows if row.length_controlled})
+    if not any(row.win_rate.unjudged for row in board.rows):
+        facts += " None unjudged."
     if methods:
         facts += f" Equal length: {', '.join(methods)}."
     return "\n".join([facts, *(f"Warning: {on_one_line(warning)}" for warning in board.warnings)])
