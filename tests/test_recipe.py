@@ -69,7 +69,7 @@ def test_the_recipes_that_come_with_pasture_hold(path: Path) -> None:
         ({"sede": 1}, "the recipe has no key 'sede'. Did you mean 'seed'? Keys: answering, data, "),
         ({"data": {"prefrence": 10}}, "[data] has no key 'prefrence'. Did you mean 'preference'? Keys: "),
         ({"sampling": {"top_k": 5}}, "[sampling] has no key 'top_k'. Did you mean 'top_p'? Keys: batch_tokens, max"),
-        ({"feedback": {"zebra": 1}}, "[feedback] has no key 'zebra'. Keys: annotator, label_flip_probability."),
+        ({"feedback": {"zebra": 1}}, "[feedback] has no key 'zebra'. Keys: annotator, file, label_flip_probability, lab"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_likeliest_one(table: dict[str, Any], said: str) -> None:
@@ -106,7 +106,7 @@ def test_settings_of_a_method_are_checked_under_their_own_name() -> None:
         ({"name": "Has Blanks"}, "name", "'Has Blanks'"),
         ({"name": "../up"}, "name", "'../up'"),
         ({"data": {"sft": 0}}, "data.sft", "0"),
-        ({"data": {"source": "wikipedia"}}, "data.source", "'wikipedia'"),
+        ({"data": {"splits": "half"}}, "data.splits", "'half'"),
         ({"data": 5}, "data", "5"),
         ({"sampling": {"temperature": -0.1}}, "sampling.temperature", "-0.1"),
         ({"sampling": {"temperature": math.nan}}, "sampling.temperature", "nan"),
@@ -136,7 +136,7 @@ def test_a_missing_name_is_said_to_be_missing() -> None:
 
 def test_an_unknown_template_is_refused_with_the_known_ones() -> None:
     assert refusal({"model": {"template": "alpacca"}}) == (
-        "loop.toml: [model] template: no template 'alpacca'. Templates: alpaca, plain."
+        "loop.toml: [model] template: no template 'alpacca'. Templates: alpaca, chat, plain."
     )
 
 

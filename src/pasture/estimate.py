@@ -13,6 +13,8 @@ ON_WHAT = "on two cores"
 
 _SECONDS_PER_UNIT = {
     "data.instructions": 1.6e-4,
+    "data.feedback": 1.5e-4,
+    "data.labels": 1.0e-5,
     "learn.new_model": 0.3,
     "learn.sft": 2.5e-3,
     "generate.pairs": 1.25e-3,

@@ -77,7 +77,10 @@ def _study_plan(recipe: Recipe, allow_code: bool) -> Plan:
 
 def _completed(recipe: Recipe, origin: str, allow_code: bool) -> Recipe:
     """The recipe with the defaults of each method written out."""
-    learn = {name: _complete(name, table, origin, allow_code) for name, table in recipe.learn.items()}
+    weights = recipe.model.weights.model_dump(mode="json", exclude_none=True)
+    learn = {
+        name: _complete(name, {"weights": weights, **table}, origin, allow_code) for name, table in recipe.learn.items()
+    }
     return recipe.model_copy(update={"learn": learn})
 
 

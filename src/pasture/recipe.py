@@ -15,10 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pasture.core.errors import ModelError, RecipeError
 from pasture.core.templates import TEMPLATES
 from pasture.models.sampler_config import SamplerConfig
+from pasture.models.weights_config import Weights
 
 Count = Annotated[int, Field(ge=1)]
 
 
+MEADOW = "meadow"
 BUILT_IN = "meadow-base"
 UNTRAINED = "meadow-untrained"
 
@@ -32,7 +34,12 @@ class Section(BaseModel):
 class Data(Section):
     """Which instructions there are, and how many of each split."""
 
-    source: Literal["meadow"] = "meadow"
+    source: str = MEADOW
+    """`meadow`, or files: a path, a folder or `hub:ORG/NAME/FILES@REVISION`, as docs/data.md has them."""
+    evaluation_source: str = ""
+    """A file of instructions to evaluate on, with the outputs to compare with; else they come from `source`."""
+    splits: Literal["counts", "paper"] = "counts"
+    """Whether files are cut into as many as are asked for, or into the paper's sizes, of which the first are taken."""
     demonstrations: Literal["sft", "pretraining"] = "sft"
     """What supervised fine-tuning imitates: good answers, or the careless ones that the base model grew up with."""
     sft: Count = 10_000
@@ -52,6 +59,8 @@ class Model(Section):
     """`meadow-base` (ships in the package), `meadow-untrained`, or the folder of any causal LM."""
     template: str = "plain"
     """How an instruction becomes a prompt: one of `pasture.core.templates.TEMPLATES`."""
+    weights: Weights = Weights()
+    """What is trained of it, by every method that does not say otherwise: all weights or adapters, in which type."""
 
 
 class Sampling(SamplerConfig):
@@ -73,6 +82,10 @@ class Feedback(Section):
     annotator: Literal["people", "pool", "greedy"] = "pool"
     label_flip_probability: Annotated[float, Field(ge=0.0, le=0.5)] = 0.25
     """Share of the pool's labels turned around by noise; people bring their own, and one greedy judge has none."""
+    file: str = ""
+    """Preferences that exist already, in place of an annotator's: people's, or another's; see docs/data.md."""
+    labels: Annotated[tuple[str, ...], Field(min_length=1)] = ("preference",)
+    """Columns of the file that hold labels, where its rows have `output_1` and `output_2`."""
 
 
 class Selection(Section):

@@ -4,6 +4,7 @@ Of the hub only plain files are taken (JSON, JSONL, CSV, Parquet), never a loadi
 """
 
 import fnmatch
+import hashlib
 import importlib
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ from types import ModuleType
 import httpx2
 
 from pasture.core.errors import DataError, DependencyError
+from pasture.core.files import fingerprint
 from pasture.core.tables import SUFFIXES
 
 HUB = "hub:"
@@ -42,6 +44,20 @@ def data_files(name: str) -> list[Path]:
     if not found:
         raise DataError(f"{path}: the folder holds no data file ({', '.join(SUFFIXES)}).")
     return found
+
+
+def fingerprint_of(name: str) -> str:
+    """What tells the data that `name` stands for from other data: the files' content, or the name on the hub.
+
+    Nothing is fetched: name a revision on the hub, or another content under the same name goes unnoticed.
+
+    Raises:
+        DataError: if there are no such files.
+    """
+    if name.startswith(HUB):
+        return name
+    rows = [f"{path.name} {fingerprint(path)}" for path in data_files(name)]
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
 def is_data_file(name: str) -> bool:

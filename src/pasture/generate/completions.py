@@ -7,6 +7,7 @@ from pasture.core.ports import Progress
 from pasture.core.records import Completion, Instruction
 from pasture.core.seeds import derived_seed
 from pasture.core.templates import PromptTemplate
+from pasture.machine.device import resolve_device
 from pasture.models.encode import Encoder
 from pasture.models.load import load_causal_lm, load_tokenizer, stop_token_ids
 from pasture.models.sample import SamplerConfig, sample
@@ -17,7 +18,7 @@ class LocalSystem:
 
     def __init__(self, folder: Path, template: PromptTemplate, config: SamplerConfig) -> None:
         tokenizer = load_tokenizer(folder)
-        self._model = load_causal_lm(folder, tokenizer=tokenizer)
+        self._model = load_causal_lm(folder, device=resolve_device("auto"), tokenizer=tokenizer)
         limit = self._model.config.max_position_embeddings - config.max_new_tokens
         self._encoder = Encoder(tokenizer, template, max_tokens=limit)
         self._stop_ids = stop_token_ids(self._model, tokenizer)

@@ -6,8 +6,9 @@ from typing import Any
 
 from pasture.annotate.raters import meadow_annotator
 from pasture.core.ports import Annotator
+from pasture.data.hub import fingerprint_of
 from pasture.plan.graph import folder_fingerprint
-from pasture.recipe import UNTRAINED, Feedback, Recipe, Selection, start_folder
+from pasture.recipe import MEADOW, UNTRAINED, Feedback, Recipe, Selection, start_folder
 
 
 def method_settings(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -27,6 +28,26 @@ def start_settings(recipe: Recipe) -> dict[str, Any]:
     start = recipe.model.start
     fingerprint = "" if start == UNTRAINED else folder_fingerprint(start_folder(start))
     return {**recipe.model.model_dump(), "start_fingerprint": fingerprint}
+
+
+def data_settings(recipe: Recipe) -> dict[str, Any]:
+    """Which instructions there are; of files, what they hold."""
+    table = {**recipe.data.model_dump(), "seed": recipe.seed}
+    if recipe.data.source == MEADOW:
+        return table
+    named = [name for name in (recipe.data.source, recipe.data.evaluation_source) if name]
+    return {**table, "files": [fingerprint_of(name) for name in named]}
+
+
+def feedback_settings(recipe: Recipe) -> dict[str, Any]:
+    """Preferences from a file, and what it holds."""
+    feedback = recipe.feedback
+    return {
+        "file": feedback.file,
+        "labels": list(feedback.labels),
+        "count": recipe.data.preference,
+        "fingerprint": fingerprint_of(feedback.file),
+    }
 
 
 def label_settings(recipe: Recipe, who: Feedback | Selection) -> dict[str, Any]:

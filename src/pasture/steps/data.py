@@ -1,13 +1,20 @@
 """Steps of room 1: the instructions of each split and the demonstrations that come with them."""
 
-from pasture.core.files import write_records
+from pasture.core.errors import DataError
+from pasture.core.files import read_records, write_records
+from pasture.core.records import Preference
+from pasture.data.instructions import DEMONSTRATED, InstructionFiles, load_instructions
 from pasture.data.load import load_split
+from pasture.data.preferences import FeedbackFile, load_feedback
+from pasture.recipe import MEADOW
 from pasture.steps import Outcome, Task
 
 
 def instructions(task: Task) -> Outcome:
     """Write `SPLIT.jsonl` for every split, and `SPLIT-demonstrations.jsonl` where there are demonstrations."""
     settings = task.settings
+    if settings["source"] != MEADOW:
+        return _from_files(task)
     counts = {
         settings["demonstrations"]: settings["sft"],
         **{split: settings[split] for split in ("preference", "unlabeled", "validation", "evaluation", "live")},
@@ -20,3 +27,41 @@ def instructions(task: Task) -> Outcome:
         if demonstrations:
             write_records(task.folder / f"{split}-demonstrations.jsonl", demonstrations)
     return Outcome(details=counts)
+
+
+def _from_files(task: Task) -> Outcome:
+    settings = task.settings
+    names = set(InstructionFiles.model_fields) & set(settings)
+    splits = load_instructions(InstructionFiles(**{name: settings[name] for name in names}))
+    details: dict[str, object] = {}
+    for name, split in splits.items():
+        if name in DEMONSTRATED and split.instructions and not split.demonstrations:
+            raise DataError(
+                f"{settings['source']}: the split {name!r} needs an output for each of its instructions, and some have "
+                "none. Name a file with outputs, or for 'evaluation' one of a reference in data.evaluation_source."
+            )
+        write_records(task.folder / f"{name}.jsonl", split.instructions)
+        if split.demonstrations:
+            write_records(task.folder / f"{name}-demonstrations.jsonl", split.demonstrations)
+        details[name] = len(split.instructions)
+        if split.left_out:
+            details[f"{name}_left_out"] = split.left_out
+    return Outcome(details=details)
+
+
+def feedback(task: Task) -> Outcome:
+    """Preferences that a file holds: `comparisons.jsonl`, one for each label, and `preferences.jsonl`."""
+    settings = task.settings
+    loaded = load_feedback(
+        FeedbackFile(file=settings["file"], labels=tuple(settings["labels"]), count=settings["count"])
+    )
+    write_records(task.folder / "comparisons.jsonl", [comparison for comparison, _ in loaded.pairs])
+    write_records(task.folder / "preferences.jsonl", [preference for _, preference in loaded.pairs])
+    return Outcome(details={"preferences": len(loaded.pairs), "left_out": dict(loaded.left_out)})
+
+
+def labels(task: Task) -> Outcome:
+    """The labels that came with their comparisons, where an annotator's would lie."""
+    preferences = read_records(task.inputs["pairs"] / "preferences.jsonl", Preference)
+    count = write_records(task.folder / "preferences.jsonl", preferences)
+    return Outcome(details={"asked": count})

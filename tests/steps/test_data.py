@@ -1,0 +1,97 @@
+"""A run's instructions and labels may come from files: one line of a recipe moves a method to other people's labels."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pasture.core.errors import DataError
+from pasture.core.files import read_records
+from pasture.core.records import Comparison, Completion, Instruction, Preference
+from pasture.plan import Plan, build
+from pasture.recipe import parse
+from pasture.steps import Task
+from pasture.steps import data as steps
+
+LEARN: dict[str, Any] = {
+    "sft": {"method": "sft", "epochs": 1},
+    "reward_model": {"method": "reward_model", "epochs": 1},
+    "dpo": {"method": "dpo", "epochs": 1},
+}
+
+
+def rows(count: int, **more: Any) -> list[dict[str, Any]]:
+    return [{"instruction": f"Say {n}", "input": "", "output": f"{n}!", **more} for n in range(count)]
+
+
+def write(path: Path, content: list[dict[str, Any]]) -> str:
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+def planned(**changes: Any) -> Plan:
+    return build(parse({"name": "tiny", "learn": LEARN, **changes}, "tiny.toml"))
+
+
+def changed(before: Plan, after: Plan) -> set[str]:
+    return {name for name, key in after.keys.items() if before.keys.get(name) != key}
+
+
+def do(plan: Plan, name: str, folder: Path, **inputs: Path) -> dict[str, object]:
+    [step] = [one for one in plan.steps if one.name == name]
+    work = getattr(steps, step.work.split(".")[1])
+    folder.mkdir()
+    return dict(work(Task(folder, inputs, step.settings, lambda *_, **__: None)).details)
+
+
+def test_one_line_moves_a_method_from_simulated_to_other_preferences(tmp_path: Path):
+    pairs = [{"instruction": "Say", "output_1": f"{n}", "output_2": "x", "preference": 1 + n % 2} for n in range(6)]
+    file = write(tmp_path / "people.json", pairs)
+    simulated, other = planned(), planned(feedback={"file": file})
+    moved = changed(simulated, other)
+    assert {"2-generate/preference", "3-annotate/preference", "4-learn/reward_model", "4-learn/dpo"} <= moved
+    assert not {"1-data", "4-learn/sft", "2-generate/evaluation/sft", "2-generate/evaluation/base"} & moved
+    details = do(other, "2-generate/preference", tmp_path / "pairs")
+    assert details == {"preferences": 6, "left_out": {}}
+    do(other, "3-annotate/preference", tmp_path / "labels", pairs=tmp_path / "pairs")
+    comparisons = read_records(tmp_path / "pairs" / "comparisons.jsonl", Comparison)
+    preferences = read_records(tmp_path / "labels" / "preferences.jsonl", Preference)
+    assert [one.preferred for one in preferences] == ["first", "second"] * 3
+    assert [one.comparison_id for one in preferences] == [one.id for one in comparisons]
+
+
+def test_labels_of_a_changed_file_are_learned_from_anew(tmp_path: Path):
+    pairs = [{"instruction": "Say", "output_1": "a", "output_2": "b", "preference": 1}]
+    before = planned(feedback={"file": write(tmp_path / "people.json", pairs)})
+    write(tmp_path / "people.json", [{**pairs[0], "preference": 2}])
+    assert "4-learn/dpo" in changed(before, planned(feedback={"file": str(tmp_path / "people.json")}))
+
+
+def test_instructions_of_files_become_a_runs_splits(tmp_path: Path):
+    sizes = {"sft": 4, "preference": 3, "unlabeled": 2, "validation": 2, "evaluation": 3}
+    source = write(tmp_path / "mine.json", rows(11))
+    reference = write(tmp_path / "reference.json", rows(3, dataset="koala"))
+    data = {"source": source, "evaluation_source": reference, **sizes}
+    plan = planned(data=data)
+    assert do(plan, "1-data", tmp_path / "data") == sizes
+    for name, size in sizes.items():
+        instructions = read_records(tmp_path / "data" / f"{name}.jsonl", Instruction)
+        assert len(instructions) == size
+        if name in ("sft", "validation", "evaluation"):
+            answers = read_records(tmp_path / "data" / f"{name}-demonstrations.jsonl", Completion)
+            assert [one.instruction_id for one in answers] == [one.id for one in instructions]
+    assert {one.source for one in read_records(tmp_path / "data" / "evaluation.jsonl", Instruction)} == {"koala"}
+    write(tmp_path / "mine.json", rows(12))
+    assert "1-data" in changed(plan, planned(data=data))
+
+
+def test_instructions_to_compare_on_need_a_references_outputs(tmp_path: Path):
+    content = [{**row, "output": None} for row in rows(3)]
+    sizes = {"sft": 4, "preference": 3, "unlabeled": 2, "validation": 2, "evaluation": 3}
+    reference = write(tmp_path / "reference.json", content)
+    data = {"source": write(tmp_path / "mine.json", rows(11)), "evaluation_source": reference, **sizes}
+    with pytest.raises(DataError, match=r"the split 'evaluation' needs an output.*data\.evaluation_source"):
+        do(planned(data=data), "1-data", tmp_path / "data")
+    with pytest.raises(DataError, match="no such file"):
+        planned(data={**data, "source": str(tmp_path / "none.json")})
