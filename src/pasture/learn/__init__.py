@@ -3,6 +3,7 @@
 from pasture.learn import (
     best_of_n,
     dpo,
+    ensemble,
     feedme,
     grpo,
     kto,
@@ -18,6 +19,7 @@ from pasture.learn import (
 METHODS = {
     "sft": sft,
     "reward_model": reward_model,
+    "reward_model_ensemble": ensemble,
     "best_of_n": best_of_n,
     "dpo": dpo,
     "simpo": simpo,

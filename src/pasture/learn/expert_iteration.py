@@ -21,13 +21,12 @@ from typing import Literal
 from pydantic import Field
 from transformers import PreTrainedModel
 
-from pasture.core.errors import RunFolderError
-from pasture.core.files import read_json_lines, read_records, write_json_lines, write_records
+from pasture.core.files import read_records, write_records
 from pasture.core.ports import Progress
 from pasture.core.records import Completion, Instruction, Record
 from pasture.core.seeds import derived_seed
 from pasture.learn import best_of_n, sft
-from pasture.learn.resume import METRICS_FILE, MODEL_FOLDER, fingerprint
+from pasture.learn.resume import METRICS_FILE, MODEL_FOLDER, claim, fingerprint
 from pasture.learn.rollouts import Environment, check_instructions, checked_scores, draw
 from pasture.machine.device import resolve_device
 from pasture.machine.meter import MetricsLog
@@ -85,7 +84,7 @@ def train(
     encoder = Encoder(load_tokenizer(start), environment.template, max_tokens=config.max_prompt_tokens + 1)
     prompts = check_instructions(encoder, environment.instructions)
     models = [load_causal_lm(origin) for origin in (start, base) if origin is not None]
-    _claim(folder, fingerprint(config.model_dump(), seed, prompts, modules=models))
+    claim(folder, fingerprint(config.model_dump(), seed, prompts, modules=models))
     del models
     done = len(list((folder / "steps").glob("*")))
     report = _Report(progress, config, len(prompts), rounds_done=done)
@@ -119,18 +118,6 @@ def train(
 
 def _policy_folder(folder: Path, number: int) -> Path:
     return folder / "steps" / f"{number:04d}"
-
-
-def _claim(folder: Path, identity: str) -> None:
-    """Note what the folder is for, or see that it is for this."""
-    path = folder / "identity.json"
-    if not path.exists():
-        write_json_lines(path, [{"identity": identity}])
-    elif read_json_lines(path) != [{"identity": identity}]:
-        raise RunFolderError(
-            f"{folder} was begun with another model, other instructions or other settings. Remove it to begin anew, or "
-            "choose another folder."
-        )
 
 
 class _Report:

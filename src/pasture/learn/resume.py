@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pasture.core.errors import RunFolderError
+from pasture.core.files import read_json_lines, write_json_lines
 from pasture.core.ports import Progress
 from pasture.machine.checkpoint import (
     load_checkpoint,
@@ -25,10 +26,27 @@ from pasture.machine.checkpoint import (
 from pasture.machine.meter import MetricsLog
 
 CHECKPOINT_FOLDER = "checkpoint"
+IDENTITY_FILE = "identity.json"
 METRICS_FILE = "metrics.jsonl"
 MODEL_FOLDER = "model"
 _LOGS_HELD_BACK = 20
 SECONDS_BETWEEN_REPORTS = 0.3
+
+
+def claim(folder: Path, identity: str) -> None:
+    """Note in `folder` what a training of several parts depends on, or see that it began with just that.
+
+    Raises:
+        RunFolderError: if it began with something else.
+    """
+    path = folder / IDENTITY_FILE
+    if not path.exists():
+        write_json_lines(path, [{"identity": identity}])
+    elif read_json_lines(path) != [{"identity": identity}]:
+        raise RunFolderError(
+            f"{folder} was begun with another model, other instructions or other settings. Remove it to begin anew, or "
+            "choose another folder."
+        )
 
 
 class Resumable:
