@@ -27,7 +27,7 @@ from pasture.annotate.page.buckets import Buckets
 from pasture.annotate.page.gate import Gate, Policy
 from pasture.annotate.page.owner import Owner, Standing
 from pasture.annotate.page.pages import STATIC, Pages
-from pasture.annotate.page.views import Round, round_of, seconds_since, shown
+from pasture.annotate.page.views import Round, Shown, round_of, seconds_since, shown
 from pasture.core.errors import StoreError
 
 T = TypeVar("T")
@@ -41,12 +41,31 @@ class BadFormError(Exception):
     """A form that none of our pages can have sent."""
 
 
+class StrangerError(Exception):
+    """A session that is nobody's, or nobody's any more."""
+
+
 @dataclass(frozen=True)
 class _Visitor:
-    who: str
+    """Who asks, by a session that is yet to be looked up, together with what is asked: one way to the desk, not two."""
+
     session: str
     form: Mapping[str, str]
     """Fields of a POST; empty for a GET."""
+
+    def known(self, campaign: Campaign) -> str:
+        """The name that the session belongs to."""
+        who = campaign.who(session=digest(self.session))
+        if who is None:
+            raise StrangerError
+        return who
+
+    def annotator(self, campaign: Campaign) -> str:
+        """The same, but for the owner."""
+        who = self.known(campaign)
+        if who == OWNER:
+            raise acts.RefusedError("The owner does not label. Make an annotator for yourself.")
+        return who
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -94,8 +113,11 @@ class _Site:
 
     def _page(self, answer: Answer) -> Handler:
         async def handle(request: Request) -> Response:
-            visitor = await self._visitor(request, {})
-            return self._stranger(request) if visitor is None else await answer(request, visitor)
+            visitor = self._visitor(request, {})
+            try:
+                return self._stranger(request) if visitor is None else await answer(request, visitor)
+            except StrangerError:
+                return self._stranger(request)
 
         return handle
 
@@ -103,17 +125,18 @@ class _Site:
         async def handle(request: Request) -> Response:
             try:
                 form = await _fields(request)
-            except BadFormError as error:
-                return self._message(400, str(error))
-            visitor = await self._visitor(request, form)
-            if visitor is None:
-                return self._stranger(request)
-            if not _same(form.get("form", ""), form_token(visitor.session)):
-                return self._message(403, "This form was not sent from one of our own pages. Go on from there.")
-            if not self._votes.take(visitor.who):
-                return self._message(429, "That was too fast. Wait a moment and go on.", {"retry-after": "1"})
-            try:
+                visitor = self._visitor(request, form)
+                if visitor is None:
+                    return self._stranger(request)
+                # Before anything that depends on the form: who cannot read our pages learns nothing of the campaign.
+                if not _same(form.get("form", ""), form_token(visitor.session)):
+                    await self._look(visitor.known)
+                    return self._message(403, "This form was not sent from one of our own pages. Go on from there.")
+                if not self._votes.take(digest(visitor.session)):
+                    return self._message(429, "That was too fast. Wait a moment and go on.", {"retry-after": "1"})
                 return await answer(request, visitor)
+            except StrangerError:
+                return self._stranger(request)
             except acts.RefusedError as error:
                 return self._message(409, str(error))
             except BadFormError as error:
@@ -121,13 +144,19 @@ class _Site:
 
         return handle
 
-    async def _visitor(self, request: Request, form: Mapping[str, str]) -> _Visitor | None:
+    def _visitor(self, request: Request, form: Mapping[str, str]) -> _Visitor | None:
+        """None for who brings no session, or none that could be one."""
         session = request.cookies.get(self._cookie, "")
-        if not session or len(session) > _LONGEST_SECRET:
+        return _Visitor(session, form) if session and len(session) <= _LONGEST_SECRET else None
+
+    async def _who(self, visitor: _Visitor | None) -> str | None:
+        """The name of a visitor; None for a stranger."""
+        if visitor is None:
             return None
-        key = digest(session)
-        who = await self._look(lambda campaign: campaign.who(session=key))
-        return None if who is None else _Visitor(who, session, form)
+        try:
+            return await self._look(visitor.known)
+        except StrangerError:
+            return None
 
     def _stranger(self, request: Request) -> Response:
         client = _client(request)
@@ -145,11 +174,11 @@ class _Site:
         if who is None:
             self._guesses.take(client)
             return self._message(404, "This link is not valid, or not any more. Ask for a new one.")
-        present = await self._visitor(request, {})
-        if present is not None and present.who != who:
+        visitor = self._visitor(request, {})
+        present = await self._who(visitor)
+        if visitor is not None and present is not None and present != who:
             # A link in somebody else's mail must not change silently who one is.
-            page = self._pages.switch(present=present.who, token=token, form=form_token(present.session))
-            return HTMLResponse(page)
+            return HTMLResponse(self._pages.switch(present, token, form_token(visitor.session)))
         return self._entered(token, who)
 
     async def _switch(self, request: Request) -> Response:
@@ -157,7 +186,7 @@ class _Site:
             form = await _fields(request)
         except BadFormError as error:
             return self._message(400, str(error))
-        visitor = await self._visitor(request, form)
+        visitor = self._visitor(request, form)
         if visitor is None or not _same(form.get("form", ""), form_token(visitor.session)):
             return self._message(403, "This form was not sent from one of our own pages. Open your link again.")
         token = form.get("token", "")
@@ -192,22 +221,28 @@ class _Site:
     # What an annotator does.
 
     async def _front(self, request: Request, visitor: _Visitor) -> Response:
-        if visitor.who == OWNER:
+        def at(campaign: Campaign) -> Round | None:
+            who = visitor.known(campaign)
+            return None if who == OWNER else round_of(campaign, who)
+
+        here = await self._look(at)
+        if here is None:
             return RedirectResponse("/owner", 303)
-        here = await self._look(lambda campaign: round_of(campaign, visitor.who))
         return HTMLResponse(self._pages.front(here, form_token(visitor.session)))
 
     async def _pair(self, request: Request, visitor: _Visitor) -> Response:
-        if visitor.who == OWNER:
-            return RedirectResponse("/owner", 303)
-        seen = await self._look(lambda campaign: shown(campaign, visitor.who))
-        if isinstance(seen, Round):
+        def at(campaign: Campaign) -> Shown | Round | None:
+            who = visitor.known(campaign)
+            return None if who == OWNER else shown(campaign, who)
+
+        seen = await self._look(at)
+        if not isinstance(seen, Shown):
             return RedirectResponse("/", 303)
         plain = request.query_params.get("view") == "plain"
         return HTMLResponse(self._pages.pair(seen, form_token(visitor.session), plain=plain))
 
     async def _vote(self, request: Request, visitor: _Visitor) -> Response:
-        form, who = visitor.form, self._annotator(visitor)
+        form = visitor.form
         said, turn, item = _SAID.get(form.get("said", "")), _number(form, "turn"), form.get("item", "")
         strength = {"": 0, "1": 1, "2": 2, "3": 3}.get(form.get("strength", ""))
         reason = form.get("reason", "").replace("\x00", "")
@@ -217,6 +252,7 @@ class _Site:
             raise BadFormError(f"A reason has at most {REASON_CHARACTERS} characters, this one {len(reason)}.")
 
         def decide(campaign: Campaign) -> Sequence[Event]:
+            who = visitor.annotator(campaign)
             seconds = seconds_since(campaign, who, item, turn, form.get("shown", ""))
             return acts.vote(campaign, who, acts.Ballot(item, turn, said, strength or None, reason, seconds))
 
@@ -224,16 +260,15 @@ class _Site:
         return RedirectResponse("/pair", 303)
 
     async def _undo(self, request: Request, visitor: _Visitor) -> Response:
-        who, turn = self._annotator(visitor), _number(visitor.form, "turn")
+        turn = _number(visitor.form, "turn")
         if turn is None:
             raise BadFormError("This form is not complete.")
-        await self._happen(lambda campaign: acts.undo(campaign, who, turn))
+        await self._happen(lambda campaign: acts.undo(campaign, visitor.annotator(campaign), turn))
         return RedirectResponse("/pair", 303)
 
     def _act(self, act: Callable[[Campaign, str], Sequence[Event]], then: str) -> Answer:
         async def answer(_request: Request, visitor: _Visitor) -> Response:
-            who = self._annotator(visitor)
-            await self._happen(lambda campaign: act(campaign, who))
+            await self._happen(lambda campaign: act(campaign, visitor.annotator(campaign)))
             return RedirectResponse(then, 303)
 
         return answer
@@ -241,17 +276,12 @@ class _Site:
     # What the owner sees.
 
     async def _owner_page(self, request: Request, visitor: _Visitor) -> Response:
-        if visitor.who != OWNER:
+        if await self._look(visitor.known) != OWNER:
             return self._message(404, "There is no such page.")
         seen = await self._owner.seen()
         return HTMLResponse(self._pages.owner(seen, form_token(visitor.session)))
 
     # The rest.
-
-    def _annotator(self, visitor: _Visitor) -> str:
-        if visitor.who == OWNER:
-            raise acts.RefusedError("The owner does not label. Make an annotator for yourself.")
-        return visitor.who
 
     async def _look(self, at: Callable[[Campaign], T]) -> T:
         return await _result(self._desk.look(at))
