@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from pasture.cli import evaluate, evaluation_set, judges
 from pasture.core.errors import DataError, LeakError, RecipeError
-from pasture.core.files import write_records
+from pasture.core.files import read_records, write_records
 from pasture.core.records import Comparison, Completion
 from pasture.core.tables import read_rows
 from pasture.world import meadow
@@ -118,6 +118,19 @@ def test_one_name_over_two_settings_is_two_judges(ran, tmp_path):
     judges = {row["judge"] for row in csv.DictReader(io.StringIO(mixed))}
     assert len(judges) == 2
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\d", row["date"]) for row in csv.DictReader(io.StringIO(mixed)))
+
+
+def test_systems_are_compared_in_pairs_on_the_same_instructions(ran):
+    # By the pool both win every time; by the people's file neither does: no difference, and no chance of one.
+    shown = run("leaderboard", ran, "-j", "people")
+    assert "long less cut: +0.0 points (" in shown
+    assert "p = 1" in shown
+    comparisons = read_records(ran / "3-annotate/evaluation/cut/comparisons.jsonl", Comparison)
+    verdicts = ["second"] * 30 + ["first"] * (COUNT - 30)
+    rows = [prefer(row, verdict) for row, verdict in zip(comparisons, verdicts, strict=True)]
+    write_records(ran / "3-annotate/evaluation/cut/people.jsonl", rows)
+    # 30 of 40 for one, none for the other.
+    assert "long less cut: -75.0 points (-8" in run("leaderboard", ran, "-j", "people")
 
 
 def test_details_show_sources_lengths_and_shares(ran, tmp_path):

@@ -31,13 +31,14 @@ from pasture.evaluate.outputs import Pairing, SystemOutputs, pair_outputs, read_
 from pasture.evaluate.ranking import Ranking, bradley_terry
 from pasture.evaluate.table import board_csv, board_table, percent, shares_table, short_name, sources_table
 from pasture.evaluate.win_rate import against_even
-from pasture.report.content import ReportContent
+from pasture.report.content import Difference, ReportContent
 from pasture.report.page import write_report
 from pasture.report.summary import MEADOW
 from pasture.steps.board_page import (
     audit_table,
     breakdowns,
     corrected_table,
+    differences_from,
     judge_facts,
     leaderboards,
     samples,
@@ -84,6 +85,7 @@ AllowMixed = Annotated[
 ]
 
 SAMPLE_COUNT = 6
+_MOST_DIFFERENCES = 8
 
 
 class Show(StrEnum):
@@ -175,6 +177,7 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option
     board = build_board(systems, seed=0, judge_identity=judged.identity, length_controlled=length.rates(systems, order))
     console = Console()
     show_board(console, board, details=details)
+    _show_behind(console, _behind(systems, board))
     for pairing, path in zip(pairings, outputs, strict=True):
         if pairing.only_system or pairing.only_reference:
             note = f"{path}: {pairing.only_system} answers without a reference, {pairing.only_reference} missing."
@@ -212,11 +215,12 @@ def leaderboard(  # noqa: PLR0913 - one parameter for each option
     order = load_evaluation_set(instructions).instructions if instructions and difficulty else ()
     systems = found_systems(folder, judge)
     board = build_board(systems, seed=0, allow_mixed=allow_mixed, length_controlled=length.rates(systems, order))
-    corrected = _corrected(people, systems)
+    corrected, behind = _corrected(people, systems), _behind(systems, board)
     console = Console()
     match show:
         case Show.TABLE:
             show_board(console, board, details=details)
+            _show_behind(console, behind)
             _show_corrected(console, corrected)
         case Show.CSV:
             typer.echo(board_csv(board), nl=False)
@@ -227,7 +231,7 @@ def leaderboard(  # noqa: PLR0913 - one parameter for each option
     if ranking:
         console.print(ranking_table(bradley_terry(systems, seed=0), "Bradley-Terry (Davidson), log strength"))
     if html is not None:
-        write_report(_page(f"Leaderboard of {folder.name}", board, [], corrected), html)
+        write_report(_page(f"Leaderboard of {folder.name}", board, behind, [], corrected), html)
     _gate(board, fail_under)
 
 
@@ -270,6 +274,24 @@ def _who_wins(outcomes: Outcomes, board: Board) -> str:
     return f"{winner} wins more often, but chance explains that (p = {p_value:.2g})."
 
 
+def _behind(systems: Sequence[Outcomes], board: Board) -> list[Difference]:
+    """How far every other system is from the first, on the same instructions; none where they cannot be paired."""
+    if board.warnings or len(board.rows) < 2 or board.rows[0].win_rate.rate is None:
+        return []
+    judged = [outcomes for outcomes in systems if outcomes.judged.any()]
+    return differences_from(judged, board.rows[0].win_rate.system, seed=0)
+
+
+def _show_behind(console: Console, behind: Sequence[Difference]) -> None:
+    for one in behind[:_MOST_DIFFERENCES]:
+        console.print(
+            f"{short_name(one.system)} less {short_name(one.baseline)}: {100 * one.difference:+.1f} points "
+            f"({100 * one.interval_low:+.1f} to {100 * one.interval_high:+.1f}), p = {one.p_value:.2g}",
+            markup=False,
+            highlight=False,
+        )
+
+
 def show_board(console: Console, board: Board, title: str = "Leaderboard", *, details: bool = False) -> None:
     """Print the board, and where asked for the tables that stand behind it."""
     console.print(board_table(board, title))
@@ -297,7 +319,7 @@ def _finish(console: Console, judged: Judged, board: Board, people: Path | None,
         return
     names = ", ".join(row.win_rate.system for row in board.rows[:3])
     title = f"{names}{' and others' if len(board.rows) > 3 else ''} against {judged.reference}"
-    page = _page(title, board, findings, corrected)
+    page = _page(title, board, _behind(judged.systems(), board), findings, corrected)
     shown = {judged.judge: judged.preferences}
     page = page.model_copy(update={"samples": samples(judged.comparisons, shown, SAMPLE_COUNT)})
     write_results(out, judged, board, page)
@@ -311,10 +333,11 @@ def _finish(console: Console, judged: Judged, board: Board, people: Path | None,
 def _page(
     title: str,
     board: Board,
+    behind: Sequence[Difference],
     findings: Sequence[AuditFinding],
     corrected: Mapping[str, Sequence[CorrectedRate]],
 ) -> ReportContent:
-    boards = leaderboards(board)
+    boards = leaderboards(board, differences=behind)
     rows = {one.title: [row.to_dict() for row in board.rows if row.win_rate.judge == one.title] for one in boards}
     tables = [table for name, own in rows.items() for table in breakdowns(name, own)]
     tables += [corrected_table(corrected)] if corrected else []

@@ -37,7 +37,7 @@ def leaderboards(board: Board, title: str | None = None, differences: Sequence[D
                 title=title or judge,
                 rows=tuple(row.win_rate for row in rows),
                 differences=tuple(differences) if len(groups) == 1 else (),
-                note=f"{judge}, {' to '.join(days)}." if days else "",
+                note=", ".join([*([judge] if title else []), *([" to ".join(days)] if days else [])]),
             )
         )
     return found
