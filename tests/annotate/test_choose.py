@@ -175,6 +175,15 @@ def test_a_model_of_ones_own_costs_nothing_and_an_unknown_price_is_unknown(tmp_p
     assert pool_of(unknown).quote(pairs(2)).high_usd is None
 
 
+def test_a_batch_is_quoted_at_its_share_of_the_price(tmp_path):
+    price = {"input_per_million": 1.0, "output_per_million": 2.0}
+    single = pool_of(settings_of(tmp_path, engine_settings={"price": price})).quote(pairs(10))
+    files = {"folder": tmp_path / "files", "price": price}
+    batch = pool_of(settings_of(tmp_path, engine="batch", engine_settings=files)).quote(pairs(10))
+    # Half the price, as OpenAI's batches.
+    assert (batch.low_usd, batch.high_usd) == (0.5 * (single.low_usd or 0), 0.5 * (single.high_usd or 0))
+
+
 def test_what_comparisons_to_come_will_cost_grows_with_their_number_and_falls_with_noise(tmp_path):
     settings = settings_of(tmp_path, engine_settings={"price": {"input_per_million": 1.0, "output_per_million": 2.0}})
     few, many = (expected_quote(settings, count, characters=200, seed=0) for count in (520, 5200))

@@ -144,6 +144,8 @@ def test_settings_of_the_engine_reach_it(here, answered):
     [
         ("local", ["device=cuda", "dtype=bfloat16", "chat_template=chat.jinja"],
          {"folder": "judge", "device": "cuda", "dtype": "bfloat16", "chat_template": "chat.jinja"}),
+        ("batch", ["folder=files", "poll_seconds=5"],
+         {"folder": "files", "poll_seconds": 5, "price": None, "address": {"base_url": None, "api_key_env": None}}),
         ("vllm", ["max_completion_tokens=9", "options.enforce_eager=true", "options.tensor_parallel_size=2"],
          {"model": "judge", "max_completion_tokens": 9, "options": {"enforce_eager": True, "tensor_parallel_size": 2}}),
     ],

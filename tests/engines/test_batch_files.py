@@ -11,11 +11,11 @@ from pasture.core.errors import BudgetError, EngineError
 from pasture.core.requests import Request
 from pasture.core.store import AnswerStore
 from pasture.engines import batch_files
-from pasture.engines.batch_files import BatchEngine, BatchSettings
+from pasture.engines.batch_files import BatchEngine
 from pasture.engines.budget import Budget
 from pasture.engines.cached import CachedEngine
 from pasture.engines.loop import RunStoppedError
-from pasture.engines.settings import Address
+from pasture.engines.settings import Address, BatchSettings
 from tests.engines.conftest import KEY_ENV, ask
 from tests.engines.fake_server import FakeServer
 

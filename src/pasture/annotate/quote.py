@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pasture.core.requests import Request, Usage
 from pasture.engines.prices import StatedPrice, cost_usd, likely_input_tokens, most_usage
-from pasture.engines.settings import ApiSettings, EngineKind, EngineSettings
+from pasture.engines.settings import ApiSettings, BatchSettings, EngineKind, EngineSettings
 
 HOME_URLS = {"api": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
 """What is meant where no address is named."""
@@ -18,10 +18,15 @@ class Rates:
     addresses: tuple[str, ...]
     """None of them: a model of one's own, which costs nothing."""
     stated: StatedPrice | None = None
+    share: float = 1.0
+    """Of the price, that is paid."""
 
     @classmethod
     def of(cls, kind: EngineKind, settings: EngineSettings) -> "Rates":
         """Those of an engine with `settings`."""
+        if isinstance(settings, BatchSettings):
+            address = "" if settings.command else settings.address.base_url or HOME_URLS["api"]
+            return cls((address,), settings.price, settings.share_of_price)
         if not isinstance(settings, ApiSettings):
             return cls(())
         addresses = [each.base_url or HOME_URLS[kind] for each in settings.endpoints]
@@ -34,7 +39,7 @@ class Rates:
         if usage is None:
             return None
         found = [cost_usd(usage, model, address, self.stated) for address in self.addresses]
-        known = [cost for cost in found if cost is not None]
+        known = [cost * self.share for cost in found if cost is not None]
         return known if len(known) == len(found) else None
 
 

@@ -109,6 +109,11 @@ class Service:
             endpoints = [{"base_url": url, "api_key_env": self.api_key_env} for url in urls or (None,)]
             own = {"in_flight": self.in_flight, "price": price, "price_unknown_ok": self.price_unknown_ok}
             table = {"endpoints": endpoints, **own, **table}
+        if kind == "batch":
+            if len(urls) > 1:
+                raise RecipeError(f"--base-url: files go to one address, got {len(urls)}.")
+            address = {"base_url": urls[0] if urls else None, "api_key_env": self.api_key_env}
+            table = {"address": address, "price": price, **table}
         given = {"engine": kind, "engine_settings": table, "store": self.store, "max_usd": self.max_usd}
         return check_section(Access, given, "the options")
 

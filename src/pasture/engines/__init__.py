@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pasture.core.ports import Engine
-from pasture.engines.settings import EngineKind, LocalSettings, VllmSettings, checked_settings
+from pasture.engines.settings import BatchSettings, EngineKind, LocalSettings, VllmSettings, checked_settings
 
 if TYPE_CHECKING:
     from pasture.engines.budget import Budget
@@ -15,8 +15,8 @@ def open_engine(
 ) -> Engine:
     """The engine of that kind; `settings` are the fields of its settings class.
 
-    A budget binds what is paid for: `api` and `anthropic`. Scripts and stores are made directly, by `ScriptedEngine`
-    and `CachedEngine`.
+    A budget binds what is paid for: `api`, `anthropic` and `batch`. Scripts and stores are made directly, by
+    `ScriptedEngine` and `CachedEngine`.
 
     Raises:
         RecipeError: naming the field that does not fit, or the kinds there are.
@@ -31,6 +31,10 @@ def open_engine(
         from pasture.engines.vllm import VllmEngine
 
         return VllmEngine(checked)
+    if isinstance(checked, BatchSettings):
+        from pasture.engines.batch_files import BatchEngine
+
+        return BatchEngine(checked, budget=budget)
     if kind == "anthropic":
         from pasture.engines.anthropic_api import anthropic_engine
 

@@ -8,11 +8,9 @@ import asyncio
 import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import openai
-from pydantic import BaseModel, ConfigDict, Field
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from pasture.core.errors import BudgetError, EngineError
@@ -24,8 +22,8 @@ from pasture.engines.endpoint import OPENAI, Endpoint
 from pasture.engines.gather import Gatherer
 from pasture.engines.loop import in_order, on_engine_loop, pause, submit
 from pasture.engines.pace import Places
-from pasture.engines.prices import StatedPrice, cost_usd, most_usage
-from pasture.engines.settings import Address
+from pasture.engines.prices import cost_usd, most_usage
+from pasture.engines.settings import BatchSettings
 from pasture.engines.wire import Capabilities, Refusal, body_of, reply_of, route
 
 LINGER_SECONDS = 1.0
@@ -33,28 +31,6 @@ LINGER_SECONDS = 1.0
 MOST_RESULT_BYTES = 2**30
 PASSING_TROUBLE = (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError, openai.ConflictError)
 ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
-
-
-class BatchSettings(BaseModel):
-    """How files of requests are answered."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    folder: Path
-    """Where the files and the state of each batch are kept; the same one finds them again."""
-    address: Address = Address()
-    command: tuple[str, ...] = ()
-    """A program to run instead of a service, with {input} and {output} for the files, such as
-    ("vllm", "run-batch", "-i", "{input}", "-o", "{output}", "--model", "org/name")."""
-    requests_per_file: Annotated[int, Field(ge=1, le=50_000)] = 10_000
-    poll_seconds: Annotated[float, Field(gt=0.0)] = 30.0
-    max_attempts: Annotated[int, Field(ge=1)] = 8
-    price: StatedPrice | None = None
-    """The service's ordinary price; None looks it up."""
-    share_of_price: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
-    """What a batch costs of the ordinary price."""
-    length_name: Literal["max_tokens", "max_completion_tokens"] = "max_completion_tokens"
-    """What the server calls the limit of the answer."""
 
 
 class BatchEngine:

@@ -12,7 +12,7 @@ from pasture.core.errors import ModelError, RecipeError
 from pasture.engines.prices import StatedPrice
 from pasture.engines.weights import weights_hash
 
-EngineKind = Literal["api", "anthropic", "local", "vllm"]
+EngineKind = Literal["api", "anthropic", "batch", "local", "vllm"]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -52,6 +52,26 @@ class ApiSettings(Section):
     """Folder with the model's tokenizer.json, for logit biases; None asks the server's own /tokenize."""
 
 
+class BatchSettings(Section):
+    """How files of requests are answered."""
+
+    folder: Path
+    """Where the files and the state of each batch are kept; the same one finds them again."""
+    address: Address = Address()
+    command: tuple[str, ...] = ()
+    """A program to run instead of a service, with {input} and {output} for the files, such as
+    ("vllm", "run-batch", "-i", "{input}", "-o", "{output}", "--model", "org/name")."""
+    requests_per_file: Annotated[int, Field(ge=1, le=50_000)] = 10_000
+    poll_seconds: Positive = 30.0
+    max_attempts: Count = 8
+    price: StatedPrice | None = None
+    """The service's ordinary price; None looks it up."""
+    share_of_price: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    """What a batch costs of the ordinary price."""
+    length_name: Literal["max_tokens", "max_completion_tokens"] = "max_completion_tokens"
+    """What the server calls the limit of the answer."""
+
+
 class LocalSettings(Section):
     """Which transformers model answers, and how."""
 
@@ -82,11 +102,12 @@ class VllmSettings(Section):
     """Further arguments of vllm.LLM, such as tensor_parallel_size or enforce_eager."""
 
 
-EngineSettings: TypeAlias = ApiSettings | LocalSettings | VllmSettings
+EngineSettings: TypeAlias = ApiSettings | BatchSettings | LocalSettings | VllmSettings
 
-SETTINGS: Mapping[str, type[ApiSettings] | type[LocalSettings] | type[VllmSettings]] = {
+SETTINGS: Mapping[str, type[EngineSettings]] = {
     "api": ApiSettings,
     "anthropic": ApiSettings,
+    "batch": BatchSettings,
     "local": LocalSettings,
     "vllm": VllmSettings,
 }
@@ -119,7 +140,7 @@ def model_facts(settings: EngineSettings) -> dict[str, object]:
     Raises:
         ModelError: if a local model's folder or its chat template cannot be read.
     """
-    if isinstance(settings, ApiSettings):
+    if isinstance(settings, ApiSettings | BatchSettings):
         return {}
     folder = settings.folder if isinstance(settings, LocalSettings) else Path(settings.model)
     facts: dict[str, object] = {"model": folder.name, "dtype": settings.dtype}
