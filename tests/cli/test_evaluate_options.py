@@ -120,6 +120,14 @@ def test_one_name_over_two_settings_is_two_judges(ran, tmp_path):
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\d", row["date"]) for row in csv.DictReader(io.StringIO(mixed)))
 
 
+def test_a_damaged_judge_file_is_named(ran):
+    place = ran / "3-annotate/evaluation/cut"
+    for text in ("{", "{}", "[]"):
+        (place / "judge.json").write_text(text)
+        with pytest.raises(DataError, match=r"judge\.json: expected what pasture evaluate --out writes"):
+            run("leaderboard", place)
+
+
 def test_systems_are_compared_in_pairs_on_the_same_instructions(ran):
     # By the pool both win every time; by the people's file neither does: no difference, and no chance of one.
     shown = run("leaderboard", ran, "-j", "people")

@@ -90,15 +90,14 @@ def found_systems(folder: Path, judge: str | None = None) -> list[Outcomes]:
 
 
 def _evaluated(path: Path) -> list[Outcomes]:
-    facts = json.loads(path.with_name(_FACTS).read_text(encoding="utf-8"))
-    return outcomes_of(
-        read_records(path.with_name("preferences.jsonl"), Preference),
-        read_records(path, Comparison),
-        judge=facts["judge"],
-        reference=facts["reference"],
-        credit=facts["credit"],
-        date=facts["date"],
-    )
+    place = path.with_name(_FACTS)
+    try:
+        facts = json.loads(place.read_text(encoding="utf-8"))
+        known = {name: facts[name] for name in ("judge", "reference", "credit", "date")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{place}: expected what pasture evaluate --out writes ({error}). Evaluate again.") from error
+    preferences = read_records(path.with_name("preferences.jsonl"), Preference)
+    return outcomes_of(preferences, read_records(path, Comparison), **known)
 
 
 def _of_run(path: Path) -> list[Outcomes]:
