@@ -75,6 +75,16 @@ def test_completions_of_a_run_find_their_instructions_in_its_folder(ran):
     assert f"{COUNT}/{COUNT}" in shown
 
 
+def test_votes_of_the_meadows_judges_count_whole(ran, tmp_path):
+    run("evaluate", ran / "2-generate/evaluation/cut/completions.jsonl", "-r",
+        ran / "1-data/evaluation-demonstrations.jsonl", "-j", "meadow-people", "--out", tmp_path / "out")  # fmt: skip
+    [row] = json.loads((tmp_path / "out/leaderboard.json").read_text())["rows"]
+    rate = row["win_rate"]
+    # Probabilities would give any fraction; votes are wins and half wins.
+    assert rate["rate"] == (rate["wins"] + rate["ties"] / 2) / COUNT
+    assert json.loads((tmp_path / "out/judge.json").read_text())["credit"] == "verdict"
+
+
 def test_completions_elsewhere_need_the_file_of_their_instructions(ran, tmp_path):
     lone = tmp_path / "elsewhere.jsonl"
     lone.write_bytes((ran / "2-generate/evaluation/cut/completions.jsonl").read_bytes())
