@@ -17,7 +17,7 @@ def tiny():
 def test_every_step_of_the_loop_has_an_estimate_and_a_price(tiny):
     for step in planned().steps:
         assert estimate.seconds(step, tiny) > 0
-        assert estimate.cost_usd(step) == 0
+        assert estimate.price(step, tiny) == (0, 0)
 
 
 def test_twice_the_pairs_take_twice_as_long_to_label(tiny):
@@ -39,3 +39,29 @@ def test_a_model_of_ten_times_the_weights_trains_ten_times_as_long_and_labels_co
     for name, factor in (("4-learn/sft", 10), ("2-generate/preference", 10), ("3-annotate/preference", 1)):
         seconds = [estimate.seconds(steps[name], recipe) for recipe in (small, large)]
         assert seconds[1] == pytest.approx(factor * seconds[0], rel=1e-3)
+
+
+PAID = {"pool": "greedy", "models": ["gpt-4o-mini"]}
+
+
+def test_labels_of_a_service_have_a_price_that_grows_with_their_number_and_flips_halve_it():
+    def labelling(pairs: int, flips: float) -> estimate.Price:
+        feedback = {"annotator": "judges", "label_flip_probability": flips}
+        changes = {"pools": {"judges": PAID}, "feedback": feedback, "data": {"preference": pairs}}
+        recipe = parse({"name": "paid", **changes}, "paid.toml")
+        step = {step.name: step for step in planned(**changes).steps}["3-annotate/preference"]
+        found = estimate.price(step, recipe)
+        assert found is not None
+        return found
+
+    assert 0 < labelling(1000, 0.0).low < labelling(1000, 0.0).high
+    assert labelling(2000, 0.0).low == pytest.approx(2 * labelling(1000, 0.0).low)
+    # A flip at rate 0.25 replaces the call in half of all cases.
+    assert labelling(5200, 0.25).low == pytest.approx(labelling(5200, 0.0).low / 2, rel=0.15)
+
+
+def test_a_price_that_nobody_knows_is_unknown_and_never_nothing():
+    changes = {"pools": {"judges": {**PAID, "models": ["made-up-model"]}}, "feedback": {"annotator": "judges"}}
+    recipe = parse({"name": "paid", **changes}, "paid.toml")
+    step = {step.name: step for step in planned(**changes).steps}["3-annotate/preference"]
+    assert estimate.price(step, recipe) is None

@@ -247,3 +247,22 @@ def test_a_curve_is_drawn_on_the_validation_split_and_touches_nothing_else() -> 
 def test_a_curve_of_a_system_that_is_not_there_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"evaluate.curves names 'pp', but there is no \[learn.pp\]"):
         planned(evaluate={"curves": ["pp"]})
+
+
+@pytest.mark.parametrize("changes", [{"feedback": {"annotator": "dice"}}, {"evaluate": {"judges": ["people", "dice"]}}])
+def test_an_annotator_whom_nobody_knows_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=r"no annotator is called 'dice'. Expected one of people, pool, greedy"):
+        planned(**changes)
+
+
+POOLS = {"judges": {"pool": "greedy", "models": ["small-model"]}}
+
+
+def test_a_pool_of_language_models_stands_wherever_the_meadow_s_does() -> None:
+    before = planned(pools=POOLS)
+    assert changed(planned(), before) == {"7-report"}  # described, and not asked
+    labels = {step.name: step for step in planned(pools=POOLS, feedback={"annotator": "judges"}).steps}
+    assert labels["3-annotate/preference"].settings["own"]["pools"]["judges"]["models"] == ["small-model"]
+    other = {"judges": {**POOLS["judges"], "models": ["other-model"]}}
+    asked = {"feedback": {"annotator": "judges"}}
+    assert "3-annotate/preference" in changed(planned(pools=POOLS, **asked), planned(pools=other, **asked))

@@ -66,10 +66,13 @@ def test_the_recipes_that_come_with_pasture_hold(path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ({"sede": 1}, "the recipe has no key 'sede'. Did you mean 'seed'? Keys: answering, data, "),
+        ({"sede": 1}, "the recipe has no key 'sede'. Did you mean 'seed'? Keys: answering, campaigns, data, "),
         ({"data": {"prefrence": 10}}, "[data] has no key 'prefrence'. Did you mean 'preference'? Keys: "),
         ({"sampling": {"top_k": 5}}, "[sampling] has no key 'top_k'. Did you mean 'top_p'? Keys: batch_tokens, max"),
-        ({"feedback": {"zebra": 1}}, "[feedback] has no key 'zebra'. Keys: annotator, file, label_flip_probability, lab"),
+        (
+            {"feedback": {"zebra": 1}},
+            "[feedback] has no key 'zebra'. Keys: annotator, file, label_flip_probability, lab",
+        ),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_likeliest_one(table: dict[str, Any], said: str) -> None:
@@ -113,8 +116,8 @@ def test_settings_of_a_method_are_checked_under_their_own_name() -> None:
         ({"sampling": {"top_p": 0}}, "sampling.top_p", "0"),
         ({"sampling": {"max_new_tokens": "many"}}, "sampling.max_new_tokens", "'many'"),
         ({"feedback": {"label_flip_probability": 0.51}}, "feedback.label_flip_probability", "0.51"),
-        ({"feedback": {"annotator": "dice"}}, "feedback.annotator", "'dice'"),
-        ({"evaluate": {"judges": ["people", "me"]}}, "evaluate.judges.1", "'me'"),
+        ({"feedback": {"annotator": 6}}, "feedback.annotator", "6"),
+        ({"evaluate": {"judges": ["people", "../me"]}}, "evaluate.judges.1", "'../me'"),
         ({"evaluate": {"judges": []}}, "evaluate.judges", "[]"),
         ({"learn": {"ppo": 5}}, "learn.ppo", "5"),
         ({"learn": ["ppo"]}, "learn", "['ppo']"),

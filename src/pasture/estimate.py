@@ -5,7 +5,9 @@ number of its weights, which is right to a factor of a few.
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
+from pasture.annotate.choose import expected_quote
 from pasture.plan import Step
 from pasture.recipe import Recipe
 
@@ -53,9 +55,40 @@ def seconds(step: Step, recipe: Recipe) -> float:
     return rate * step.units * scale
 
 
-def cost_usd(step: Step) -> float:  # noqa: ARG001 - every annotator that recipes can name today is free
-    """Expected price of a step, in dollars."""
-    return 0.0
+class Price(NamedTuple):
+    """Dollars, between what is likely and what is the most."""
+
+    low: float
+    high: float
+
+    def __add__(self, other: object) -> "Price":
+        """Both together."""
+        if not isinstance(other, Price):
+            return NotImplemented
+        return Price(self.low + other.low, self.high + other.high)
+
+
+FREE = Price(0.0, 0.0)
+_CHARACTERS_PER_TOKEN = 4
+
+
+def price(step: Step, recipe: Recipe) -> Price | None:
+    """What a step's labels will cost; None where a price is unknown. People are not paid by Pasture."""
+    judges = step.settings.get("judges", [step.settings.get("annotator")])
+    pools = [recipe.pools[name] for name in judges if name in recipe.pools] if step.work.startswith("annotate.") else []
+    total = FREE
+    for pool in pools:
+        quote = expected_quote(
+            pool,
+            round(step.units / len(judges)),
+            characters=_CHARACTERS_PER_TOKEN * recipe.sampling.max_new_tokens,
+            seed=recipe.seed,
+            label_flip_probability=step.settings.get("label_flip_probability", 0.0),
+        )
+        if quote.low_usd is None or quote.high_usd is None:
+            return None
+        total += Price(quote.low_usd, quote.high_usd)
+    return total
 
 
 def _model_scale(recipe: Recipe) -> float:

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pasture.annotate.choose import PoolSettings
+from pasture.annotate.human import PeopleConfig
 from pasture.core.errors import ModelError, RecipeError
 from pasture.core.templates import TEMPLATES
 from pasture.models.sampler_config import SamplerConfig
@@ -79,7 +81,8 @@ class Answering(Sampling):
 class Feedback(Section):
     """Who says which of two sampled completions is better, for training."""
 
-    annotator: Literal["people", "pool", "greedy"] = "pool"
+    annotator: str = "pool"
+    """The meadow's `people`, `pool` or `greedy`, or the name of one of `pools` or `campaigns`."""
     label_flip_probability: Annotated[float, Field(ge=0.0, le=0.5)] = 0.25
     """Share of the pool's labels turned around by noise; people bring their own, and one greedy judge has none."""
     file: str = ""
@@ -91,7 +94,7 @@ class Feedback(Section):
 class Selection(Section):
     """How a checkpoint is picked: on the validation split, never on the evaluation set."""
 
-    annotator: Literal["pool"] = "pool"
+    annotator: str = "pool"
     label_flip_probability: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
     """Noise would only blur the choice: the evaluation annotators of the paper carry none (section 3)."""
 
@@ -100,7 +103,10 @@ class Evaluation(Section):
     """Which systems are compared with which reference, and by whom."""
 
     reference: Literal["demonstrations"] = "demonstrations"
-    judges: Annotated[tuple[Literal["people", "pool", "greedy"], ...], Field(min_length=1)] = ("people", "pool")
+    judges: Annotated[tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")], ...], Field(min_length=1)] = (
+        "people",
+        "pool",
+    )
     people_votes: Annotated[int, Field(ge=1, le=16)] = 1
     """People who judge each comparison; the majority counts, and an even split is a tie."""
     curves: tuple[str, ...] = ()
@@ -114,7 +120,7 @@ class Arm(Section):
 
     title: str = ""
     """What the report calls it; its name where empty."""
-    judge: Literal["people", "pool", "greedy"] = "pool"
+    judge: str = "pool"
     """By whose judgement its systems are ranked and its curves are read."""
     systems: tuple[str, ...] | None = None
     """Which systems of the recipe it makes; None makes all."""
@@ -149,6 +155,10 @@ class Recipe(Section):
     feedback: Feedback = Feedback()
     selection: Selection = Selection()
     evaluate: Evaluation = Evaluation()
+    pools: dict[str, PoolSettings] = Field(default_factory=dict)
+    """Language models that annotate, by the name that `feedback`, `selection` and `evaluate` call them."""
+    campaigns: dict[str, PeopleConfig] = Field(default_factory=dict)
+    """Campaigns of real people, likewise."""
     learn: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings by system. The method is the one of that name, or what `method` says; each method checks its own."""
     study: Study | None = None

@@ -66,13 +66,26 @@ def plan(recipe: RecipePath, overrides: Overrides = None, out: Out = None, allow
     for column, justify in (("step", "left"), ("state", "left"), ("time", "right"), ("cost", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     total = 0.0
+    cost: estimate.Price | None = estimate.FREE
     for step in prepared.plan.steps:
-        seconds = estimate.seconds(step, prepared.recipe)
-        total += seconds if step.name in pending else 0.0
+        seconds, price = estimate.seconds(step, prepared.recipe), estimate.price(step, prepared.recipe)
+        if step.name in pending:
+            total += seconds
+            cost = None if cost is None or price is None else cost + price
         state = "to do" if step.name in pending else "done"
-        table.add_row(step.name, state, f"~{duration(seconds)}", money(estimate.cost_usd(step)))
+        table.add_row(step.name, state, f"~{duration(seconds)}", _priced(price))
     console.print(table)
     done = len(prepared.plan.steps) - len(pending)
+    shared = len(prepared.plan.views) - len(set(prepared.plan.views.values()))
+    if shared:
+        console.print(f"{shared} steps of these runs are done once for several.")
     console.print(
-        f"{len(pending)} steps to do, {done} done; about {duration(total)} {estimate.ON_WHAT}, {money(0.0)} for labels."
+        f"{len(pending)} steps to do, {done} done; about {duration(total)} {estimate.ON_WHAT}, "
+        f"{_priced(cost)} for labels."
     )
+
+
+def _priced(price: estimate.Price | None) -> str:
+    if price is None:
+        return "unknown"
+    return money(price.low) if price.low == price.high else f"{money(price.low)} to {money(price.high)}"

@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Any
 
-from pasture.annotate.raters import meadow_annotator
+from pasture.annotate.named import Annotators, named_annotator
 from pasture.core.ports import Annotator
 from pasture.data.hub import fingerprint_of
 from pasture.plan.graph import folder_fingerprint
@@ -52,20 +52,33 @@ def feedback_settings(recipe: Recipe) -> dict[str, Any]:
 
 def label_settings(recipe: Recipe, who: Feedback | Selection) -> dict[str, Any]:
     """Who labels; the hash of its identity redoes the labels when a release changes the annotators."""
-    annotator = meadow_annotator(who.annotator, seed=recipe.seed, label_flip_probability=who.label_flip_probability)
-    return {**who.model_dump(), "seed": recipe.seed, "identity": identity_hash(annotator)}
+    own = own_annotators(recipe).only(who.annotator)
+    annotator = named_annotator(who.annotator, own, seed=recipe.seed, label_flip_probability=who.label_flip_probability)
+    told = {"annotator": who.annotator, "label_flip_probability": who.label_flip_probability}
+    return {**told, "seed": recipe.seed, "own": _plain(own), "identity": identity_hash(annotator)}
 
 
 def judge_settings(recipe: Recipe) -> dict[str, Any]:
-    """Who evaluates."""
-    votes = recipe.evaluate.people_votes
-    judges = [meadow_annotator(name, seed=recipe.seed, people_votes=votes) for name in recipe.evaluate.judges]
+    """Who evaluates, each without added noise."""
+    votes, names = recipe.evaluate.people_votes, recipe.evaluate.judges
+    own = {name: own_annotators(recipe).only(name) for name in names}
+    judges = [named_annotator(name, own[name], seed=recipe.seed, people_votes=votes) for name in names]
     return {
-        "judges": list(recipe.evaluate.judges),
+        "judges": list(names),
         "seed": recipe.seed,
         "people_votes": votes,
+        "own": {name: _plain(one) for name, one in own.items()},
         "identities": [identity_hash(judge) for judge in judges],
     }
+
+
+def own_annotators(recipe: Recipe) -> Annotators:
+    """The annotators that the recipe describes itself."""
+    return Annotators(pools=recipe.pools, campaigns=recipe.campaigns)
+
+
+def _plain(own: Annotators) -> dict[str, Any]:
+    return own.model_dump(mode="json", exclude_defaults=True)
 
 
 def identity_hash(annotator: Annotator) -> str:

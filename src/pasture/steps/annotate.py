@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from pasture.annotate.raters import meadow_annotator
+from pasture.annotate.named import Annotators, named_annotator
 from pasture.core.files import read_records, write_records
 from pasture.core.ports import Annotator
 from pasture.core.records import Comparison, Completion, Instruction, Preference
@@ -14,8 +14,12 @@ LABELS = "preferences.jsonl"
 
 def _annotator(task: Task) -> Annotator:
     settings = task.settings
-    return meadow_annotator(
-        settings["annotator"], seed=settings["seed"], label_flip_probability=settings["label_flip_probability"]
+    return named_annotator(
+        settings["annotator"],
+        Annotators.model_validate(settings["own"]),
+        seed=settings["seed"],
+        label_flip_probability=settings["label_flip_probability"],
+        progress=task.progress,
     )
 
 
@@ -79,7 +83,13 @@ def judge_system(task: Task) -> Outcome:
 def _judges(task: Task) -> dict[str, Annotator]:
     settings = task.settings
     return {
-        name: meadow_annotator(name, seed=settings["seed"], people_votes=settings["people_votes"])
+        name: named_annotator(
+            name,
+            Annotators.model_validate(settings["own"][name]),
+            seed=settings["seed"],
+            people_votes=settings["people_votes"],
+            progress=task.progress,
+        )
         for name in settings["judges"]
     }
 

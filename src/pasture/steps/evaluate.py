@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -17,6 +18,19 @@ from pasture.steps import Outcome, Task
 
 JUDGE_TITLES = {"people": "people (hidden)", "pool": "simulated annotators", "greedy": "one noiseless judge"}
 """How the reports call the judges that recipes name."""
+
+
+def judge_title(judge: str) -> str:
+    """How the reports call a judge."""
+    return JUDGE_TITLES.get(judge, judge)
+
+
+def judges_in(folder: Path) -> list[str]:
+    """Who judged the comparisons of a folder: those of the meadow first, others by name."""
+    found = {path.stem for path in folder.glob("*.jsonl")} - {"comparisons"}
+    known = [judge for judge in JUDGE_TITLES if judge in found]
+    return known + sorted(found - set(known))
+
 
 _REFERENCE = "demonstrations"
 _TABLE_WIDTH = 110
@@ -60,7 +74,7 @@ def board(task: Task) -> Outcome:
         judged = any(outcomes.judged.any() for outcomes in systems)
         controlled = length_control(systems, seed, draws) if judged else None
         ranked = build_board(systems, seed=seed, length_controlled=controlled)
-        text.append(_drawn(ranked, f"Leaderboard by {JUDGE_TITLES[judge]}"))
+        text.append(_drawn(ranked, f"Leaderboard by {judge_title(judge)}"))
         tables[judge] = {
             **json.loads(ranked.to_json()),
             "differences": _differences(systems, settings["seed"]),

@@ -134,9 +134,11 @@ def _train(task: Task, **what: Any) -> Outcome:
 
 
 def _feedback(task: Task) -> list[tuple[Comparison, Preference]]:
+    """Each label with what it is about; people may have given several for one comparison."""
     comparisons = read_records(task.inputs["pairs"] / "comparisons.jsonl", Comparison)
     preferences = read_records(task.inputs["labels"] / "preferences.jsonl", Preference)
-    return list(zip(comparisons, preferences, strict=True))
+    by_id = {comparison.id: comparison for comparison in comparisons}
+    return [(by_id[preference.comparison_id], preference) for preference in preferences]
 
 
 def _template(task: Task) -> PromptTemplate:

@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from pasture.annotate.campaign.address import open_journal
+from pasture.annotate.campaign.desk import Desk
+from pasture.annotate.campaign.export import cross_annotation_rows
 from pasture.annotate.campaign.quality import Agreement, Among
 from pasture.annotate.entry import alpaca_eval_value
 from pasture.core.errors import DataError
@@ -23,6 +26,16 @@ def agreement(rows: Rows, seed: int = 0) -> Agreement:
         alpha=everyone.alpha if everyone else None,
         by_annotator={name: _among(rows, name, seed) for name in names},
     )
+
+
+def campaign_rows(address: str) -> list[dict[str, object]]:
+    """The labels of a campaign as cross-annotations, wherever it is kept.
+
+    Raises:
+        StoreError: if there is no campaign.
+    """
+    with Desk(open_journal(address)) as desk:
+        return desk.look(cross_annotation_rows).result()
 
 
 def judge_among_people(

@@ -36,7 +36,7 @@ from pasture.report.page import write_report
 from pasture.report.summary import MEADOW
 from pasture.steps import Outcome, Task
 from pasture.steps.board_page import breakdowns
-from pasture.steps.evaluate import JUDGE_TITLES
+from pasture.steps.evaluate import judge_title, judges_in
 from pasture.steps.validate import LABELS_PER_PAIR
 
 SAMPLE_COUNT = 8
@@ -71,7 +71,7 @@ def _leaderboards(task: Task) -> tuple[Leaderboard, ...]:
     boards = _json(task.inputs[BOARD] / "leaderboard.json")
     return tuple(
         Leaderboard(
-            title=JUDGE_TITLES[judge],
+            title=judge_title(judge),
             rows=tuple(WinRate.model_validate(row["win_rate"]) for row in board["rows"]),
             differences=tuple(Difference(**row) for row in board["differences"]),
         )
@@ -82,7 +82,7 @@ def _leaderboards(task: Task) -> tuple[Leaderboard, ...]:
 def _breakdowns(task: Task) -> tuple[Table, ...]:
     """What stands behind the first judge's leaderboard: rates by source and at equal length, shares."""
     judge, board = next(iter(_json(task.inputs[BOARD] / "leaderboard.json").items()))
-    return tuple(breakdowns(JUDGE_TITLES[judge], board["rows"]))
+    return tuple(breakdowns(judge_title(judge), board["rows"]))
 
 
 def _figures(task: Task) -> tuple[Figure, ...]:
@@ -176,14 +176,12 @@ def samples(task: Task) -> tuple[Sample, ...]:
 
 def _judgements(folder: Path) -> Mapping[str, tuple[Judgement, ...]]:
     found: dict[str, tuple[Judgement, ...]] = {}
-    for judge in JUDGE_TITLES:
-        path = folder / f"{judge}.jsonl"
-        if path.exists():
-            for preference in read_records(path, Preference):
-                verdict = Judgement.model_validate(
-                    {"judge": JUDGE_TITLES[judge], "outcome": _OUTCOMES[preference.preferred]}
-                )
-                found[preference.comparison_id] = (*found.get(preference.comparison_id, ()), verdict)
+    for judge in judges_in(folder):
+        for preference in read_records(folder / f"{judge}.jsonl", Preference):
+            verdict = Judgement.model_validate(
+                {"judge": judge_title(judge), "outcome": _OUTCOMES[preference.preferred]}
+            )
+            found[preference.comparison_id] = (*found.get(preference.comparison_id, ()), verdict)
     return found
 
 

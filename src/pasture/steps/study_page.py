@@ -17,7 +17,7 @@ from pasture.report.study_content import StudyContent
 from pasture.report.study_summary import study_sentences
 from pasture.report.summary import MEADOW
 from pasture.steps import Outcome, Task
-from pasture.steps.evaluate import JUDGE_TITLES
+from pasture.steps.evaluate import judge_title, judges_in
 from pasture.steps.report import annotator_tables, facts, samples
 from pasture.steps.study import (
     CURVES,
@@ -97,7 +97,7 @@ def _ablations(task: Task, study: Study) -> tuple[Table, ...]:
     judges: list[str] = []
     for arm in study.arms:
         for system, folder in judged_systems(task, run_name(arm, study.seeds[0]), "evaluation").items():
-            judges = judges or [judge for judge in JUDGE_TITLES if (folder / f"{judge}.jsonl").exists()]
+            judges = judges or judges_in(folder)
             if system not in ("base", "sft"):
                 rates = [float(credit_of(folder, judge).mean()) for judge in judges]
                 rows.append((study.arms[arm].title or arm, system, *rates))
@@ -108,7 +108,7 @@ def _ablations(task: Task, study: Study) -> tuple[Table, ...]:
             columns=(
                 Column(title="Learned from"),
                 Column(title="System"),
-                *(Column(title=f"Judged by {JUDGE_TITLES[judge]}", format="percent") for judge in judges),
+                *(Column(title=f"Judged by {judge_title(judge)}", format="percent") for judge in judges),
             ),
             rows=tuple(rows),
         ),

@@ -1,0 +1,62 @@
+"""The annotators that a recipe may name: the meadow's own, pools of language models, and campaigns of real people."""
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict
+
+from pasture.annotate.choose import PoolSettings, chosen_annotator
+from pasture.annotate.human import People, PeopleConfig
+from pasture.core.errors import RecipeError
+from pasture.core.ports import Annotator, Progress, silent
+
+MEADOW_ANNOTATORS = ("people", "pool", "greedy")
+
+
+class Annotators(BaseModel):
+    """Annotators of the user's own, by the name that the recipe gives them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pools: Mapping[str, PoolSettings] = {}
+    campaigns: Mapping[str, PeopleConfig] = {}
+
+    def only(self, name: str) -> "Annotators":
+        """What is needed to ask the annotator `name`, and no more."""
+        return Annotators(
+            pools={name: self.pools[name]} if name in self.pools else {},
+            campaigns={name: self.campaigns[name]} if name in self.campaigns else {},
+        )
+
+
+def named_annotator(
+    name: str,
+    own: Annotators,
+    *,
+    seed: int,
+    label_flip_probability: float = 0.0,
+    people_votes: int = 1,
+    progress: Progress = silent,
+) -> Annotator:
+    """The annotator that a recipe calls `name`; nothing is asked, opened or spent before its first comparison.
+
+    People of a campaign bring their own noise: flips are for pools.
+
+    Raises:
+        RecipeError: if nobody has that name, or a pool's settings do not fit together.
+    """
+    if name in own.campaigns:
+        return People(own.campaigns[name], progress=progress)
+    if name not in own.pools and name not in MEADOW_ANNOTATORS:
+        known = ", ".join([*MEADOW_ANNOTATORS, *own.pools, *own.campaigns])
+        raise RecipeError(
+            f"no annotator is called {name!r}. Expected one of {known}; language models are named by a table "
+            "[pools.NAME], a labelling campaign by [campaigns.NAME]."
+        )
+    return chosen_annotator(
+        name,
+        own.pools,
+        seed=seed,
+        label_flip_probability=label_flip_probability,
+        people_votes=people_votes,
+        progress=progress,
+    )
