@@ -20,12 +20,7 @@ from pasture.core.seeds import stream
 from pasture.core.statistics import Estimate, Floats, Interval
 from pasture.validate.likeness import Measure, likeness, spearmans
 from pasture.validate.plain import plain
-from pasture.validate.resampling import (
-    CrossedMean,
-    Rates,
-    crossed_mean,
-    resampled_rates,
-)
+from pasture.validate.resampling import CrossedMean, Rates, SeedSquares, crossed_mean, mean_squares, resampled_rates
 
 SIGNIFICANCE = 0.05
 """Of a pair's difference, after Holm's correction over all pairs of one world."""
@@ -177,9 +172,28 @@ def _points(names: Sequence[str], rates: Rates) -> tuple[SystemPoint, ...]:
     return tuple(sorted(points, key=lambda point: (-point.people.value, -point.simulated.value, point.system)))
 
 
+def pair_tests(world: Outcomes, couples: Sequence[tuple[str, str]]) -> list[CrossedMean]:
+    """The difference of each pair's win rates with its crossed variance.
+
+    The spread between seeds is that of all pairs together, with (systems - 1)(seeds - 1) degrees of freedom, as in an
+    analysis of variance of systems by seeds: three seeds of one pair could not tell any difference from chance.
+    """
+    squares = [mean_squares(world[a] - world[b]) for a, b in couples]
+    several = [one for one in squares if one.seed_count > 1 and one.instruction_count > 1]
+    systems = sum(len(outcomes) > 1 for outcomes in world.values())
+    shared = None
+    if several and systems > 1:
+        shared = SeedSquares(
+            seeds=float(np.mean([one.seeds for one in several])),
+            rest=float(np.mean([one.rest for one in several])),
+            degrees=float((systems - 1) * (several[0].seed_count - 1)),
+        )
+    return [crossed_mean(one, shared) for one in squares]
+
+
 def _pairs(names: Sequence[str], simulated: Outcomes, people: Outcomes) -> tuple[PairOrder, ...]:
     couples = list(combinations(names, 2))
-    found = [[crossed_mean(world[a] - world[b]) for a, b in couples] for world in (simulated, people)]
+    found = [pair_tests(world, couples) for world in (simulated, people)]
     p_values = [holm([p_value(difference) for difference in differences]) for differences in found]
     pairs = []
     for number, (a, b) in enumerate(couples):

@@ -25,6 +25,46 @@ from pasture.core.statistics import (
 )
 
 
+class MeanSquares(NamedTuple):
+    """The mean squares of a table "seeds instructions", of the instructions that have a value for every seed."""
+
+    mean: float
+    seeds: float
+    """NaN with one seed."""
+    instructions: float
+    """NaN with fewer than two instructions."""
+    rest: float
+    """NaN with one seed."""
+    seed_count: int
+    instruction_count: int
+
+
+def mean_squares(values_SN: Floats) -> MeanSquares:
+    """The two-way mean squares of `values_SN`, without replication; instructions with a NaN are left out."""
+    complete = values_SN[:, np.isfinite(values_SN).all(axis=0)]
+    seeds, count = complete.shape
+    mean = float(complete.mean()) if count else math.nan
+    if count < 2:
+        return MeanSquares(mean, math.nan, math.nan, math.nan, seeds, count)
+    by_instruction, by_seed = complete.mean(axis=0), complete.mean(axis=1)
+    square_instructions = seeds * float(np.var(by_instruction, ddof=1))
+    if seeds == 1:
+        return MeanSquares(mean, math.nan, square_instructions, math.nan, seeds, count)
+    rest = complete - by_seed[:, None] - by_instruction[None, :] + mean
+    square_rest = float((rest * rest).sum()) / ((seeds - 1) * (count - 1))
+    square_seeds = count * float(np.var(by_seed, ddof=1))
+    return MeanSquares(mean, square_seeds, square_instructions, square_rest, seeds, count)
+
+
+class SeedSquares(NamedTuple):
+    """Mean squares of seeds and of what is left, from several systems together."""
+
+    seeds: float
+    rest: float
+    degrees: float
+    """Of freedom, of the mean square of seeds."""
+
+
 class CrossedMean(NamedTuple):
     """A mean over seeds and instructions, and what is known of its error when both are a sample of many."""
 
@@ -35,42 +75,30 @@ class CrossedMean(NamedTuple):
     """Of freedom, for Student's t."""
     seed_variance: float
     """Of the mean over all instructions from seed to seed; 0 with a single seed, of which nothing can be said."""
-    instruction_count: int
-    """Instructions with a value for every seed; others are left out."""
 
 
-def crossed_mean(values_SN: Floats) -> CrossedMean:
-    """The mean of `values_SN` with the variance that seeds and instructions, both drawn at random, give it.
+def crossed_mean(found: MeanSquares, shared: SeedSquares | None = None) -> CrossedMean:
+    """The mean with the variance that seeds and instructions, both drawn at random, give it.
 
-    Two crossed random effects without replication: with mean squares MS, the variance of the mean is
-    (MS_seeds + MS_instructions - MS_rest) / (S N), its degrees of freedom are Satterthwaite's. One seed makes it the
-    variance of the paired t-test.
+    Two crossed random effects: with mean squares MS, the variance of the mean is (MS_seeds + MS_instructions - MS_rest)
+    / (S N), its degrees of freedom are Satterthwaite's. One seed makes it the variance of the paired t-test. A few
+    seeds tell little of their own spread; `shared` brings that of several systems, taken to be alike in it.
 
     Source: Searle, Casella and McCulloch 1992, Variance Components, section 4.3; Satterthwaite 1946,
     https://doi.org/10.2307/3002019
     """
-    complete = values_SN[:, np.isfinite(values_SN).all(axis=0)]
-    seeds, count = complete.shape
-    if count == 0:
-        return CrossedMean(math.nan, math.nan, math.nan, 0.0, 0)
-    mean = float(complete.mean())
+    seeds, count = found.seed_count, found.instruction_count
     if count < 2:
-        return CrossedMean(mean, math.nan, math.nan, 0.0, count)
-    by_instruction = complete.mean(axis=0)
-    square_instructions = seeds * float(np.var(by_instruction, ddof=1))
+        return CrossedMean(found.mean, math.nan, math.nan, 0.0)
     if seeds == 1:
-        return CrossedMean(mean, square_instructions / count, count - 1.0, 0.0, count)
-    by_seed = complete.mean(axis=1)
-    square_seeds = count * float(np.var(by_seed, ddof=1))
-    rest = complete - by_seed[:, None] - by_instruction[None, :] + mean
-    square_rest = float((rest * rest).sum()) / ((seeds - 1) * (count - 1))
+        return CrossedMean(found.mean, found.instructions / count, count - 1.0, 0.0)
+    spread = shared or SeedSquares(found.seeds, found.rest, seeds - 1.0)
     # The estimate by moments can fall below what the instructions alone explain; seeds then add nothing.
-    excess = max(0.0, square_seeds - square_rest)
-    total = square_instructions + excess
-    free = (count - 1, seeds - 1, (count - 1) * (seeds - 1))
-    squares = (square_instructions, square_seeds, square_rest)
-    parts = sum(square**2 / degrees for square, degrees in zip(squares, free, strict=True))
-    return CrossedMean(mean, total / (seeds * count), total**2 / parts if total > 0 else 1.0, excess / count, count)
+    excess = max(0.0, spread.seeds - spread.rest)
+    total = found.instructions + excess
+    parts = found.instructions**2 / (count - 1) + spread.seeds**2 / spread.degrees
+    parts += spread.rest**2 / (spread.degrees * (count - 1))
+    return CrossedMean(found.mean, total / (seeds * count), total**2 / parts if total > 0 else 1.0, excess / count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +182,7 @@ def _seed_deviations(values_SN: Floats) -> Floats:
     spread = float(np.nanvar(by_seed, ddof=1))
     if not spread > 0:
         return np.zeros(len(values_SN))
-    shrunk = math.sqrt(min(1.0, crossed_mean(values_SN).seed_variance / spread))
+    shrunk = math.sqrt(min(1.0, crossed_mean(mean_squares(values_SN)).seed_variance / spread))
     return np.nan_to_num(deviation * shrunk)
 
 
