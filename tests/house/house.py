@@ -38,7 +38,12 @@ NEEDS_EXTRA: Mapping[str, tuple[str, ...]] = {
 }
 """Patterns of modules that cannot be imported without an extra; everything else can, from a plain `pip install`."""
 
-FREE_AFTER_ALL = ("pasture.models.card", "pasture.models.sampler_config", "pasture.models.weights_config")
+FREE_AFTER_ALL = (
+    "pasture.machine.executor",
+    "pasture.models.card",
+    "pasture.models.sampler_config",
+    "pasture.models.weights_config",
+)
 """Modules that match a pattern above and need nothing."""
 
 
