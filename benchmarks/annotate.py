@@ -1,10 +1,12 @@
-"""How fast judges are asked: 805 requests to a server that takes 200 ms, against the ideal and against alpaca_eval.
+"""How fast judges are asked: 805 pairs to a server that takes 200 ms, against the ideal and against alpaca_eval.
 
     python benchmarks/annotate.py                                # 5, 50 and 200 in flight, cold and warm, and memory
     python benchmarks/annotate.py --alpaca-eval /path/to/venv    # and alpaca_eval 0.6.6 in an environment of its own
+    python benchmarks/annotate.py --memory 1000 100000           # pairs from a generator, preferences to nowhere
 
-Every measurement is a process of its own beside a server of its own, so that CPU seconds are the client's alone. The
-ideal is requests x latency / in flight: a client that costs nothing.
+Both sides get the same rows and ask as the weighted AlpacaEval 2 judge does: one token, five log-probabilities. Every
+measurement is a process of its own beside a server of its own, so that CPU seconds are the client's alone, and begins
+when everything is imported. The ideal is pairs x latency / in flight: a client that costs nothing.
 """
 
 import argparse
@@ -23,49 +25,47 @@ sys.path.insert(0, str(ROOT))
 
 from tests.engines.fake_server import KEY, FakeServer  # noqa: E402
 
-from pasture.core.requests import Message, Request  # noqa: E402
-from pasture.core.store import AnswerStore  # noqa: E402
+from pasture.annotate.entry import Columns, annotate_pairs, comparison_of  # noqa: E402
+from pasture.annotate.panel import load_panel  # noqa: E402
+from pasture.annotate.stored import Access, StoredPool  # noqa: E402
 
 KEY_ENV = "PASTURE_BENCHMARK_KEY"
-REQUESTS = 805
+PAIRS = 805
 LATENCY_SECONDS = 0.2
-PROMPT_CHARACTERS = 3000
-"""As AlpacaEval's prompts: an instruction, two answers and a guideline."""
 
 
-def requests(count: int) -> Iterator[Request]:
-    """Judge requests, each its own, as the weighted AlpacaEval 2 judge asks: one token, five log-probabilities."""
+def rows(count: int) -> Iterator[dict[str, str]]:
+    """Pairs of answers, 3,300 characters together."""
     for number in range(count):
-        text = f"{number} " + "which of the two answers is better ? " * (PROMPT_CHARACTERS // 37)
-        yield Request(
-            model="judge",
-            messages=(Message(role="user", content=text),),
-            max_completion_tokens=1,
-            temperature=0.0,
-            top_logprobs=5,
-        )
+        yield {
+            "instruction": f"{number} which is better ?",
+            "output_1": "a " * 650,
+            "output_2": f"b {number} " * 400,
+        }
 
 
-def measure(base_url: str, store_path: Path, in_flight: int, count: int) -> dict[str, float]:
-    """Ask through a store; wall and CPU seconds of the asking alone, and the most memory this process had."""
-    from pasture.engines.api import ApiEngine  # noqa: PLC0415 - its import is measured
-    from pasture.engines.cached import CachedEngine  # noqa: PLC0415
-    from pasture.engines.settings import Address, ApiSettings  # noqa: PLC0415
+def measure(base_url: str, store: Path, in_flight: int, count: int, *, as_table: bool) -> dict[str, float]:
+    """Ask through a store; wall and CPU seconds of it, and the most memory this process had."""
+    from pasture.engines import api  # noqa: F401, PLC0415 - its import is not measured
 
-    imported = time.process_time()
-    settings = ApiSettings(endpoints=(Address(base_url=base_url, api_key_env=KEY_ENV),), in_flight=in_flight)
-    with AnswerStore(store_path) as store, ApiEngine(settings) as api:
-        began, began_cpu = time.perf_counter(), time.process_time()
-        answers = sum(1 for reply in CachedEngine(api, store).run(requests(count)) if not reply.failed)
-        wall, cpu = time.perf_counter() - began, time.process_time() - began_cpu
-    assert answers == count
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"wall": wall, "cpu": cpu, "import_cpu": imported, "peak_mib": peak}
+    endpoint = {"base_url": base_url, "api_key_env": KEY_ENV}
+    access = Access(engine_settings={"endpoints": [endpoint], "in_flight": in_flight}, store=store)
+    table = list(rows(count)) if as_table else []
+    began, began_cpu = time.perf_counter(), time.process_time()
+    with StoredPool(load_panel("alpaca-eval-2", ["judge"]), access) as pool:
+        if as_table:
+            judged = annotate_pairs(table, pool).counts["judged"]
+        else:
+            comparisons = (comparison_of(row, Columns(), "a row") for row in rows(count))
+            judged = sum(each.preferred != "unjudged" for each in pool.pool().stream(comparisons))
+    wall, cpu = time.perf_counter() - began, time.process_time() - began_cpu
+    assert judged == count
+    return {"wall": wall, "cpu": cpu, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
-def in_process(server: FakeServer, store_path: Path, in_flight: int, count: int) -> dict[str, float]:
+def in_process(server: FakeServer, store: Path, in_flight: int, count: int, form: str = "table") -> dict[str, float]:
     """`measure` in a fresh process."""
-    command = [sys.executable, __file__, "--measure", server.base_url, str(store_path), str(in_flight), str(count)]
+    command = [sys.executable, __file__, "--measure", server.base_url, str(store), str(in_flight), str(count), form]
     environment = {**os.environ, KEY_ENV: KEY, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -89,20 +89,16 @@ def ours(folder: Path, repeats: int) -> None:
             path = folder / f"{in_flight}-{repeat}.sqlite"
             with FakeServer(folder / "ledger.jsonl") as server:
                 server.behave(latency_seconds=LATENCY_SECONDS)
-                row(
-                    "pasture, cold", in_flight, REQUESTS, LATENCY_SECONDS, in_process(server, path, in_flight, REQUESTS)
-                )
-                row(
-                    "pasture, warm", in_flight, REQUESTS, LATENCY_SECONDS, in_process(server, path, in_flight, REQUESTS)
-                )
+                row("pasture, cold", in_flight, PAIRS, LATENCY_SECONDS, in_process(server, path, in_flight, PAIRS))
+                row("pasture, warm", in_flight, PAIRS, LATENCY_SECONDS, in_process(server, path, in_flight, PAIRS))
 
 
 def memory(folder: Path, counts: list[int]) -> None:
-    """Peak memory must not grow with the number of requests."""
+    """Peak memory must not grow with the number of pairs."""
     for count in counts:
         with FakeServer(folder / "ledger.jsonl") as server:
             server.behave(latency_seconds=0.001)
-            figures = in_process(server, folder / f"memory-{count}.sqlite", 50, count)
+            figures = in_process(server, folder / f"memory-{count}.sqlite", 50, count, "stream")
             row("pasture, memory", 50, count, 0.001, figures)
 
 
@@ -124,14 +120,14 @@ print(json.dumps({"wall": time.perf_counter() - began, "cpu": time.process_time(
 
 
 def alpaca_eval(venv: Path, folder: Path) -> None:
-    """The same number of requests by alpaca_eval's threads, against the same server."""
+    """The same rows by alpaca_eval's threads, against the same server."""
     with FakeServer(folder / "ledger.jsonl") as server:
         server.behave(latency_seconds=LATENCY_SECONDS)
         for in_flight in (5, 50):
             environment = {**os.environ, "OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": server.base_url}
             command = [str(venv / "bin/python"), "-W", "ignore", "-c", ALPACA_EVAL, server.base_url]
             done = subprocess.run(
-                [*command, str(in_flight), str(REQUESTS)],
+                [*command, str(in_flight), str(PAIRS)],
                 env=environment,
                 cwd=folder,
                 capture_output=True,
@@ -139,24 +135,23 @@ def alpaca_eval(venv: Path, folder: Path) -> None:
                 check=False,
             )
             assert done.returncode == 0, done.stderr[-2000:]
-            row("alpaca_eval, cold", in_flight, REQUESTS, LATENCY_SECONDS, json.loads(done.stdout.splitlines()[-1]))
+            row("alpaca_eval, cold", in_flight, PAIRS, LATENCY_SECONDS, json.loads(done.stdout.splitlines()[-1]))
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3, help="runs at 50 in flight")
-    parser.add_argument("--memory", type=int, nargs="*", default=[1_000, 10_000], help="numbers of requests")
+    parser.add_argument("--memory", type=int, nargs="*", default=[1_000, 10_000], help="numbers of pairs")
     parser.add_argument("--alpaca-eval", type=Path, help="an environment with alpaca_eval 0.6.6")
-    parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs=5, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.measure:
-        base_url, path, in_flight, count = chosen.measure
-        print(json.dumps(measure(base_url, Path(path), int(in_flight), int(count))))
+        base_url, path, in_flight, count, form = chosen.measure
+        figures = measure(base_url, Path(path), int(in_flight), int(count), as_table=form == "table")
+        print(json.dumps(figures))
         return
-    print(
-        f"{'':<28} {'in flight':>9} {'requests':>8} {'wall s':>8} {'ideal s':>8} {'x ideal':>7} {'CPU ms':>8} ", end=""
-    )
+    print(f"{'':<28} {'in flight':>9} {'pairs':>8} {'wall s':>8} {'ideal s':>8} {'x ideal':>7} {'CPU ms':>8} ", end="")
     print(f"{'peak MiB':>9} {'load':>6}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
