@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LLM := $(VENV)/llm
 
-.PHONY: run test test-slow test-llm check format plan clean help
+.PHONY: run study test test-slow test-llm check format plan clean help
 
 help:
 	@echo "make run        set up, then the whole loop in the built-in world: leaderboard and report"
+	@echo "make study      set up, then the paper's studies in the built-in world, some 15 minutes"
 	@echo "make test       set up, then the default tests"
 	@echo "make check      style, types and import contracts"
 	@echo "make test-slow  the tests that take minutes"
@@ -23,6 +24,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 run: $(STAMP)
 	$(BIN)/pasture run recipes/meadow/loop.toml
+
+study: $(STAMP)
+	$(BIN)/pasture run recipes/meadow/study.toml --workers 2
 
 plan: $(STAMP)
 	$(BIN)/pasture plan recipes/meadow/loop.toml
