@@ -12,10 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pasture.annotate.campaign.address import SUFFIX
 from pasture.core.errors import DataError
 from pasture.core.hostile import for_terminal
 from pasture.core.statistics import Estimate, Floats
 from pasture.core.tables import Row, read_rows, text_field
+from pasture.steps.people import campaign_rows
 from pasture.validate.calibration import TOLERANCE, Calibration, calibrate, shares_of
 from pasture.validate.cross_annotations import Columns, CrossAnnotations, read_cross_annotations
 from pasture.world.pool import POOL, Seen
@@ -33,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
 
 def calibrate_pool(
-    file: Annotated[Path, typer.Argument(help="Pairs with several labels of people: a row a label, or a row a pair.")],
+    file: Annotated[Path, typer.Argument(help="People's labels: a row a label, a row a pair, or a .campaign.")],
     people: Annotated[
         str | None,
         typer.Option(
@@ -72,7 +74,7 @@ def calibrate_pool(
 
 
 def _rows(file: Path) -> list[Row]:
-    rows = read_rows(file)
+    rows = campaign_rows(str(file)) if file.suffix == SUFFIX else read_rows(file)
     if not rows:
         raise DataError(f"{file}: no rows.")
     return rows

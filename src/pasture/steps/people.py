@@ -6,7 +6,7 @@ from pasture.annotate.campaign.address import open_journal
 from pasture.annotate.campaign.desk import Desk
 from pasture.annotate.campaign.export import cross_annotation_rows
 from pasture.annotate.campaign.quality import Agreement, Among
-from pasture.annotate.entry import alpaca_eval_value
+from pasture.annotate.entry import ALPACA_EVAL_VALUE
 from pasture.core.errors import DataError
 from pasture.core.records import Comparison, Preference
 from pasture.validate.agreement import AnnotatorReport, analyze
@@ -80,7 +80,8 @@ def _row(comparison: Comparison, preference: Preference) -> dict[str, object]:
         "output_2": comparison.second.text,
         "generator_2": comparison.second.system,
         "pair_id": comparison.id,
-        "preference": alpaca_eval_value(preference),
+        # The verdict, not the chance behind it: people give verdicts too.
+        "preference": ALPACA_EVAL_VALUE[preference.preferred],
         "price_per_example": preference.cost_usd,
         "time_per_example": preference.seconds,
     }

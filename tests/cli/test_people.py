@@ -1,0 +1,182 @@
+"""`pasture people` from making to export, as a user types it."""
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from pasture.annotate.campaign import acts
+from pasture.annotate.campaign.address import open_journal
+from pasture.annotate.campaign.desk import Desk
+from pasture.annotate.campaign.events import Event, Said
+from pasture.annotate.campaign.state import Campaign, Item
+from pasture.annotate.raters import MeadowPeople
+from pasture.annotate.tables import read_rows, write_rows
+from pasture.cli import application
+from pasture.core.errors import DependencyError, PastureError, RecipeError
+from pasture.core.files import read_records, write_records
+from pasture.core.records import Comparison, Completion, Preference
+from pasture.world.meadow import demonstrations, instructions
+from tests.annotate.people.campaigns import ballot
+
+
+def pasture(*arguments: object) -> Result:
+    result = CliRunner().invoke(application("people"), [str(each) for each in arguments], env={"COLUMNS": "250"})
+    if isinstance(result.exception, PastureError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def label(path: Path, says: dict[str, Said]) -> None:
+    """Everyone in `says` answers everything before them alike, in the comparison's own naming."""
+    with Desk(open_journal(str(path))) as desk:
+        for name, said in says.items():
+            answer_all(desk, name, dict.fromkeys(desk.look(lambda campaign: list(campaign.pairs)).result(), said))
+
+
+def answer_all(desk: Desk, name: str, says: Mapping[str, Said]) -> None:
+    def current(campaign: Campaign) -> Item | None:
+        return campaign.current(name)
+
+    while (item := desk.look(current).result()) is not None:
+        said = says[item.pair.comparison.id]
+        desk.act(partial(voted, name=name, said=said), lambda _: None).result()
+
+
+def voted(campaign: Campaign, name: str, said: Said) -> Sequence[Event]:
+    item = campaign.current(name)
+    assert item is not None
+    shown: Said = said if said == "tie" else "first" if said == item.shown_first else "second"
+    return acts.vote(campaign, name, ballot(campaign, name, shown, seconds=36.0))
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    rows = [
+        {"instruction": f"Say {n}.", "output_1": f"{n}.", "output_2": f"{n}!", "generator_1": "a", "generator_2": "b"}
+        for n in range(6)
+    ]
+    write_rows(tmp_path / "pairs.jsonl", rows)
+    write_rows(tmp_path / "gold.jsonl", [{"instruction": "Gold.", "output_1": "x", "output_2": "y", "preference": 1}])
+    return tmp_path / "pairs.jsonl"
+
+
+def test_from_pairs_to_every_layout(pairs: Path) -> None:
+    made = pasture(
+        "people", "new", pairs, "--overlap", 2, "--annotators", "ann,ben,cy", "--wage", 20,
+        "--gold", pairs.with_name("gold.jsonl"),
+    )  # fmt: skip
+    assert "6 pairs, 2 labels each, 3 annotators with about 4 pairs each" in made.output
+    campaign = pairs.with_name("pairs.campaign")
+    assert "0 labels of 6 pairs, 12 still wanted" in pasture("people", "status", campaign).output
+    label(campaign, {"ann": "first", "ben": "first", "cy": "second"})
+    shown = pasture("people", "status", campaign).output
+    assert "12 labels of 6 pairs." in shown
+    # 12 labels and 3 gold pairs, 36 s each: 0.15 hours, 3 dollars at 20 an hour.
+    assert "0.1 hours, $3.00 in all" in shown or "0.2 hours, $3.00 in all" in shown
+    told = json.loads(pasture("people", "status", campaign, "--json").output)
+    assert [row["gold"] for row in told["annotators"]] == [
+        {"count": 1, "of": 1}, {"count": 1, "of": 1}, {"count": 0, "of": 1},
+    ]  # fmt: skip
+    folder = pairs.parent / "out"
+    pasture("people", "export", campaign, "--out", folder)
+    assert len(read_records(folder / "preferences.jsonl", Preference)) == 12
+    for layout in ("trl", "alpaca-eval", "cross-annotations"):
+        pasture("people", "export", campaign, "--as", layout, "--out", pairs.parent / f"{layout}.jsonl")
+    assert len(read_rows(pairs.parent / "alpaca-eval.jsonl")) == 12
+    assert len(read_rows(pairs.parent / "cross-annotations.jsonl")) == 12
+    # Where ann and ben met, the first won; where either met cy, there is no majority.
+    assert all(row["chosen"].endswith(".") for row in read_rows(pairs.parent / "trl.jsonl"))
+
+
+def test_to_drop_an_annotator_wants_their_labels_again(pairs: Path) -> None:
+    pasture("people", "new", pairs, "--overlap", 2, "--annotators", "ann,ben,cy", "-c", pairs.with_suffix(".campaign"))
+    campaign = pairs.with_suffix(".campaign")
+    label(campaign, {"ann": "first", "ben": "first", "cy": "first"})
+    assert "Dropped cy. 4 labels are wanted now." in pasture("people", "drop", campaign, "cy").output
+    label(campaign, {"ann": "first", "ben": "first"})
+    assert "12 labels of 6 pairs." in pasture("people", "status", campaign).output
+    pasture("people", "close", campaign)
+    assert "It is closed." in pasture("people", "status", campaign).output
+
+
+def test_a_link_is_made_for_one_who_lost_theirs(pairs: Path) -> None:
+    pasture("people", "new", pairs, "--annotators", "ann")
+    campaign = pairs.with_name("pairs.campaign")
+    told = pasture("people", "invite", campaign, "ann", "--address", "https://label.example.org/").output
+    assert re.fullmatch(r"https://label\.example\.org/enter/[\w-]{32}\n", told)
+    with pytest.raises(PastureError, match=r"no annotator 'bob'\. Annotators: ann"):
+        pasture("people", "invite", campaign, "bob")
+    assert told.split("/")[-1].strip() not in campaign.read_bytes().decode("latin-1")
+
+
+def test_simulated_annotators_are_shown_beside_people_on_the_same_pairs(tmp_path: Path) -> None:
+    """The meadow's people label as themselves; the same people as a judge agree with them wholly."""
+    asked = instructions("validation", 12, seed=5)
+    pairs = [
+        Comparison.of(
+            each,
+            Completion(instruction_id=each.id, text=good.text, system="good", seed=0),
+            Completion(instruction_id=each.id, text="the", system="bad", seed=0),
+        )
+        for each, good in zip(asked, demonstrations(asked), strict=True)
+    ]
+    write_records(tmp_path / "comparisons.jsonl", pairs)
+    campaign = tmp_path / "meadow.campaign"
+    pasture("people", "new", tmp_path / "comparisons.jsonl", "-c", campaign, "--annotators", "ann")
+    kept: Mapping[str, Said] = {"first": "first", "second": "second", "tie": "tie"}
+    said = {each.comparison_id: kept[each.preferred] for each in MeadowPeople(seed=0).annotate(pairs)}
+    with Desk(open_journal(str(campaign))) as desk:
+        answer_all(desk, "ann", said)
+    shown = pasture("people", "status", campaign, "--judge", "meadow-people").output
+    assert "meadow-people agrees with the majority of people in 100%" in shown
+    assert "on 12 pairs" in shown
+
+
+def test_labels_from_elsewhere_become_a_campaign_that_is_over(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": f"Say {n}.", "output_1": "x", "output_2": "y", "h1": 1, "h2": 1 + n % 2, "h3": 1}
+        for n in range(8)
+    ]
+    write_rows(tmp_path / "labels.jsonl", rows)
+    pasture("people", "import", tmp_path / "labels.jsonl", "--labels", "h1,h2,h3")
+    told = json.loads(pasture("people", "status", tmp_path / "labels.campaign", "--json").output)
+    assert told["closed"]
+    # Of three couples of labels one agrees always, two in half of the pairs: (1 + 0.5 + 0.5) / 3.
+    assert told["agreement"]["pairwise"]["value"] == pytest.approx(2 / 3)
+    # h2 against h1 and h3, which are always 1: agrees in half, and kappa of chance is 0.
+    assert told["agreement"]["by_annotator"]["h2"]["agreement"]["value"] == pytest.approx(0.5)
+    assert told["agreement"]["by_annotator"]["h2"]["kappa"]["value"] == pytest.approx(0.0)
+
+
+def test_errors_say_what_to_do(tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(PastureError, match=r"no such campaign\. Make one with"):
+        pasture("people", "status", tmp_path / "none.campaign")
+    with pytest.raises(PastureError, match="at least 3 annotators"):
+        pasture("people", "new", pairs, "--overlap", 3, "--annotators", 2)
+    assert not pairs.with_name("pairs.campaign").exists()
+    pasture("people", "new", pairs)
+    with pytest.raises(PastureError, match="there already"):
+        pasture("people", "new", pairs)
+    with pytest.raises(RecipeError, match="Layouts: records, trl"):
+        pasture("people", "export", pairs.with_name("pairs.campaign"), "--as", "xml")
+    with pytest.raises(RecipeError, match="in the clear"):
+        pasture("people", "serve", pairs.with_name("pairs.campaign"), "--host", "192.0.2.1")
+    monkeypatch.chdir(tmp_path.parent)
+    with pytest.raises(RecipeError, match="Name the campaign"):
+        pasture("people", "status")
+
+
+def test_without_the_extra_it_is_said_how_to_get_it(pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pasture("people", "new", pairs)
+    for name in [name for name in sys.modules if name.startswith(("pasture.annotate.page", "uvicorn"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(DependencyError, match=r"pip install 'pasture\[people\]'"):
+        pasture("people", "serve", pairs.with_name("pairs.campaign"))
