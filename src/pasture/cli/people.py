@@ -131,12 +131,13 @@ def serve(  # noqa: PLR0913 - one parameter for each option
     tls_cert: Annotated[Path | None, typer.Option("--tls-cert", help="Certificate chain, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option("--tls-key", help="Its key, PEM.")] = None,
     proxy: Annotated[str | None, typer.Option("--proxy", help="Public https address of a proxy before it.")] = None,
+    address: Annotated[str | None, typer.Option("--address", help="What people type, with --host 0.0.0.0.")] = None,
     trusted_proxy: Annotated[str, typer.Option("--trusted-proxy", help="The proxy's own address.")] = "127.0.0.1",
     new_links: Annotated[bool, typer.Option("--new-links", help="Make new links for all; the old ones end.")] = False,
 ) -> None:
     """Open the page, and print one link for each annotator and one for the owner."""
     page = _page()
-    place = page.Place(host, port, tls_cert, tls_key, proxy, trusted_proxy)
+    place = page.Place(host, port, tls_cert, tls_key, proxy, address, trusted_proxy)
     place.check()
     console = Console(highlight=False)
     with _desk(campaign) as desk:

@@ -526,10 +526,19 @@ class TestWhereItListens:
 
         with pytest.raises(RecipeError, match="in the clear"):
             serving.Place(host).check()
-        serving.Place(host, tls_certificate=Path("c"), tls_key=Path("k")).check()
+        with_tls = serving.Place(
+            host, tls_certificate=Path("c"), tls_key=Path("k"), address="https://label.example.org:8400"
+        )
+        with_tls.check()
+        assert with_tls.origins(8400) == ("https://label.example.org:8400",)
         serving.Place(host, proxy_origin="https://label.example.org").check()
         with pytest.raises(RecipeError, match="https"):
             serving.Place(host, proxy_origin="http://label.example.org").check()
+
+    def test_a_host_that_nobody_types_needs_the_one_they_do(self) -> None:
+        place = serving.Place("0.0.0.0", tls_certificate=Path("c"), tls_key=Path("k"))  # noqa: S104 - refused
+        with pytest.raises(RecipeError, match="--address"):
+            place.check()
 
     def test_behind_a_proxy_only_its_public_address_is_served(self) -> None:
         place = serving.Place(proxy_origin="https://Label.example.org")

@@ -40,6 +40,8 @@ class Place:
     tls_key: Path | None = None
     proxy_origin: str | None = None
     """What people type where a proxy with TLS stands before the page, such as https://label.example.org."""
+    address: str | None = None
+    """What people type where that is not host and port, such as https://label.example.org:8400."""
     trusted_proxy: str = "127.0.0.1"
     """The proxy's own address, whose word about clients is believed."""
 
@@ -51,10 +53,10 @@ class Place:
         """
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise RecipeError("TLS needs both --tls-cert and --tls-key.")
+        for option, origin in (("--proxy", self.proxy_origin), ("--address", self.address)):
+            if origin is not None and not _is_https_origin(origin):
+                raise RecipeError(f"{option}: expected an address such as https://label.example.org, got {origin!r}.")
         if self.proxy_origin is not None:
-            split = urlsplit(self.proxy_origin)
-            if split.scheme != "https" or not split.netloc or split.path not in ("", "/") or split.query:
-                raise RecipeError(f"--proxy: expected an address such as https://label.org, got {self.proxy_origin!r}.")
             if self.tls_certificate is not None:
                 raise RecipeError(
                     "expected either --proxy, which speaks TLS for the page, or --tls-cert and --tls-key."
@@ -64,11 +66,14 @@ class Place:
                 f"--host {self.host} would send answers and links over the network in the clear. Give --tls-cert and "
                 "--tls-key, or --proxy https://… where a proxy with TLS stands before the page."
             )
+        elif self.host in ("0.0.0.0", "::") and self.address is None:  # noqa: S104 - compared, not bound
+            raise RecipeError(f"--host {self.host} is no address that people type: give theirs, --address https://….")
 
     def origins(self, port: int) -> tuple[str, ...]:
         """The addresses that are the page's own; links use the first."""
-        if self.proxy_origin is not None:
-            return (self.proxy_origin.rstrip("/").lower(),)
+        stated = self.proxy_origin or self.address
+        if stated is not None:
+            return (stated.rstrip("/").lower(),)
         scheme = "http" if self.tls_certificate is None else "https"
         standard = 80 if scheme == "http" else 443
         names = ["127.0.0.1", "localhost"] if self.host == "127.0.0.1" else [self.host.lower()]
@@ -79,6 +84,11 @@ class Place:
         with contextlib.suppress(ValueError):
             return ip_address(self.host).is_loopback
         return self.host == "localhost"
+
+
+def _is_https_origin(text: str) -> bool:
+    split = urlsplit(text)
+    return split.scheme == "https" and bool(split.netloc) and split.path in ("", "/") and not split.query
 
 
 class TimedProtocol(H11Protocol):
