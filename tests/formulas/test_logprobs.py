@@ -3,7 +3,13 @@ import pytest
 import torch
 
 from pasture.formulas import logprobs
-from pasture.formulas.logprobs import entropy, head_logprobs, head_logprobs_with_entropy, selected_logprobs
+from pasture.formulas.logprobs import (
+    entropy,
+    head_logprobs,
+    head_logprobs_with_entropy,
+    head_logprobs_with_kl,
+    selected_logprobs,
+)
 from tests.formulas import oracles
 from tests.formulas.batches import normal
 
@@ -75,3 +81,30 @@ def test_entropy_from_the_logits_at_hand_is_the_entropy(monkeypatch, chunk):
     )
     np.testing.assert_allclose(entropies.numpy(), oracles.entropy(logits), rtol=1e-6, atol=1e-6)
     assert not entropies.requires_grad
+
+
+@pytest.mark.parametrize("chunk", [WORDS, 5 * WORDS, 1 << 20])
+@pytest.mark.parametrize("shared", [WORDS, WORDS - 4])
+def test_divergence_beside_the_logprobs_is_exact_over_the_shared_tokens(monkeypatch, chunk, shared):
+    monkeypatch.setattr(logprobs, "CHUNK_ELEMENTS", chunk)
+    weight = torch.tensor(normal(1, WORDS, HIDDEN), requires_grad=True)
+    hidden = torch.tensor(normal(2, ROWS, HIDDEN), requires_grad=True)
+    reference_weight, reference = torch.tensor(normal(3, WORDS, HIDDEN)), torch.tensor(normal(4, ROWS, HIDDEN))
+    targets = torch.from_numpy(_case()[1])
+    found, divergence = head_logprobs_with_kl(
+        (hidden, lambda x: x @ weight.T), (reference, lambda x: x @ reference_weight.T), targets, shared
+    )
+    logits, reference_logits = hidden @ weight.T, reference @ reference_weight.T
+    expected = oracles.selected_logprobs(logits.tolist(), targets.tolist())
+    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-6, atol=1e-6)
+    # The plain loops see the shared tokens alone, as if there were no others.
+    kl = oracles.exact_kl(logits[:, :shared].tolist(), reference_logits[:, :shared].tolist())
+    np.testing.assert_allclose(divergence.detach().numpy(), kl, rtol=1e-5, atol=1e-6)
+    weighting = torch.arange(ROWS, dtype=torch.float32)
+    gradients = torch.autograd.grad((weighting * divergence).sum(), [hidden, weight])
+    own = torch.log_softmax((hidden @ weight.T)[:, :shared], -1)
+    whole = (own.exp() * (own - torch.log_softmax(reference_logits[:, :shared], -1))).sum(-1)
+    for gradient, wanted in zip(
+        gradients, torch.autograd.grad((weighting * whole).sum(), [hidden, weight]), strict=True
+    ):
+        np.testing.assert_allclose(gradient, wanted, rtol=1e-4, atol=1e-4)

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from pasture.learn import expert_iteration, grpo, online_dpo, ppo, resume, reward_model, rloo, sft
+from pasture.learn import expert_iteration, grpo, online_dpo, ppo, quark, resume, reward_model, rloo, sft
 from pasture.learn.rollouts import Environment
 from tests.learn import toy
 
@@ -81,6 +81,9 @@ TRAININGS: dict[str, Callable[..., None]] = {
     ),
     "online_dpo": lambda base, value, **end: online_dpo.train(
         online_dpo.Config(**OWN_ANSWERS), start=base, environment=_environment(), **end
+    ),
+    "quark": lambda base, value, **end: quark.train(
+        quark.Config(train_on="all", pool_steps=3, **OWN_ANSWERS), start=base, environment=_environment(), **end
     ),
     "expert_iteration": lambda base, value, **end: expert_iteration.train(
         EXPERT, start=base, environment=_environment(), **end

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pasture.core.errors import DataError, ScorerError, TrainingError
-from pasture.learn import grpo, online_dpo, rloo
+from pasture.learn import grpo, online_dpo, quark, rloo
 from pasture.learn.rollouts import Environment
 from pasture.models.load import load_causal_lm
 from pasture.models.sample import sample
@@ -29,6 +29,7 @@ CONFIGS = {
     rloo: rloo.Config(**COMMON, kl_coefficient=0.05),
     grpo: grpo.Config(**COMMON, kl_coefficient=0.05),
     online_dpo: online_dpo.Config(**COMMON),
+    quark: quark.Config(**COMMON),
 }
 
 

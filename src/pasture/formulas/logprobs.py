@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from pasture.formulas.divergence import exact_kl
+
 Head: TypeAlias = Callable[[Tensor], Tensor]
 """Hidden states N H in, logits N V out: a language model's last layer."""
 
@@ -49,6 +51,35 @@ def head_logprobs_with_entropy(
     chunks = _chunks(_logprobs_and_entropy, hidden_NH, head, targets_N, vocabulary_size)
     logprobs, entropies = zip(*chunks, strict=True)
     return torch.cat(logprobs), torch.cat(entropies)
+
+
+def head_logprobs_with_kl(
+    policy: tuple[Float[Tensor, "N H"], Head],
+    reference: tuple[Float[Tensor, "N H"], Head],
+    targets_N: Int[Tensor, " N"],
+    shared_tokens: int,
+) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
+    """What `head_logprobs` gives, and the exact KL from the policy's to the reference's distribution of each row.
+
+    The divergence is between the distributions over the first `shared_tokens` tokens of the vocabulary, each made to
+    sum to 1 there. Policy and reference are given as hidden states and the head that turns these into logits.
+    """
+    (hidden_NH, head), (reference_NH, reference_head) = policy, reference
+
+    def of_rows(hidden_CH: Tensor, reference_CH: Tensor, targets_C: Tensor) -> tuple[Tensor, Tensor]:
+        logits_CV = head(hidden_CH)
+        with torch.no_grad():
+            reference_logits_CV = reference_head(reference_CH)
+        kl_C = exact_kl(logits_CV[:, :shared_tokens], reference_logits_CV[:, :shared_tokens])
+        return selected_logprobs(logits_CV, targets_C), kl_C
+
+    rows = max(1, CHUNK_ELEMENTS // shared_tokens)
+    if len(hidden_NH) <= rows:
+        return of_rows(hidden_NH, reference_NH, targets_N)
+    parts = zip(*(torch.split(tensor, rows) for tensor in (hidden_NH, reference_NH, targets_N)), strict=True)
+    chunks = [checkpoint(of_rows, *part, use_reentrant=False) for part in parts]
+    logprobs, divergences = zip(*chunks, strict=True)
+    return torch.cat(logprobs), torch.cat(divergences)
 
 
 def _chunks(

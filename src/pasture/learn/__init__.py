@@ -4,11 +4,13 @@ from pasture.learn import (
     best_of_n,
     dpo,
     ensemble,
+    expert_iteration,
     feedme,
     grpo,
     kto,
     online_dpo,
     ppo,
+    quark,
     reward_conditioning,
     reward_model,
     rloo,
@@ -30,5 +32,7 @@ METHODS = {
     "rloo": rloo,
     "grpo": grpo,
     "online_dpo": online_dpo,
+    "expert_iteration": expert_iteration,
+    "quark": quark,
 }
 """Each method's module by its name in a recipe; `Config` holds its settings."""
