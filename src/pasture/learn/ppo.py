@@ -181,8 +181,7 @@ def train(
         ScorerError: if the scorer raises, or does not give one finite number for each answer.
         TrainingError: if a figure becomes NaN or infinite, or sampling and training disagree about log-probabilities.
     """
-    device = resolve_device(config.device)
-    tokenizer = load_tokenizer(start)
+    device, tokenizer = resolve_device(config.device), load_tokenizer(start)
     policy = load_trainable(start, config.weights, tokenizer=tokenizer, device=device, seed=seed)
     models = Models(
         ResponseModel(policy),
