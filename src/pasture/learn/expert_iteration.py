@@ -3,7 +3,7 @@
 A round minimizes -(1/N) sum log pi(y*_t | x, y*_<t) over the N tokens of y* = argmax score(x, y) among n draws
 y ~ pi_old(.|x). More rounds draw from the policy that the round before has left.
 
-Source: Dubois et al. 2023 (AlpacaFarm), Section 3.4, https://arxiv.org/abs/2305.14387, after Silver et al. 2017,
+Source: Dubois et al. 2023 (AlpacaFarm), https://arxiv.org/abs/2305.14387, after Silver et al. 2017,
 https://doi.org/10.1038/nature24270; restarts as in Singh et al. 2023 (ReST-EM), https://arxiv.org/abs/2312.06585. The
 paper's settings as defaults: one round, n = 16, on prompts that nothing else was trained on, then SFT as before.
 
