@@ -66,7 +66,7 @@ def tokens(row: Row) -> dict[str, float]:
 
 
 @published.needs_published
-@pytest.mark.parametrize("system", ["claude-2", "falcon-7b-instruct", "vicuna-13b-v1.5", "gpt35_turbo_instruct"])
+@pytest.mark.parametrize("system", [name for name in published.systems("ae2") if not name.startswith("FuseChat")])
 def test_published_preferences_follow_from_their_replies(system):
     texts = {row["instruction_sha16"]: row["instruction"] for row in published.instructions()}
     rows = read_rows(published.FOLDER / f"ae2/annotations/{system}.parquet")
