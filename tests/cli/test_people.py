@@ -134,9 +134,11 @@ def test_simulated_annotators_are_shown_beside_people_on_the_same_pairs(tmp_path
     said = {each.comparison_id: kept[each.preferred] for each in MeadowPeople(seed=0).annotate(pairs)}
     with Desk(open_journal(str(campaign))) as desk:
         answer_all(desk, "ann", said)
-    shown = pasture("people", "status", campaign, "--judge", "meadow-people").output
+    page = tmp_path / "page.html"
+    shown = pasture("people", "status", campaign, "--judge", "meadow-people", "--report", page).output
     assert "meadow-people agrees with the majority of people in 100%" in shown
     assert "on 12 pairs" in shown
+    assert "12 labels of 12 pairs by 1 annotators" in page.read_text(encoding="utf-8")
 
 
 def test_labels_from_elsewhere_become_a_campaign_that_is_over(tmp_path: Path) -> None:

@@ -156,6 +156,7 @@ def status(
     judge: Annotated[
         list[str] | None, typer.Option("--judge", help="Also ask a simulated annotator: name and KEY=VALUE settings.")
     ] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="Also write a page, such as people.html.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
 ) -> None:
     """Say how far it is and how annotators agree; with --judge, how simulated ones stand among them."""
@@ -164,22 +165,25 @@ def status(
         lambda state: (labelled_rows(state), comparisons(state), all_quality(state), _counts(state)),
     )
     standing = agreement(rows)
-    reports = []
+    judges = []
     if judge:
         with open_judge(judge) as (who, annotator):
-            reports.append(judge_among_people(rows, pairs, annotator.annotate(pairs), who))
+            judges.append(judge_among_people(rows, pairs, annotator.annotate(pairs), who))
+    if report is not None:
+        content = _late("pasture.steps.people_page").people_page(counts, rows, quality, standing, judges)
+        _late("pasture.report.page").write_report(content, report)
     console = Console(highlight=False)
     if as_json:
         told = {
             **counts,
             "annotators": [_plain(row) for row in quality],
-            "judges": [each.to_dict() for each in reports],
+            "judges": [each.to_dict() for each in judges],
         }
         console.print_json(json.dumps({**told, "agreement": _plain(standing)}))
         return
     say_quality(console, counts, quality, standing)
-    for report in reports:
-        say_simulated(console, report)
+    for each in judges:
+        say_simulated(console, each)
 
 
 @people.command("export", epilog="Example: pasture people export pairs.campaign --as trl --out labels.jsonl")
@@ -271,9 +275,14 @@ def _invited(desk: Desk, name: str) -> str:
     return token
 
 
+def _late(module: str) -> ModuleType:
+    """A module that most verbs would wait for in vain."""
+    return importlib.import_module(module)
+
+
 def _page() -> ModuleType:
     try:
-        return importlib.import_module("pasture.annotate.page.serve")
+        return _late("pasture.annotate.page.serve")
     except ImportError as error:
         raise DependencyError(
             f"the page needs {error.name}. Install what it needs with: pip install 'pasture[people]'"

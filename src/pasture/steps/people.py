@@ -38,6 +38,11 @@ def campaign_rows(address: str) -> list[dict[str, object]]:
         return desk.look(cross_annotation_rows).result()
 
 
+def people_report(rows: Rows, seed: int = 0) -> AnnotatorReport | None:
+    """All people as one crowd; None without labels."""
+    return analyze(crowd := _crowd(rows, "people"), crowd, seed) if rows else None
+
+
 def judge_among_people(
     rows: Rows, comparisons: Sequence[Comparison], said: Sequence[Preference], name: str, seed: int = 0
 ) -> AnnotatorReport:
