@@ -78,19 +78,26 @@ def walk(
             said(name, message)
         for future in completed:
             name = running.pop(future)
-            try:
+            raised = future.exception()
+            if raised is None:
                 finished(name, future.result())
                 done.add(name)
-            except BrokenProcessPool as broken:
-                error = error or TrainingError(
-                    f"the process that did {name} was killed, most likely for want of memory. "
-                    "What was finished stays; run again, with fewer workers if it was memory."
-                )
-                error.__cause__ = broken
-            except BaseException as raised:  # noqa: BLE001 - raised below, when the others have ended
-                error = error or raised
+            else:  # raised below, when the others have ended
+                error = error or _explained(name, raised)
     if error is not None:
         raise error
+
+
+def _explained(name: str, raised: BaseException) -> BaseException:
+    """What a job raised, or what it means that its process is gone."""
+    if not isinstance(raised, BrokenProcessPool):
+        return raised
+    error = TrainingError(
+        f"the process that did {name} was killed, most likely for want of memory. "
+        "What was finished stays; run again, with fewer workers if it was memory."
+    )
+    error.__cause__ = raised
+    return error
 
 
 class LocalWorkers:
@@ -105,9 +112,13 @@ class LocalWorkers:
     def __enter__(self) -> Self:
         context = multiprocessing.get_context("spawn")
         self._said: Any = context.Queue()
-        self._pool = self._stack.enter_context(
-            ProcessPoolExecutor(self.count, mp_context=context, initializer=_begin, initargs=(self._said, os.getpid()))
-        )
+        # A pool of one for each: where a process of a larger pool dies, the pool ends all its others.
+        self._pools = {
+            self._stack.enter_context(
+                ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(self._said, os.getpid()))
+            ): _at_rest()
+            for _ in range(self.count)
+        }
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
@@ -118,8 +129,10 @@ class LocalWorkers:
         self._said.close()
 
     def submit(self, job: Job) -> "Future[Any]":
-        """Queue the job."""
-        return self._pool.submit(_work, self._do, job.name, job.order)
+        """Start the job in a process that has nothing to do; there must be one."""
+        pool = next(pool for pool, last in self._pools.items() if last.done())
+        self._pools[pool] = pool.submit(_work, self._do, job.name, job.order)
+        return self._pools[pool]
 
     def messages(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
         """What workers have said."""
@@ -128,6 +141,13 @@ class LocalWorkers:
                 yield self._said.get_nowait()
             except queue.Empty:
                 return
+
+
+def _at_rest() -> "Future[Any]":
+    """What a process that has had no job yet is waited for by."""
+    future: Future[Any] = Future()
+    future.set_result(None)
+    return future
 
 
 _VOICE: list[Any] = []
