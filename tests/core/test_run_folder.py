@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import threading
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -300,3 +301,91 @@ def test_a_read_only_folder_is_one_clear_error_and_can_still_be_read(tmp_path: P
             with pytest.raises(RunFolderError, match=r"cannot write .*: Read-only file system"), RunFolder(path).held():
                 pytest.fail("a folder that cannot be written was held")
         assert folder.is_finished(STEP, "key-1")
+
+
+def test_a_view_is_a_link_to_the_finished_step_that_survives_a_move_of_the_folder(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    finish(folder, "key-1", "abc", "steps/4-learn/sft-0123")
+    folder.show({"runs/people-0/4-learn/sft": "steps/4-learn/sft-0123"}, {"steps/4-learn/sft-0123": "key-1"})
+    link = folder.path / "runs/people-0/4-learn/sft"
+    assert link.is_symlink()
+    assert not link.readlink().is_absolute()
+    folder.path.rename(tmp_path / "moved")
+    assert (tmp_path / "moved/runs/people-0/4-learn/sft/rows.jsonl").read_text() == "abc"
+
+
+def test_a_view_is_turned_to_another_step_when_a_setting_is_changed_and_back(folder: RunFolder) -> None:
+    keys = {"steps/a": "key-a", "steps/b": "key-b"}
+    for name, key in keys.items():
+        finish(folder, key, name, name)
+    for shown in ("steps/a", "steps/b", "steps/b", "steps/a"):
+        folder.show({"runs/x/sft": shown}, keys)
+        assert (folder.path / "runs/x/sft/rows.jsonl").read_text() == shown
+    assert [path.name for path in (folder.path / "runs/x").iterdir()] == ["sft"]
+
+
+def test_what_is_not_finished_with_its_key_is_not_shown(folder: RunFolder) -> None:
+    finish(folder, "key-of-before", "old", "steps/a")
+    folder.workspace("steps/b", "key-b")
+    folder.show({"runs/x/a": "steps/a", "runs/x/b": "steps/b"}, {"steps/a": "key-a", "steps/b": "key-b"})
+    assert not (folder.path / "runs").exists()
+
+
+def test_a_view_takes_no_other_s_place(folder: RunFolder) -> None:
+    finish(folder, "key-1", "abc", "steps/a")
+    (folder.path / "runs" / "x" / "a").mkdir(parents=True)
+    (folder.path / "runs" / "x" / "a" / "mine.txt").write_text("mine")
+    with pytest.raises(RunFolderError, match=r"cannot write .*runs/x/a"):
+        folder.show({"runs/x/a": "steps/a"}, {"steps/a": "key-1"})
+    assert (folder.path / "runs" / "x" / "a" / "mine.txt").read_text() == "mine"
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from pasture.core.run_folder import RunFolder
+
+folder = RunFolder(Path(sys.argv[1]))
+with folder.step_held("key-1"):
+    print("held", flush=True)
+    sys.stdin.readline()
+    (folder.workspace("4-learn/sft", "key-1") / "rows.jsonl").write_text("by the first")
+    folder.publish("4-learn/sft", seconds=1.0, cost_usd=0.0, details={})
+"""
+
+
+def test_a_step_that_another_process_works_at_is_waited_for_and_then_found_finished(folder: RunFolder) -> None:
+    folder.path.mkdir()
+    found: list[bool] = []
+
+    def take_it() -> None:
+        with folder.step_held("key-1"):
+            found.append(folder.is_finished("4-learn/sft", "key-1"))
+
+    command = [sys.executable, "-c", HOLDER, str(folder.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdin is not None
+        assert first.stdout is not None
+        assert first.stdout.readline() == "held\n"
+        with folder.step_held("another key"):  # other steps are not waited for
+            second = threading.Thread(target=take_it)
+            second.start()
+        second.join(timeout=0.5)
+        assert second.is_alive()
+        assert found == []
+        first.stdin.write("go on\n")
+        first.stdin.flush()
+        second.join()
+        assert first.wait() == 0
+    assert found == [True]
+
+
+def test_a_step_whose_worker_was_killed_is_free_at_once(folder: RunFolder) -> None:
+    folder.path.mkdir()
+    command = [sys.executable, "-c", HOLDER, str(folder.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "held\n"
+        first.kill()
+    with folder.step_held("key-1"):
+        assert not folder.is_finished("4-learn/sft", "key-1")
