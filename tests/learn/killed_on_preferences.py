@@ -12,7 +12,7 @@ from pasture.learn import dpo, feedme, kto, reward_conditioning, simpo
 from tests.learn import killed, toy
 
 SETTINGS: dict[str, Any] = {
-    "epochs": 3,
+    "epochs": 2,
     "batch_size": 4,
     "learning_rate": 1e-3,
     "max_tokens": 32,
@@ -26,7 +26,7 @@ def _training(method: Any) -> Callable[..., None]:
     config = method.Config(**{name: value for name, value in SETTINGS.items() if name in method.Config.model_fields})
 
     def train(base: Path, value: Path, **end: Any) -> None:
-        method.train(config, start=base, feedback=toy.separable_feedback(18), template=toy.TEMPLATE, **end)
+        method.train(config, start=base, feedback=toy.separable_feedback(14), template=toy.TEMPLATE, **end)
 
     return train
 

@@ -89,8 +89,7 @@ def test_a_policy_that_is_still_the_reference_has_the_loss_of_no_opinion(tmp_pat
     assert first["rewards/margins"] == pytest.approx(0.0, abs=1e-5)
 
 
-@pytest.mark.parametrize("pairs_at_once", [1, 4, 16])
-@pytest.mark.parametrize("shares", [True, False])
+@pytest.mark.parametrize(("pairs_at_once", "shares"), [(1, True), (4, True), (16, True), (4, False)])
 def test_loss_and_gradients_do_not_depend_on_the_micro_batch_or_on_sharing_prompts(base, pairs_at_once, shares):
     judged = pairwise.pairs(base, pairwise.mixed_feedback(16))
     reference_P2 = torch.zeros(len(judged), 2)

@@ -18,7 +18,7 @@ train = partial(pairwise.train, ensemble)
 @pytest.fixture(scope="module")
 def trained(base, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ensemble")
-    config = QUICK.model_copy(update={"epochs": 2, "batch_size": 16, "held_out_count": 60})
+    config = QUICK.model_copy(update={"members": 2, "epochs": 2, "batch_size": 16, "held_out_count": 60})
     return folder, train(config, folder, base, toy.separable_feedback(240))
 
 
@@ -45,7 +45,7 @@ def test_an_ensemble_scores_with_all_its_members(trained):
     instructions, answers = asked()
     members = [
         ModelScorer.load(folder / "model" / "members" / name / "model", toy.TEMPLATE, max_tokens=32)
-        for name in ("00", "01", "02")
+        for name in ("00", "01")
     ]
     scores = np.array([member(instructions, answers) for member in members])
     # Members trained from other seeds differ, and centred ones do so about one level.

@@ -101,8 +101,7 @@ def test_lent_answers_are_of_other_instructions_and_fit_behind_the_prompt(base):
         assert [answer.response_ids for answer in group] in others
 
 
-@pytest.mark.parametrize("pairs_at_once", [1, 4, 16])
-@pytest.mark.parametrize("shares", [True, False])
+@pytest.mark.parametrize(("pairs_at_once", "shares"), [(1, True), (4, True), (16, True), (4, False)])
 def test_loss_and_gradients_do_not_depend_on_the_micro_batch_or_on_sharing_prompts(
     tmp_path, base, pairs_at_once, shares
 ):

@@ -10,10 +10,10 @@ from tests.learn.test_resume import ROOT, _content
 
 
 @pytest.fixture(scope="module")
-def trainings(tmp_path_factory, imitator, taste):
+def trainings(tmp_path_factory, imitator):
     folder = tmp_path_factory.mktemp("killed-on-preferences")
     command = [sys.executable, "-W", "error", "-m", "tests.learn.killed_on_preferences"]
-    arguments = [str(path) for path in (folder, imitator, taste)]
+    arguments = [str(path) for path in (folder, imitator, imitator)]  # none of them needs a reward model
     done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout), done.stderr

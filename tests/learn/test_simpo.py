@@ -52,8 +52,7 @@ def test_an_answer_twice_as_long_of_the_same_words_earns_no_more():
     assert float(loss) == pytest.approx(np.log(1 + np.e), abs=1e-6)
 
 
-@pytest.mark.parametrize("pairs_at_once", [1, 4, 16])
-@pytest.mark.parametrize("shares", [True, False])
+@pytest.mark.parametrize(("pairs_at_once", "shares"), [(1, True), (4, True), (16, True), (4, False)])
 def test_loss_and_gradients_do_not_depend_on_the_micro_batch_or_on_sharing_prompts(base, pairs_at_once, shares):
     judged = pairwise.pairs(base, pairwise.mixed_feedback(16))
     whole, layout = pairwise.policy(base)
