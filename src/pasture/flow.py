@@ -15,7 +15,7 @@ from pasture import recipe as recipes
 from pasture.core.errors import DependencyError, RecipeError
 from pasture.core.files import unwritable
 from pasture.core.run_folder import RunFolder
-from pasture.machine.executor import Job, LocalWorkers, walk
+from pasture.machine.executor import Job, LocalWorkers, Workers, walk
 from pasture.plan import Plan, Step, build, build_study, expanded
 from pasture.recipe import Recipe
 from pasture.steps import Outcome, Task
@@ -117,8 +117,11 @@ def _training_module(name: str) -> Any:
         ) from error
 
 
-def execute(run: Run, screen: Screen, *, update: bool = False, workers: int = 1) -> None:
-    """Do every step that is not finished, `workers` at once, and write the manifest.
+def execute(run: Run, screen: Screen, *, update: bool = False, workers: int = 1, cluster: str | None = None) -> None:
+    """Do every step that is not finished, and write the manifest.
+
+    Steps are done one after the other in this process, or `workers` at once in processes of their own, or wherever
+    the Ray cluster at the address `cluster` has room; results are the same.
 
     Raises:
         PastureError: from the folder or from a step; what was finished stays.
@@ -126,13 +129,14 @@ def execute(run: Run, screen: Screen, *, update: bool = False, workers: int = 1)
     with run.folder.held():
         run.folder.claim(recipes.resolved(run.recipe), update=update)
         pending = _pending(run, screen)
-        if workers == 1:
+        if workers == 1 and cluster is None:
             for step in pending:
                 screen.started(step)
                 done = do_step(_order(run, step), lambda *news, step=step: _advance(screen, step, news))
                 screen.finished(step, done.seconds, done.cost_usd)
         else:
-            _execute_at_once(run, pending, screen, workers)
+            pool = LocalWorkers(workers, do_step) if cluster is None else _cluster_workers(cluster)
+            _execute_at_once(run, pending, screen, pool)
         run.folder.show(run.plan.views, run.plan.keys)
         run.folder.write_manifest(_facts(run), run.plan.keys)
 
@@ -147,17 +151,34 @@ def _pending(run: Run, screen: Screen) -> list[Step]:
     return pending
 
 
-def _execute_at_once(run: Run, pending: Sequence[Step], screen: Screen, workers: int) -> None:
+def _cluster_workers(address: str) -> Workers:
+    module = importlib.import_module("pasture.machine.ray_cluster")
+    pool: Workers = module.RayWorkers(address, do_step)
+    return pool
+
+
+def _execute_at_once(run: Run, pending: Sequence[Step], screen: Screen, pool: Workers) -> None:
     steps = {step.name: step for step in pending}
-    jobs = [Job(step.name, frozenset(step.needs.values()), _order(run, step)) for step in pending]
-    with LocalWorkers(workers, do_step) as pool:
+    with pool as workers:
         walk(
-            jobs,
-            pool,
+            [_job(run, step) for step in pending],
+            workers,
             started=lambda name: screen.started(steps[name]),
             said=lambda name, news: _advance(screen, steps[name], news),
             finished=lambda name, done: screen.finished(steps[name], done.seconds, done.cost_usd),
         )
+
+
+def _job(run: Run, step: Step) -> Job:
+    tensors = step.work.startswith(_TENSOR_WORK)
+    cpus = float(run.recipe.threads or 1) if tensors else 1.0
+    return Job(
+        step.name,
+        frozenset(step.needs.values()),
+        _order(run, step),
+        cpus=cpus,
+        gpus=run.recipe.gpus if tensors else 0.0,
+    )
 
 
 def _advance(screen: Screen, step: Step, news: tuple[Any, ...]) -> None:
@@ -184,7 +205,7 @@ class Done:
 
 
 def _order(run: Run, step: Step) -> Order:
-    return Order(run.folder.path, step, run.plan.keys[step.name], run.recipe.threads)
+    return Order(run.folder.path.absolute(), step, run.plan.keys[step.name], run.recipe.threads)
 
 
 def do_step(order: Order, say: Callable[..., None]) -> Done:

@@ -51,7 +51,9 @@ class Data(Section):
     validation: Count = 500
     evaluation: Count = 805
     live: Annotated[int, Field(ge=0)] = 0
-    """Instructions of the second evaluation set, which is closer to what users ask; none are drawn by default."""
+    """Instructions of a second evaluation set, which is closer to what users ask; none are drawn by default."""
+    allow_leaks: bool = False
+    """Whether a run goes on where an instruction to train on is nearly one to evaluate on."""
 
 
 class Model(Section):
@@ -148,6 +150,8 @@ class Recipe(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     threads: Count | None = None
     """Threads for tensor work; None leaves torch its own choice, one per core."""
+    gpus: Annotated[float, Field(ge=0)] = 0.0
+    """Cards that a step which trains or samples takes on a cluster; parts of one where several steps share it."""
     data: Data = Data()
     model: Model = Model()
     sampling: Sampling = Sampling()

@@ -27,6 +27,12 @@ Update = Annotated[
 
 
 Workers = Annotated[int, typer.Option("--workers", "-j", min=1, help="Steps at once, each in a process of its own.")]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster", help="Do the steps on the Ray cluster at this address; auto is this machine's.", show_default=False
+    ),
+]
 AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Let the recipe name Python files as methods; they run on this machine.")
 ]
@@ -44,13 +50,14 @@ def run(
     out: Out = None,
     update: Update = False,
     workers: Workers = 1,
+    cluster: Cluster = None,
     allow_code: AllowCode = False,
 ) -> None:
     """Do what a recipe asks for, from instructions to the report; finished steps are skipped."""
     console = Console()
     prepared = flow.prepare(recipe, overrides or [], out, allow_code=allow_code)
     with LiveScreen(console, prepared, workers) as screen:
-        flow.execute(prepared, screen, update=update, workers=workers)
+        flow.execute(prepared, screen, update=update, workers=workers, cluster=cluster)
     console.print()
     summary = STUDY_SUMMARY if prepared.recipe.study is not None else BOARD_SUMMARY
     typer.echo((prepared.folder.path / summary).read_text(encoding="utf-8"))

@@ -1,10 +1,14 @@
 """Steps of room 1: the instructions of each split and the demonstrations that come with them."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from pasture.core.errors import DataError
 from pasture.core.files import read_records, write_records
-from pasture.core.records import Preference
+from pasture.core.records import Instruction, Preference
 from pasture.data.instructions import DEMONSTRATED, InstructionFiles, load_instructions
 from pasture.data.load import load_split
+from pasture.data.overlap import require_no_leak
 from pasture.data.preferences import FeedbackFile, load_feedback
 from pasture.recipe import MEADOW
 from pasture.steps import Outcome, Task
@@ -20,13 +24,28 @@ def instructions(task: Task) -> Outcome:
         **{split: settings[split] for split in ("preference", "unlabeled", "validation", "evaluation", "live")},
     }
     counts = {split: count for split, count in counts.items() if count}
+    drawn: dict[str, list[Instruction]] = {}
     for number, (split, count) in enumerate(counts.items()):
         task.progress(number, len(counts))
-        rows, demonstrations = load_split(settings["source"], split, count, settings["seed"])
-        write_records(task.folder / f"{split}.jsonl", rows)
+        drawn[split], demonstrations = load_split(settings["source"], split, count, settings["seed"])
+        write_records(task.folder / f"{split}.jsonl", drawn[split])
         if demonstrations:
             write_records(task.folder / f"{split}-demonstrations.jsonl", demonstrations)
-    return Outcome(details=counts)
+    return Outcome(details={**counts, "leaks": _leaks(settings, drawn)})
+
+
+_EVALUATED = ("evaluation", "live")
+
+
+def _leaks(settings: Mapping[str, Any], splits: Mapping[str, Sequence[Instruction]]) -> int:
+    """How many instructions to train or to choose on are nearly ones to evaluate on.
+
+    Raises:
+        LeakError: if there are some and the recipe does not allow them.
+    """
+    training = {name: rows for name, rows in splits.items() if name not in _EVALUATED}
+    evaluation = [one for name in _EVALUATED for one in splits.get(name, ())]
+    return len(require_no_leak(settings["source"], training, evaluation, allow=settings["allow_leaks"]))
 
 
 def _from_files(task: Task) -> Outcome:
@@ -46,6 +65,7 @@ def _from_files(task: Task) -> Outcome:
         details[name] = len(split.instructions)
         if split.left_out:
             details[f"{name}_left_out"] = split.left_out
+    details["leaks"] = _leaks(settings, {name: split.instructions for name, split in splits.items()})
     return Outcome(details=details)
 
 
