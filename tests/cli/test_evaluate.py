@@ -10,6 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from pasture.annotate.stored import StoredPool
 from pasture.cli import analyze, evaluate, judges
 from pasture.core.errors import DataError, RecipeError
 from pasture.world import meadow
@@ -114,12 +115,25 @@ def test_annotators_are_analyzed_from_one_file(tmp_path):
         (["meadow-people", "meadow-pool"], "got 2"),
         (["meadow-people", "sead=1"], "no setting 'sead'"),
         (["meadow-people", "seed=x"], "seed must be a number, got 'x'"),
+        (["meadow-people", "engine.device=cuda"], "no setting 'engine.device'"),
+        (["greedy", "models=m", "engine.speed=9"], "engine 'api': speed: no such key"),
+        (["greedy", "models=m", "engine=magic"], "engine"),
         (["nobody"], "nobody"),
     ],
 )
 def test_a_judge_that_does_not_exist_is_named(values, message):
     with pytest.raises(RecipeError, match=message), judges.open_judge(values):
         pass
+
+
+def test_a_judge_on_this_machine_is_set_up_by_its_engines_settings(tmp_path):
+    values = ["greedy", f"models={tmp_path}", "engine=local", "engine.dtype=bfloat16", "budget_usd=2", "order=both"]
+    with judges.open_judge(values) as (name, pool):
+        assert name == "greedy"
+        assert isinstance(pool, StoredPool)
+        assert pool.access.engine_settings == {"dtype": "bfloat16"}
+        assert pool.access.max_usd == 2.0
+        assert pool.panel.order == "both"
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "leaderboard", "compare", "analyze-annotators"])

@@ -8,24 +8,23 @@ from typing import get_args
 
 from pasture.annotate.draws import ContentDraws
 from pasture.annotate.panel import Order, Panel, load_panel, shipped_pools
-from pasture.annotate.pool import LLMPool
 from pasture.annotate.raters import MeadowPeople, MeadowPool
+from pasture.annotate.stored import Access, StoredPool
+from pasture.cli.asking import Service
 from pasture.core.errors import RecipeError
 from pasture.core.ports import Annotator
-from pasture.core.store import AnswerStore
-from pasture.engines import open_engine
-from pasture.engines.budget import Budget
-from pasture.engines.cached import CachedEngine
 
 MEADOW = ("meadow-people", "meadow-pool")
 """Judges that need neither service nor key, and judge the meadow's instructions alone."""
 
 _MEADOW_KEYS = ("seed", "votes", "label_flip_probability")
 _POOL_KEYS = ("models", "engine", "base_url", "api_key_env", "budget_usd", "store", "seed", "order")
+_ENGINE = "engine."
+"""What settings of the engine begin with, such as `engine.device=cuda`."""
 
 HELP = (
     f"Who judges: {', '.join(MEADOW)}, a pool ({', '.join(shipped_pools())}) or a pool's TOML file. Repeat for its "
-    f"settings, KEY=VALUE: {', '.join(_POOL_KEYS)}."
+    f"settings, KEY=VALUE: {', '.join(_POOL_KEYS)}, {_ENGINE}KEY."
 )
 
 
@@ -45,7 +44,7 @@ def open_judge(values: Sequence[str]) -> Iterator[tuple[str, Annotator]]:
     name = names[0]
     known = _MEADOW_KEYS if name in MEADOW else _POOL_KEYS
     settings = dict(value.split("=", 1) for value in values if "=" in value)
-    unknown = [key for key in settings if key not in known]
+    unknown = [key for key in settings if key not in known and not (name not in MEADOW and key.startswith(_ENGINE))]
     if unknown:
         raise RecipeError(f"--judge {name}: no setting {unknown[0]!r}. Settings: {', '.join(known)}.")
     seed = int(_number(settings, "seed", 0))
@@ -54,18 +53,21 @@ def open_judge(values: Sequence[str]) -> Iterator[tuple[str, Annotator]]:
         return
     panel = load_panel(name, [model for model in settings.get("models", "").split(",") if model])
     panel = _ordered(panel, settings.get("order", panel.order))
-    limit = settings.get("budget_usd")
-    address = {key: settings[key] for key in ("base_url", "api_key_env") if key in settings}
-    kind = settings.get("engine", "api")
-    if kind not in ("api", "anthropic"):
-        raise RecipeError(f"--judge {name}: engine {kind!r} is none of api, anthropic.")
-    engine = open_engine(
-        "anthropic" if kind == "anthropic" else "api",
-        {"endpoints": [address]} if address else {},
-        budget=None if limit is None else Budget(_number(settings, "budget_usd", 0.0)),
+    with StoredPool(panel, _access(settings), draws=ContentDraws(seed)) as pool:
+        yield name, pool
+
+
+def _access(settings: dict[str, str]) -> Access:
+    """How the pool's models are reached, as the options of `pasture annotate` would say it."""
+    service = Service(
+        engine=settings.get("engine"),
+        base_url=[settings["base_url"]] if "base_url" in settings else None,
+        api_key_env=settings.get("api_key_env"),
+        settings=[f"{key.removeprefix(_ENGINE)}={value}" for key, value in settings.items() if key.startswith(_ENGINE)],
+        max_usd=_number(settings, "budget_usd", 0.0) if "budget_usd" in settings else None,
+        store=Path(settings.get("store", "answers.sqlite")),
     )
-    with AnswerStore(Path(settings.get("store", "answers.sqlite"))) as store:
-        yield name, LLMPool(panel, CachedEngine(engine, store), draws=ContentDraws(seed))
+    return service.access(None)
 
 
 def _ordered(panel: Panel, order: str) -> Panel:
