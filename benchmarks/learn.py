@@ -1,0 +1,259 @@
+"""Training and sampling against TRL 1.16: same model, rows, batches, rates and precision; one thread; one run.
+
+    python -m venv /tmp/trl && /tmp/trl/bin/pip install trl==1.16.0 peft
+    python benchmarks/learn.py --trl /tmp/trl                                   # a model of 2M weights
+    python benchmarks/learn.py --trl /tmp/trl --model models/smollm2-135m-instruct --rows 32 --batch 8
+
+The two take turns, each turn in a process of its own, so that a busy machine slows both; figures are medians over
+turns, with the least and the most. Texts are random words, 8 to 56 tokens a prompt and as many an answer, the same for
+both. Rows come in one order and rates follow one cosine, so that losses can be held side by side: the reward models
+begin with one head. RLOO and sampling draw at random and differ in what they draw, not in how much. `whole` is from
+data in memory to a saved model; `a step` leaves out loading, tokenizing, saving and the first step.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+import transformers
+
+from pasture.core.records import Comparison, Completion, Instruction, Preference
+from pasture.core.seeds import derived_seed, stream
+from pasture.core.templates import PLAIN
+from pasture.learn import dpo, resume, reward_model, rloo, sft
+from pasture.learn.rollouts import Environment
+from pasture.models.encode import Encoder
+from pasture.models.heads import ScalarModel
+from pasture.models.load import load_causal_lm, load_tokenizer, save_model
+from pasture.models.sample import SamplerConfig, sample
+from pasture.models.tiny import tiny_model, word_tokenizer
+
+THEIRS = Path(__file__).with_name("learn_trl.py")
+CASES = ("sft", "reward_model", "dpo", "rloo", "sampling")
+STREAMS = {"sft": "sft-batches", "reward_model": "reward-batches", "dpo": "dpo-batches"}
+SEED, GROUP, NEW_TOKENS = 0, 4, 32
+
+
+def make_model(folder: Path) -> None:
+    """A Llama of 2.2M weights over 2,000 words."""
+    tokenizer = word_tokenizer([f"w{number}" for number in range(1995)])
+    save_model(tiny_model("llama", len(tokenizer), seed=0, hidden_size=192, layers=4), tokenizer, folder)
+
+
+def make_rows(model: Path, count: int) -> list[dict[str, str]]:
+    """Prompts with a chosen and a rejected answer, of words that are one token each."""
+    vocabulary = load_tokenizer(model).get_vocab()
+    words = sorted(word[1:] for word in vocabulary if word[:1] == "Ġ" and word[1:].isalpha() and word[1:].islower())
+    words = words[:2000] or sorted(word for word in vocabulary if word[:1] == "w")
+    rng = np.random.default_rng(0)
+
+    def text() -> str:
+        return " ".join(rng.choice(words, int(rng.integers(8, 57))))
+
+    return [{"prompt": text() + "\n", "chosen": text(), "rejected": text()} for _ in range(count)]
+
+
+def in_our_order(case: str, rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """The rows as our trainer goes through them."""
+    if case not in STREAMS:
+        return list(rows)
+    return [rows[number] for number in stream(SEED, STREAMS[case], 0).permutation(len(rows))]
+
+
+def instruction(number: int, row: dict[str, str]) -> Instruction:
+    """A row's prompt; the plain template puts the line break behind it."""
+    return Instruction(id=str(number), instruction=row["prompt"].rstrip("\n"), source="b", split="b")
+
+
+def judged(number: int, row: dict[str, str]) -> tuple[Comparison, Preference]:
+    """A row's two answers, the chosen one first."""
+    asked = instruction(number, row)
+    sides = [
+        Completion(instruction_id=asked.id, text=row[side], system="b", seed=seed, finish_reason="stop")
+        for seed, side in enumerate(("chosen", "rejected"))
+    ]
+    comparison = Comparison.of(asked, *sides)
+    return comparison, Preference(comparison_id=comparison.id, annotator="b", preferred="first")
+
+
+class Clock:
+    """When steps ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def __call__(self, done: int, total: int, **_: float) -> None:
+        """Note the time."""
+        self.ends.append(time.perf_counter())
+
+    @property
+    def a_step(self) -> float:
+        """Mean seconds of a step after the first."""
+        return (self.ends[-1] - self.ends[0]) / max(1, len(self.ends) - 1)
+
+
+def train_ours(case: str, model: Path, rows: list[dict[str, str]], batch: int, folder: Path) -> Clock:
+    """One epoch, or as many rollouts as there are batches."""
+    resume.SECONDS_BETWEEN_REPORTS = 0
+    clock = Clock()
+    end: dict[str, Any] = {"start": model, "folder": folder, "seed": SEED, "progress": clock}
+    shared: dict[str, Any] = {"epochs": 1, "batch_size": batch, "learning_rate": 1e-4, "warmup_fraction": 0.0}
+    shared |= {"max_tokens": 192, "checkpoint_steps": 10**6, "micro_batch_tokens": 4096, "device": "cpu"}
+    if case == "sft":
+        pairs = [(pair[0].instruction, pair[0].first) for pair in map(judged, range(len(rows)), rows)]
+        sft.train(sft.Config(**shared), demonstrations=pairs, template=PLAIN, **end)
+    elif case == "reward_model":
+        feedback = [judged(number, row) for number, row in enumerate(rows)]
+        reward_model.train(reward_model.Config(**shared), feedback=feedback, template=PLAIN, **end)
+    elif case == "dpo":
+        feedback = [judged(number, row) for number, row in enumerate(rows)]
+        dpo.train(dpo.Config(save_every=10**6, **shared), feedback=feedback, template=PLAIN, **end)
+    else:
+        config = rloo.Config(
+            steps=len(rows) // batch,
+            rollout_batch_size=batch,
+            minibatch_size=batch,
+            group_size=GROUP,
+            learning_rate=1e-6,
+            warmup_steps=0,
+            max_prompt_tokens=192,
+            max_new_tokens=NEW_TOKENS,
+            save_every=10**6,
+            checkpoint_steps=10**6,
+            micro_batch_tokens=4096,
+            device="cpu",
+        )
+        asked = [instruction(number, row) for number, row in enumerate(rows)]
+        rloo.train(config, environment=Environment(asked, PLAIN, long_is_good), **end)
+    return clock
+
+
+def long_is_good(instructions: Sequence[Instruction], completions: Sequence[Completion]) -> list[float]:
+    """The reward of the benchmark: characters, in hundreds."""
+    if len(instructions) != len(completions):
+        raise ValueError("each completion comes with its instruction")
+    return [len(one.text) / 100 for one in completions]
+
+
+def sample_ours(model: Path, rows: list[dict[str, str]]) -> tuple[float, int]:
+    """Seconds, and tokens drawn."""
+    tokenizer = load_tokenizer(model)
+    loaded = load_causal_lm(model, tokenizer=tokenizer)
+    encoder = Encoder(tokenizer, PLAIN, max_tokens=512)
+    prompts = [encoder.prompt(instruction(number, row)) for number, row in enumerate(rows)]
+    config = SamplerConfig(max_new_tokens=NEW_TOKENS)
+    sample(loaded, [-1], prompts[:2], [0, 1], config)
+    began = time.perf_counter()
+    drawn = sample(loaded, [-1], prompts, list(range(len(prompts))), config)
+    return time.perf_counter() - began, sum(len(one.token_ids) for one in drawn)
+
+
+def measure_ours(case: str, model: Path, rows: list[dict[str, str]], batch: int) -> dict[str, float]:
+    """One turn in this process."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as place:
+        began, began_cpu = time.perf_counter(), time.process_time()
+        if case == "sampling":
+            seconds, tokens = sample_ours(model, rows)
+            figures = {"a_step": seconds, "tokens": float(tokens)}
+        else:
+            clock = train_ours(case, model, rows, batch, Path(place))
+            lines = (Path(place) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            figures = {"a_step": clock.a_step, "loss": float(json.loads(lines[-1]).get("loss", 0.0))}
+        whole, cpu = time.perf_counter() - began, time.process_time() - began_cpu
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {**figures, "whole": whole, "cpu": cpu, "peak_mib": peak}
+
+
+def turn(command: Sequence[str]) -> dict[str, float]:
+    """The figures that a process prints last."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
+    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def spread(values: Sequence[float], form: Callable[[float], str]) -> str:
+    """Median, least and most."""
+    return f"{form(statistics.median(values))} ({form(min(values))} to {form(max(values))})"
+
+
+def compare(case: str, options: argparse.Namespace, model: Path, place: Path) -> None:
+    """Print one row of the table."""
+    rows = make_rows(model, options.rows)
+    job = {"case": case, "model": str(model), "batch": options.batch, "rows": rows}
+    (place / "ours.json").write_text(json.dumps(job))
+    if case == "reward_model":
+        begun = ScalarModel.from_causal_lm(load_causal_lm(model), seed=derived_seed(SEED, "reward-head"))
+        np.save(place / "head.npy", begun.head.weight.detach().numpy())
+    their_job = {**job, "rows": in_our_order(case, rows), "head": str(place / "head.npy")}
+    theirs_settings = {"learning_rate": 1e-6 if case == "rloo" else 1e-4, "group": GROUP, "new_tokens": NEW_TOKENS}
+    (place / "theirs.json").write_text(json.dumps({**their_job, **theirs_settings, "folder": str(place / "out")}))
+    ours, theirs = [], []
+    for _ in range(options.repeats):
+        ours.append(turn([sys.executable, __file__, "--child", str(place / "ours.json")]))
+        theirs.append(turn([str(options.trl / "bin/python"), str(THEIRS), str(place / "theirs.json")]))
+    both = list(zip(ours, theirs, strict=True))
+    steps = [their["a_step"] / our["a_step"] for our, their in both]
+    wholes = [their["whole"] / our["whole"] for our, their in both]
+    print(
+        f"{case:13} {spread(steps, '{:.1f}x'.format):>24} {spread(wholes, '{:.1f}x'.format):>24} "
+        f"{spread([one['a_step'] for one in ours], '{:.3f}'.format):>26} "
+        f"{statistics.median(one['peak_mib'] for one in ours):6.0f} / "
+        f"{statistics.median(one['peak_mib'] for one in theirs):.0f}"
+        + (f"   {ours[-1]['loss']:.4f} / {theirs[-1]['loss']:.4f}" if case in STREAMS else ""),
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trl", type=Path, help="Virtual environment with TRL.")
+    parser.add_argument("--model", type=Path, help="Model folder; one of 2M weights is made where absent.")
+    parser.add_argument("--rows", type=int, default=1024)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child is not None:
+        job = json.loads(options.child.read_text())
+        print(json.dumps(measure_ours(job["case"], Path(job["model"]), job["rows"], job["batch"])))
+        return
+    if options.trl is None:
+        parser.error("--trl is needed: the environment that holds TRL")
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        model = options.model or place / "model"
+        if options.model is None:
+            make_model(model)
+        versions = subprocess.run(
+            [str(options.trl / "bin/python"), str(THEIRS), "--versions"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        load = os.getloadavg()[0]
+        print(f"{platform.processor() or platform.machine()}, load {load:.1f}; torch {torch.__version__}, "
+              f"transformers {transformers.__version__}; beside {versions}")  # fmt: skip
+        print(f"{'':13} {'faster by, a step':>24} {'faster by, whole':>24} {'seconds a step':>26} peak MiB   last loss")
+        for case in options.cases.split(","):
+            compare(case, options, model, place)
+
+
+if __name__ == "__main__":
+    main()
