@@ -43,7 +43,7 @@ def campaign(pairs: list[Comparison], tmp_path_factory: pytest.TempPathFactory) 
     names = ",".join(person.name for person in PEOPLE)
     made = run(
         "people", "new", str(folder / "comparisons.jsonl"), "-c", str(folder / "meadow.campaign"),
-        "--annotators", names, "--overlap", str(OVERLAP), "--wage", "15",
+        "--annotators", names, "--overlap", str(OVERLAP), "--wage", "15", "--plain",
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
     with serving(folder / "meadow.campaign") as links, sync_playwright() as playwright:
@@ -91,7 +91,7 @@ def label(browser: Browser, link: str, person: Person, asked: dict[str, Comparis
 
 
 def choice(page: Page, person: Person, asked: dict[str, Comparison]) -> str:
-    instruction, *rest = (text.strip() for text in page.locator(".asked .laid-out, .asked .plain").all_inner_texts())
+    instruction, *rest = (text.strip() for text in page.locator(".asked .plain").all_inner_texts())
     comparison = asked[instruction]
     assert rest == ([comparison.instruction.input] if comparison.instruction.input else [])
     ends = {" ".join(each.text.split()): each.finish_reason for each in (comparison.first, comparison.second)}
