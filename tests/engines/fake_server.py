@@ -32,6 +32,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 KEY = "sk-SENTINEL-4f1c9a7e55d2"  # what the server expects; no artefact may ever hold it
+PATIENCE_SECONDS = 120.0
+"""For the answer of a server that shares two cores with a dozen busy processes."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -393,11 +395,11 @@ class FakeServer:
         """Set the behaviour (fields of `Behaviour`, the rest at default) and forget what was counted."""
         data = json.dumps(changes).encode()
         call = urllib.request.Request(f"{self.origin}/control", data, {"content-type": "application/json"})  # noqa: S310
-        urllib.request.urlopen(call, timeout=10).close()  # noqa: S310
+        urllib.request.urlopen(call, timeout=PATIENCE_SECONDS).close()  # noqa: S310
 
     def counts(self) -> dict[str, int]:
         """Requests, connections and most in flight since `behave`."""
-        with urllib.request.urlopen(f"{self.origin}/control", timeout=10) as answer:  # noqa: S310
+        with urllib.request.urlopen(f"{self.origin}/control", timeout=PATIENCE_SECONDS) as answer:  # noqa: S310
             counted: dict[str, int] = json.load(answer)
         return counted
 
@@ -406,6 +408,10 @@ class FakeServer:
         if not self.ledger.exists():
             return []
         return [json.loads(line) for line in self.ledger.read_text().splitlines()]
+
+    def billed_count(self) -> int:
+        """Rows of the ledger, without reading them: cheap enough to be asked again and again."""
+        return self.ledger.read_bytes().count(b"\n") if self.ledger.exists() else 0
 
     @contextlib.contextmanager
     def fresh_ledger(self) -> Iterator[None]:
