@@ -170,6 +170,21 @@ def test_a_models_answers_come_in_every_layout_and_with_how_it_was_asked(base: P
     assert [one.text for one in split.demonstrations] == texts
 
 
+def test_prompts_beyond_the_limit_are_an_error_or_left_out_and_counted(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    rows = [{"prompt": "w1 w2", "completion": "w3"}, {"prompt": "w1 " * 40, "completion": "w3"}]
+    file = write(tmp_path / "rows.jsonl", rows)
+    command = ["train", "sft", *QUICK, "--start", base, "--demonstrations", file, "--template", "plain"]
+    command += ["-o", tmp_path / "out"]
+    with pytest.raises(DataError, match="expected a prompt of 1 to 31 tokens, got 41"):
+        call(*command)
+    call(*command, "--leave-out-long")
+    assert "left out 1 of 2 rows" in caplog.text
+    facts = json.loads((tmp_path / "out" / "model" / "pasture.json").read_text())
+    assert facts["data"]["demonstrations"]["count"] == 1
+
+
 @pytest.mark.parametrize("more", [(), ("--model", "x", "--models", "y")])
 def test_exactly_one_kind_of_system_is_asked(base: Path, tmp_path: Path, more: tuple[str, ...]):
     with pytest.raises(RecipeError, match="name either a --model folder"):

@@ -63,10 +63,13 @@ class Data:
     instructions: Annotated[str | None, typer.Option("--instructions", help=f"To answer. {DATA_HELP}")] = None
     scorer: Annotated[Path | None, typer.Option("--scorer", help="Folder of the reward model that scores.")] = None
     count: Annotated[int | None, typer.Option("--count", min=1, help="Rows to learn from, from the first.")] = None
+    leave_out_long: Annotated[
+        bool, typer.Option("--leave-out-long", help="Leave out prompts beyond the method's limit, and say how many.")
+    ] = False
 
     def read(self, console: Console) -> dict[str, Any]:
         """What the files hold, as `pasture.steps.alone.Training` takes it."""
-        given: dict[str, Any] = {"scorer": self.scorer}
+        given: dict[str, Any] = {"scorer": self.scorer, "leave_out_long": self.leave_out_long}
         if self.demonstrations is not None:
             split = load_demonstrations(self.demonstrations, self.count)
             given["demonstrations"] = list(zip(split.instructions, split.demonstrations, strict=True))

@@ -3,8 +3,9 @@
 import hashlib
 import inspect
 import json
+import logging
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from pasture.models.card import Card, Source, last_figures, source_of, write_car
 from pasture.models.sampler_config import SamplerConfig
 from pasture.plan.graph import folder_fingerprint
 from pasture.recipe import check_section
+from pasture.steps.fit import fitting_ids
 
+LOG = logging.getLogger("pasture.steps")
 FINISHED_FILE = "finished.json"
 
 
@@ -43,6 +46,8 @@ class Training:
     instructions: Sequence[Instruction] = ()
     scorer: Path | None = None
     """Folder of the reward model that answers are scored with, where the method asks for it."""
+    leave_out_long: bool = False
+    """Whether rows with prompts beyond the method's limit are left out; else the first of them is an error."""
     names: Mapping[str, str] = field(default_factory=dict)
     """What the files are called, by `demonstrations`, `feedback` and `instructions`."""
 
@@ -57,6 +62,8 @@ def train(training: Training, progress: Progress = silent) -> Path:
     module = method_named(training.method)
     config = check_section(module.Config, training.settings, f"pasture train {training.method}")
     settings = config.model_dump(mode="json")
+    if training.leave_out_long:
+        training = _without_long(training, config)
     asked = inspect.signature(module.train).parameters
     sources = _sources(training, asked)
     identity = _identity(training, settings, sources)
@@ -67,6 +74,28 @@ def train(training: Training, progress: Progress = silent) -> Path:
         write_card(model, _card(training, settings, sources))
         write_text(training.folder / FINISHED_FILE, json.dumps({"identity": identity}) + "\n")
     return model
+
+
+def _without_long(training: Training, config: Any) -> Training:
+    """The training on what fits; it warns of how much does not."""
+
+    def fitting(instructions: list[Instruction]) -> set[str]:
+        return fitting_ids(instructions, config, training.start, training.template)
+
+    shown = fitting([one for one, _ in training.demonstrations])
+    judged = fitting([comparison.instruction for comparison, _ in training.feedback])
+    asked = fitting(list(training.instructions))
+    fit = replace(
+        training,
+        demonstrations=[row for row in training.demonstrations if row[0].id in shown],
+        feedback=[row for row in training.feedback if row[0].instruction.id in judged],
+        instructions=[one for one in training.instructions if one.id in asked],
+    )
+    for role in ("demonstrations", "feedback", "instructions"):
+        long = len(getattr(training, role)) - len(getattr(fit, role))
+        if long:
+            LOG.warning("left out %d of %d rows to learn from: too long a prompt", long, len(getattr(training, role)))
+    return fit
 
 
 def _sources(training: Training, asked: Container[str]) -> dict[str, Source]:

@@ -1,0 +1,22 @@
+"""Which instructions leave a model room for an answer: data in the wild has some that do not."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pasture.core.records import Instruction
+from pasture.core.templates import TEMPLATES
+from pasture.models.encode import Encoder
+from pasture.models.load import load_tokenizer
+
+_NO_LIMIT = 2**40
+
+
+def fitting_ids(instructions: Iterable[Instruction], config: Any, folder: Path, template: str) -> set[str]:
+    """Ids of the instructions whose prompts are within the limit of a method's `config`, for the model in `folder`.
+
+    The limit is `max_prompt_tokens` where a method draws its own answers, else what leaves room in `max_tokens`.
+    """
+    most = getattr(config, "max_prompt_tokens", None) or config.max_tokens - 1
+    encoder = Encoder(load_tokenizer(folder), TEMPLATES[template], max_tokens=_NO_LIMIT)
+    return {one.id for one in instructions if len(encoder.prompt(one)) <= most}
