@@ -44,6 +44,8 @@ class Data(Section):
     """Whether files are cut into as many as are asked for, or into the paper's sizes, of which the first are taken."""
     demonstrations: Literal["sft", "pretraining"] = "sft"
     """What supervised fine-tuning imitates: good answers, or the careless ones that the base model grew up with."""
+    leave_out_long: bool = False
+    """Whether prompts beyond a method's limit are left out of what it learns from; else the first is an error."""
     sft: Count = 10_000
     """How many demonstrations."""
     preference: Count = 10_000

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from pasture.core.errors import DataError
-from pasture.core.files import read_records
+from pasture.core.files import read_records, write_records
 from pasture.core.records import Comparison, Completion, Instruction, Preference
 from pasture.plan import Plan, build
 from pasture.recipe import parse
-from pasture.steps import Task
+from pasture.steps import Task, learn
 from pasture.steps import data as steps
+from tests.learn import toy
 
 LEARN: dict[str, Any] = {
     "sft": {"method": "sft", "epochs": 1},
@@ -71,7 +72,8 @@ def test_labels_of_a_changed_file_are_learned_from_anew(tmp_path: Path):
 def test_instructions_of_files_become_a_runs_splits(tmp_path: Path):
     sizes = {"sft": 4, "preference": 3, "unlabeled": 2, "validation": 2, "evaluation": 3}
     source = write(tmp_path / "mine.json", rows(11))
-    reference = write(tmp_path / "reference.json", rows(3, dataset="koala"))
+    other = [{**row, "instruction": f"Tell {n} apart"} for n, row in enumerate(rows(3, dataset="koala"))]
+    reference = write(tmp_path / "reference.json", other)
     data = {"source": source, "evaluation_source": reference, **sizes}
     plan = planned(data=data)
     assert do(plan, "1-data", tmp_path / "data") == sizes
@@ -95,3 +97,29 @@ def test_instructions_to_compare_on_need_a_references_outputs(tmp_path: Path):
         do(planned(data=data), "1-data", tmp_path / "data")
     with pytest.raises(DataError, match="no such file"):
         planned(data={**data, "source": str(tmp_path / "none.json")})
+
+
+def test_a_recipe_may_leave_out_prompts_that_are_too_long(tmp_path: Path):
+    base = toy.save_base(tmp_path / "base")
+    short = toy.demonstrations(4)
+    long = Instruction(id="long", instruction="w1 " * 40, source="toy", split="sft")
+    pairs = [*short, (long, toy.completion(long, "w2"))]
+    data = tmp_path / "data"
+    write_records(data / "sft.jsonl", [instruction for instruction, _ in pairs])
+    write_records(data / "sft-demonstrations.jsonl", [answer for _, answer in pairs])
+    settings = {
+        "config": {"epochs": 1, "batch_size": 4, "max_tokens": 32},
+        "seed": 0,
+        "template": "plain",
+        "demonstrations": "sft",
+        "start": str(base),
+    }
+
+    def trained(*, leave_out_long: bool) -> dict[str, object]:
+        (tmp_path / str(leave_out_long)).mkdir()
+        told = {**settings, "leave_out_long": leave_out_long}
+        return dict(learn.sft(Task(tmp_path / str(leave_out_long), {"data": data}, told, toy.quiet)).details)
+
+    assert trained(leave_out_long=True) == {"demonstrations": 4, "left_out_long": 1}
+    with pytest.raises(DataError, match="expected a prompt of 1 to 31 tokens"):
+        trained(leave_out_long=False)

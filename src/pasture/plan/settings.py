@@ -20,6 +20,7 @@ def method_settings(recipe: Recipe, name: str) -> dict[str, Any]:
         "config": {key: value for key, value in table.items() if key not in told},
         "seed": recipe.seed,
         "template": recipe.model.template,
+        "leave_out_long": recipe.data.leave_out_long,
     }
 
 

@@ -1,5 +1,7 @@
 """Steps of room 4: the stages that methods build on, and one step for each way in which methods learn."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pasture.core.errors import DataError
@@ -7,14 +9,15 @@ from pasture.core.files import read_records, write_records
 from pasture.core.records import Comparison, Completion, Instruction, Preference, Score
 from pasture.core.templates import TEMPLATES, PromptTemplate
 from pasture.learn import best_of_n as best_of_n_method
-from pasture.learn import reward_model as reward_model_method
 from pasture.learn import sft as sft_method
+from pasture.learn.ensemble import LIST_FILE, first_reward_model, load_scorer
 from pasture.learn.lookup import method_named
 from pasture.learn.rollouts import Environment
 from pasture.models.load import save_model
 from pasture.models.tiny import new_meadow_model, word_tokenizer
 from pasture.recipe import start_folder
 from pasture.steps import Outcome, Task
+from pasture.steps.fit import fitting_ids
 from pasture.world.meadow import vocabulary
 from pasture.world.words import END, PAD, UNKNOWN
 
@@ -35,32 +38,24 @@ def sft(task: Task) -> Outcome:
     instructions = read_records(data / f"{split}.jsonl", Instruction)
     demonstrations = read_records(data / f"{split}-demonstrations.jsonl", Completion)
     start = task.inputs["model"] / "model" if "model" in task.inputs else start_folder(settings["start"])
+    pairs = list(zip(instructions, demonstrations, strict=True))
+    fits = _fitting(task, instructions, sft_method, start)
+    pairs = [pair for pair in pairs if pair[0].id in fits]
     sft_method.train(
         sft_method.Config(**settings["config"]),
         start=start,
-        demonstrations=list(zip(instructions, demonstrations, strict=True)),
+        demonstrations=pairs,
         template=_template(task),
         folder=task.folder,
         seed=settings["seed"],
         progress=task.progress,
     )
-    return Outcome(details={"demonstrations": len(demonstrations)})
+    return Outcome(details={"demonstrations": len(pairs), **_left_out(demonstrations, pairs)})
 
 
 def reward_model(task: Task) -> Outcome:
     """Learn to score from the preferences, centred on what the SFT model says."""
-    settings = task.settings
-    feedback = _feedback(task)
-    reward_model_method.train(
-        reward_model_method.Config(**settings["config"]),
-        start=task.inputs["model"] / "model",
-        feedback=feedback,
-        template=_template(task),
-        folder=task.folder,
-        seed=settings["seed"],
-        progress=task.progress,
-    )
-    return Outcome(details={"preferences": len(feedback)})
+    return from_preferences(task)
 
 
 def chosen(task: Task) -> Outcome:
@@ -89,7 +84,7 @@ def score_answers(task: Task) -> Outcome:
 
 
 def _scored(task: Task, instructions: list[Instruction], completions: list[Completion]) -> list[Score]:
-    scorer = reward_model_method.ModelScorer.load(task.inputs["scorer"] / "model", _template(task))
+    scorer = load_scorer(_scorer_folder(task), _template(task))
     by_id = {instruction.id: instruction for instruction in instructions}
     values = scorer([by_id[one.instruction_id] for one in completions], completions)
     return [
@@ -98,25 +93,37 @@ def _scored(task: Task, instructions: list[Instruction], completions: list[Compl
     ]
 
 
+def _scorer_folder(task: Task) -> Path:
+    """An ensemble lists its members in its step's own folder; a reward model lies in one of its own."""
+    folder = task.inputs["scorer"]
+    return folder if (folder / LIST_FILE).exists() else folder / "model"
+
+
 def from_scores(task: Task) -> Outcome:
     """Learn against the reward model, on instructions that nothing else was trained on."""
+    instructions = read_records(task.inputs["data"] / "unlabeled.jsonl", Instruction)
+    fits = _fitting(task, instructions, _method(task), task.inputs["model"] / "model")
     environment = Environment(
-        instructions=read_records(task.inputs["data"] / "unlabeled.jsonl", Instruction),
+        instructions=[one for one in instructions if one.id in fits],
         template=_template(task),
-        scorer=reward_model_method.ModelScorer.load(task.inputs["scorer"] / "model", _template(task)),
+        scorer=load_scorer(_scorer_folder(task), _template(task)),
     )
-    more = {"value_start": task.inputs["scorer"] / "model"} if task.settings["method"] == "ppo" else {}
+    more = {"value_start": first_reward_model(_scorer_folder(task))} if task.settings["method"] == "ppo" else {}
     return _train(task, environment=environment, **more)
 
 
 def from_preferences(task: Task) -> Outcome:
     """Learn from the labels themselves."""
-    return _train(task, feedback=_feedback(task), template=_template(task))
+    labels = _feedback(task)
+    fits = _fitting(task, [one.instruction for one, _ in labels], _method(task), task.inputs["model"] / "model")
+    feedback = [row for row in labels if row[0].instruction.id in fits]
+    outcome = _train(task, feedback=feedback, template=_template(task))
+    return Outcome(details={"preferences": len(feedback), **_left_out(labels, feedback), **outcome.details})
 
 
 def _train(task: Task, **what: Any) -> Outcome:
     settings = task.settings
-    method = method_named(settings["method"], settings.get("code"))
+    method = _method(task)
     method.train(
         method.Config(**settings["config"]),
         start=task.inputs["model"] / "model",
@@ -131,6 +138,22 @@ def _train(task: Task, **what: Any) -> Outcome:
     if not steps:
         raise DataError(f"{settings['method']} saved no step to pick from: save_every is larger than its steps.")
     return Outcome(details={"saved_steps": len(steps)})
+
+
+def _method(task: Task) -> Any:
+    return method_named(task.settings["method"], task.settings.get("code"))
+
+
+def _fitting(task: Task, instructions: list[Instruction], method: Any, start: Path) -> set[str]:
+    """Ids of the instructions to learn from: all, or those that leave room for an answer."""
+    if not task.settings["leave_out_long"]:
+        return {one.id for one in instructions}
+    config = method.Config(**task.settings["config"])
+    return fitting_ids(instructions, config, start, task.settings["template"])
+
+
+def _left_out(rows: Sequence[object], kept: Sequence[object]) -> dict[str, int]:
+    return {"left_out_long": len(rows) - len(kept)} if len(rows) > len(kept) else {}
 
 
 def _feedback(task: Task) -> list[tuple[Comparison, Preference]]:
