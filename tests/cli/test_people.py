@@ -18,7 +18,7 @@ from pasture.annotate.campaign.state import Campaign, Item
 from pasture.annotate.raters import MeadowPeople
 from pasture.annotate.tables import read_rows, write_rows
 from pasture.cli import application
-from pasture.core.errors import DependencyError, PastureError, RecipeError
+from pasture.core.errors import DataError, DependencyError, PastureError, RecipeError
 from pasture.core.files import read_records, write_records
 from pasture.core.records import Comparison, Completion, Preference
 from pasture.world.meadow import demonstrations, instructions
@@ -166,6 +166,8 @@ def test_errors_say_what_to_do(tmp_path: Path, pairs: Path, monkeypatch: pytest.
     pasture("people", "new", pairs)
     with pytest.raises(PastureError, match="there already"):
         pasture("people", "new", pairs)
+    with pytest.raises(DataError, match="meadow-pool judged none of 6 pairs"):
+        pasture("people", "status", pairs.with_name("pairs.campaign"), "--judge", "meadow-pool")
     with pytest.raises(RecipeError, match="Layouts: records, trl"):
         pasture("people", "export", pairs.with_name("pairs.campaign"), "--as", "xml")
     with pytest.raises(RecipeError, match="in the clear"):

@@ -49,8 +49,10 @@ def judge_among_people(
     """How a judge that judged the same pairs stands to the majority of people.
 
     Raises:
-        DataError: if they share no pair that both judged.
+        DataError: if they share no pair that both judged; says why the judge gave no verdict.
     """
+    if said and all(each.preferred == "unjudged" for each in said):
+        raise DataError(f"{name} judged none of {len(said)} pairs (first: {said[0].error}).")
     pairs = {each.id: each for each in comparisons}
     judged = [_row(pairs[each.comparison_id], each) for each in said if each.comparison_id in pairs]
     return analyze(_crowd(judged, name), _crowd(rows, "people"), seed)

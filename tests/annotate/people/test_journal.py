@@ -3,6 +3,7 @@
 import sqlite3
 import stat
 import threading
+import time
 from pathlib import Path
 
 import psycopg
@@ -75,6 +76,7 @@ def test_writers_wait_for_one_another(open_again: OpenJournal) -> None:
         for _ in range(15):
             with journal.writing():
                 last = int(journal.read(0)[-1].body)
+                time.sleep(0.002)  # long enough for the others to come between, were there no lock
                 journal.append(f"n{last + 1}", str(last + 1))
 
     threads = [threading.Thread(target=count_up, args=(journal,)) for journal in journals]
