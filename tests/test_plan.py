@@ -266,3 +266,13 @@ def test_a_pool_of_language_models_stands_wherever_the_meadow_s_does() -> None:
     other = {"judges": {**POOLS["judges"], "models": ["other-model"]}}
     asked = {"feedback": {"annotator": "judges"}}
     assert "3-annotate/preference" in changed(planned(pools=POOLS, **asked), planned(pools=other, **asked))
+
+
+def test_an_ensemble_takes_the_reward_model_s_place() -> None:
+    ensemble = {**LEARN, "reward_model": {"method": "reward_model_ensemble", "members": 2, "epochs": 1}}
+    plan = build(parse({"name": "tiny", "learn": ensemble}, "loop.toml"))
+    steps = {step.name: step for step in plan.steps}
+    assert steps["4-learn/reward_model"].settings["method"] == "reward_model_ensemble"
+    assert set(steps) == EVERYTHING
+    with pytest.raises(RecipeError, match="stand in the table of their stage"):
+        build(parse({"name": "tiny", "learn": {**LEARN, "many": ensemble["reward_model"]}}, "loop.toml"))

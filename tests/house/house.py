@@ -41,6 +41,7 @@ NEEDS_EXTRA: Mapping[str, tuple[str, ...]] = {
 
 FREE_AFTER_ALL = (
     "pasture.machine.executor",
+    "pasture.machine.ray_cluster",
     "pasture.models.card",
     "pasture.models.sampler_config",
     "pasture.models.weights_config",

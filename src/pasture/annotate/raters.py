@@ -115,7 +115,7 @@ class MeadowPool:
 
 
 class MeadowGreedy:
-    """One rater of the pool, alone and without chance: always what that rater holds better, as a judge at temperature 0.
+    """One rater of the pool, alone and without chance: what that rater holds better, as a judge at temperature 0.
 
     The paper's single GPT-4 annotator in small: low variance, all of its bias.
     """

@@ -9,7 +9,7 @@ from typing import Any
 
 from pasture.core.files import fingerprint
 
-WORK_VERSION = 2
+WORK_VERSION = 3
 """Raised when a release changes what a step computes, so that older results are not taken for new ones."""
 
 

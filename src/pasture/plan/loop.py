@@ -21,6 +21,7 @@ from pasture.plan.systems import (
     PAIRS,
     REWARD_MODEL,
     SFT,
+    STAGE_OF,
     STAGES,
     START,
     Systems,
@@ -85,10 +86,10 @@ def _check_methods(recipe: Recipe) -> None:
                 f"[learn.{name}]: a system cannot be called {name!r}. Expected small letters, digits, '-' and '_', "
                 f"and none of {', '.join(_RESERVED)}."
             )
-        if (name in STAGES or method in STAGES) and name != method:
+        if STAGE_OF.get(method) != (name if name in STAGES else None):
             raise RecipeError(
                 f"[learn.{name}] says method = {method!r}. {' and '.join(STAGES)} are the stages that other methods "
-                "build on: each has the table of its own name, and no other table names it."
+                f"build on: the methods {', '.join(STAGE_OF)} each stand in the table of their stage and in no other."
             )
         needed = _builds_on(recipe, name)
         if needed is not None and needed not in recipe.learn:

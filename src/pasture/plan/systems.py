@@ -84,6 +84,8 @@ def plan_systems(recipe: Recipe) -> Systems:
 
 STAGES = ("sft", "reward_model")
 """What other methods build on; tables of these names are no systems of their own but for the SFT model."""
+STAGE_OF = {"sft": "sft", "reward_model": "reward_model", "reward_model_ensemble": "reward_model"}
+"""Methods by the stage that they make."""
 
 
 def start_needs(recipe: Recipe) -> dict[str, str]:

@@ -297,8 +297,8 @@ def noise_figure(content: StudyContent) -> Figure | None:
     return Figure(
         name="noise",
         title="What noise and numbers do to a pool",
-        caption="Expected of a pool of so many annotators whose labels are flipped so often; its bias does not depend on "
-        f"flips. Bands are 95% intervals over pairs. {published.NOISE}",
+        caption="Expected of a pool of so many annotators whose labels are flipped so often; its bias does not depend "
+        f"on flips. Bands are 95% intervals over pairs. {published.NOISE}",
         panels=tuple(panels),
     )
 
