@@ -76,7 +76,7 @@ def test_instructions_of_files_become_a_runs_splits(tmp_path: Path):
     reference = write(tmp_path / "reference.json", other)
     data = {"source": source, "evaluation_source": reference, **sizes}
     plan = planned(data=data)
-    assert do(plan, "1-data", tmp_path / "data") == sizes
+    assert sizes.items() <= do(plan, "1-data", tmp_path / "data").items()
     for name, size in sizes.items():
         instructions = read_records(tmp_path / "data" / f"{name}.jsonl", Instruction)
         assert len(instructions) == size
