@@ -277,6 +277,52 @@ def test_decoders_name_the_engine_that_answers(tmp_path):
         assert config(tmp_path, fn_completions=name).decoders["mine"].engine == engine
 
 
+BATCH_OF_3: dict[str, Any] = {
+    "prompt_template": 3 * "<|im_start|>user\n{instruction}/{output_1}/{output_2}\n<|im_end|>\n",
+    "batch_size": 3,
+    "is_randomize_output_order": False,
+}
+
+
+def asked_in_batches(made: Any, count: int) -> list[list[str]]:
+    """The instructions of each call, as it numbered them."""
+    engine = RuleEngine(lambda _: "no verdict")
+    LLMPool(made.panel, engine, draws=AlpacaEvalDraws()).annotate(pairs(count))
+    calls = [[message.content.split("/")[0].strip() for message in request.messages or ()] for request in engine.asked]
+    return [call for call in calls if call.count("1+1=") < 2]  # what is asked again singly has two paddings
+
+
+def test_batches_are_shuffled_and_padded_as_alpaca_eval_does(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    # 130 rows: chunks of 128 and 2. AlpacaEval pads each (base.py, PaddingForBatchesProcessor), then shuffles it by
+    # df.sample(frac=1, random_state=seed), here done by pandas itself.
+    expected: list[list[str]] = []
+    for rows in (range(128), range(128, 130)):
+        padded = [f"question {row}" for row in rows] + ["1+1="]
+        shuffled = pandas.DataFrame({"instruction": padded}).sample(frac=1, random_state=0)["instruction"].tolist()
+        expected += [shuffled[start : start + 3] for start in range(0, len(shuffled), 3)]
+    assert asked_in_batches(config(tmp_path, **BATCH_OF_3), 130) == expected
+
+
+def test_a_config_that_does_not_shuffle_is_not_shuffled(tmp_path):
+    calls = asked_in_batches(config(tmp_path, **BATCH_OF_3, is_shuffle=False), 6)
+    assert {name for call in calls for name in call} == {f"question {number}" for number in range(6)}
+    assert all("1+1=" not in call for call in calls)
+
+
+def test_a_verdict_in_a_shuffled_batch_goes_to_the_pair_that_stood_there(tmp_path):
+    def prefers_good_ones(request):
+        rows = [message.content.strip().split("/") for message in request.messages or ()]
+        return "\n".join("(a)" if first.startswith("good") else "(b)" for _, first, _ in rows)
+
+    parser = {"completion_parser_kwargs": {"outputs_to_match": {1: r"\(a\)", 2: r"\(b\)"}}}
+    made = config(tmp_path, **{**BATCH_OF_3, **parser, "is_randomize_output_order": True})
+    engine = RuleEngine(prefers_good_ones)
+    preferences = LLMPool(made.panel, engine, draws=AlpacaEvalDraws()).annotate(pairs(10))
+    assert [each.preferred for each in preferences] == ["first"] * 10
+    assert len(engine.asked) == 4
+
+
 def test_several_annotators_are_a_pool_and_alpaca_farms_key_names_are_understood(tmp_path):
     entry = {
         "prompt_templates": {"without_inputs": "mine/prompt.txt", "with_inputs": "mine/prompt.txt"},

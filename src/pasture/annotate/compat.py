@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+
 from pasture.annotate.draws import Side, pair_uniform
 from pasture.core.errors import DataError
 from pasture.core.records import Comparison
@@ -52,11 +54,14 @@ class AlpacaEvalDraws:
     columns: tuple[str, ...] = ("instruction",)
     """The columns that annotators and noise are drawn from: AlpacaFarm's pool took instruction and input."""
 
+    chunk_size: int = 128
+    """Rows that AlpacaEval's annotators are given at a time."""
+
     @property
     def identity(self) -> Mapping[str, object]:
         """The seed and the columns."""
         columns = {"order_columns": list(self.order_columns), "columns": list(self.columns)}
-        return {"draws": "alpaca_eval", "seed": self.seed, **columns}
+        return {"draws": "alpaca_eval", "seed": self.seed, **columns, "chunk_size": self.chunk_size}
 
     def annotator_for(self, comparison: Comparison, weights: Mapping[str, float]) -> str:
         """One of the pool, all equally likely: AlpacaEval knows no weights."""
@@ -70,9 +75,21 @@ class AlpacaEvalDraws:
         """See `noise_label`."""
         return noise_label(_text(comparison, self.columns), self.seed, probability)
 
+    def places(self, count: int, batch_size: int) -> Sequence[int]:
+        """See `places`."""
+        return places(count, batch_size, self.seed)
+
     def uniform(self, comparison: Comparison, name: str) -> float:
         """Pasture's own draw: AlpacaEval has no noise that needs one."""
         return pair_uniform(comparison, self.seed, name)
+
+
+def places(count: int, batch_size: int, seed: int) -> Sequence[int]:
+    """The order in which AlpacaEval puts `count` rows and what pads them to whole batches into a judge's calls.
+
+    It pads first and shuffles then, `df.sample(frac=1, random_state=seed)`, so that padding lies anywhere.
+    """
+    return [int(place) for place in np.random.RandomState(seed).permutation(count + -count % batch_size)]
 
 
 def _text(comparison: Comparison, columns: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ asked, and flipped, exactly as that of A and B.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -39,6 +39,18 @@ class Draws(Protocol):
 
     def uniform(self, comparison: Comparison, name: str) -> float:
         """A draw from [0, 1) for everything else."""
+        ...
+
+    @property
+    def chunk_size(self) -> int | None:
+        """Comparisons that are put together into calls by themselves; None puts together what has equal content."""
+        ...
+
+    def places(self, count: int, batch_size: int) -> Sequence[int]:
+        """In which order `count` pairs of a chunk fill the places of one judge's calls; from `count` on they are empty.
+
+        Asked for only where there is a `chunk_size`.
+        """
         ...
 
 
@@ -132,3 +144,12 @@ class ContentDraws:
     def uniform(self, comparison: Comparison, name: str) -> float:
         """See `pair_uniform`."""
         return pair_uniform(comparison, self.seed, name)
+
+    @property
+    def chunk_size(self) -> int | None:
+        """None: what shares a call is settled by content."""
+        return None
+
+    def places(self, count: int, batch_size: int) -> Sequence[int]:
+        """As they come."""
+        return range(count)

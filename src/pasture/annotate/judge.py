@@ -37,6 +37,11 @@ class PairJudge(Protocol):
         """Whether its readings carry a probability."""
         ...
 
+    @property
+    def padding(self) -> ShownPair | None:
+        """What fills an empty place of a call that AlpacaEval shuffled; None for judges that it knows nothing of."""
+        ...
+
     def request(self, pairs: Sequence[ShownPair], sample: int) -> Request:
         """The call that asks about `pairs`."""
         ...
@@ -103,6 +108,11 @@ class Judge:
     def batch_size(self) -> int:
         """Pairs that one call may ask about."""
         return self.definition.batch_size
+
+    @property
+    def padding(self) -> ShownPair | None:
+        """None: it asks about as many pairs as there are."""
+        return None
 
     @property
     def gives_probability(self) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from pasture.annotate.draws import ContentDraws, Draws, Side, other_side
+from pasture.annotate.judge import PairJudge
 from pasture.annotate.noise import noise_label, with_noise
 from pasture.annotate.panel import Panel
 from pasture.annotate.render import ShownPair
@@ -35,6 +36,20 @@ class Question:
 
     judge: int
     shown: ShownPair
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one call asks a judge about."""
+
+    judge: int
+    places: tuple[Question | None, ...]
+    """None where AlpacaEval's shuffle left padding."""
+
+    @property
+    def asked(self) -> list[tuple[int, Question]]:
+        """The questions, each with its number in the call, from 1."""
+        return [(number, each) for number, each in enumerate(self.places, start=1) if each is not None]
 
 
 @dataclass(frozen=True)
@@ -106,7 +121,7 @@ class LLMPool:
     def annotate(self, comparisons: Sequence[Comparison]) -> list[Preference]:
         """One preference for each comparison, in order."""
         plans = [self._plan(comparison) for comparison in comparisons]
-        answers = self._ask(_questions(plans))
+        answers = self._ask(plans)
         billed: set[Question] = set()
         return [self._preference(plan, answers, billed) for plan in plans]
 
@@ -118,8 +133,8 @@ class LLMPool:
 
     def requests(self, comparisons: Sequence[Comparison]) -> Iterator[Request]:
         """The calls that `annotate` would make if every reply were plain: what a dry run counts."""
-        questions = _questions([self._plan(comparison) for comparison in comparisons])
-        return (self._request(batch, self.sample) for batch in self._batches(questions))
+        plans = [self._plan(comparison) for comparison in comparisons]
+        return (self._request(batch, self.sample) for batch in self._batches(plans))
 
     def _plan(self, comparison: Comparison) -> _Plan:
         name = self.draws.annotator_for(comparison, self._weights)
@@ -137,34 +152,34 @@ class LLMPool:
         number = self._numbers[name]
         return _Plan(comparison, None, tuple((Question(number, _shown(comparison, each)), each) for each in sides))
 
-    def _ask(self, questions: Sequence[Question]) -> dict[Question, Answer]:
+    def _ask(self, plans: Sequence[_Plan]) -> dict[Question, Answer]:
+        questions = _questions(plans)
         answers: dict[Question, Answer] = {}
-        self._run(self._batches(questions), self.sample, answers, len(questions))
+        self._run(self._batches(plans), self.sample, answers, len(questions))
         crowded = [each for each in questions if _has_no_verdict(answers[each]) and not answers[each].alone]
-        self._run([[question] for question in crowded], self.sample, answers, len(questions))
+        self._run(_singly(crowded), self.sample, answers, len(questions))
         for attempt in range(1, _MOST_RETRIES if self.retry_unjudged else 1):
             stale = [each for each in questions if _has_no_verdict(answers[each]) and answers[each].reply.from_store]
             if not stale:
                 break
             sample = self.sample + attempt * _RETRY_SAMPLE
-            self._run([[question] for question in stale], sample, answers, len(questions))
+            self._run(_singly(stale), sample, answers, len(questions))
         return answers
 
-    def _run(
-        self, batches: Sequence[Sequence[Question]], sample: int, answers: dict[Question, Answer], total: int
-    ) -> None:
+    def _run(self, batches: Sequence[Batch], sample: int, answers: dict[Question, Answer], total: int) -> None:
         replies = self.engine.run(self._request(batch, sample) for batch in batches)
         for batch, reply in zip(batches, replies, strict=True):
-            readings = {} if reply.failed else self.panel.judges[batch[0].judge].read(reply, len(batch))
-            for number, question in enumerate(batch, start=1):
+            size, asked = len(batch.places), batch.asked
+            readings = {} if reply.failed else self.panel.judges[batch.judge].read(reply, size)
+            for number, question in asked:
                 found = readings.get(number, reply.error or "the reply does not speak of it")
                 earlier = answers.get(question)
                 answers[question] = Answer(
                     found if isinstance(found, Reading) else None,
                     None if isinstance(found, Reading) else found,
                     reply,
-                    _sum(0.0 if earlier is None else earlier.cost_usd, _share(reply.cost_usd, len(batch))),
-                    alone=len(batch) == 1,
+                    _sum(0.0 if earlier is None else earlier.cost_usd, _share(reply.cost_usd, len(asked))),
+                    alone=size == 1,
                 )
             self._report(answers, total)
 
@@ -174,25 +189,49 @@ class LLMPool:
             self._reported = now
             self.progress(len(answers), total)
 
-    def _batches(self, questions: Sequence[Question]) -> list[list[Question]]:
+    def _batches(self, plans: Sequence[_Plan]) -> list[Batch]:
         """Questions to the same judge, as many to a call as it takes.
 
-        What shares a call is settled by content, so that rows in another order cost no new calls; pairs with and
-        without an input never share one, because some prompts differ.
+        What shares a call is settled by content, so that rows in another order cost no new calls, or as AlpacaEval
+        shuffles it; pairs with and without an input never share one, because some prompts differ.
         """
-        batches: list[list[Question]] = []
-        for number, judge in enumerate(self.panel.judges):
-            mine = [question for question in questions if question.judge == number]
-            if judge.batch_size > 1:
-                mine.sort(key=lambda question: content_id(*question.shown.texts))
-            for has_input in (False, True) if judge.batch_size > 1 else (None,):
-                alike = [question for question in mine if has_input in (None, bool(question.shown.input))]
-                size = judge.batch_size
-                batches += [alike[start : start + size] for start in range(0, len(alike), size)]
+        size = self.draws.chunk_size
+        if size is None:
+            return self._chunk(_questions(plans))
+        batches: list[Batch] = []
+        seen: set[Question] = set()
+        for start in range(0, len(plans), size):
+            questions = [each for each in _questions(plans[start : start + size]) if each not in seen]
+            seen.update(questions)
+            batches += self._chunk(questions)
         return batches
 
-    def _request(self, batch: Sequence[Question], sample: int) -> Request:
-        return self.panel.judges[batch[0].judge].request([question.shown for question in batch], sample)
+    def _chunk(self, questions: Sequence[Question]) -> list[Batch]:
+        batches: list[Batch] = []
+        for number, judge in enumerate(self.panel.judges):
+            mine = [question for question in questions if question.judge == number]
+            if judge.batch_size == 1:
+                batches += _singly(mine)
+                continue
+            for has_input in (False, True):
+                alike = [question for question in mine if bool(question.shown.input) == has_input]
+                places = self._places(alike, judge)
+                starts = range(0, len(places), judge.batch_size)
+                batches += [Batch(number, tuple(places[start : start + judge.batch_size])) for start in starts]
+        return batches
+
+    def _places(self, questions: Sequence[Question], judge: PairJudge) -> list[Question | None]:
+        """The questions in the order in which they fill the judge's calls."""
+        if self.draws.chunk_size is None or judge.padding is None:
+            alike: list[Question] = sorted(questions, key=lambda question: content_id(*question.shown.texts))
+            return [*alike]
+        drawn = self.draws.places(len(questions), judge.batch_size)
+        return [questions[place] if place < len(questions) else None for place in drawn]
+
+    def _request(self, batch: Batch, sample: int) -> Request:
+        judge = self.panel.judges[batch.judge]
+        shown = [judge.padding if question is None else question.shown for question in batch.places]
+        return judge.request([pair for pair in shown if pair is not None], sample)
 
     def _preference(self, plan: _Plan, answers: Mapping[Question, Answer], billed: set[Question]) -> Preference:
         if plan.settled is not None:
@@ -263,6 +302,11 @@ def of_both_orders(one: Preference, other: Preference) -> Preference:
 def _questions(plans: Iterable[_Plan]) -> list[Question]:
     """Every question of `plans` once, in order."""
     return list(dict.fromkeys(question for plan in plans for question, _ in plan.asked))
+
+
+def _singly(questions: Iterable[Question]) -> list[Batch]:
+    """A call for each question."""
+    return [Batch(question.judge, (question,)) for question in questions]
 
 
 def _shown(comparison: Comparison, first: Side) -> ShownPair:

@@ -157,6 +157,7 @@ class _Entry:
             settings=self._settings(),
             config={**self.table, "prompts": [with_input.turns, without_input.turns]},
             extraction=self._extraction(),
+            shuffled=bool(self.table.get("is_shuffle", True)),
         )
         try:
             judge.request([ShownPair("i", "", "a", "b")], 0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pasture.annotate.alpaca_eval.parsers import Parser
-from pasture.annotate.alpaca_eval.prompts import PromptFile
+from pasture.annotate.alpaca_eval.prompts import DUMMY, PromptFile
 from pasture.annotate.render import ShownPair
 from pasture.annotate.verdicts import Reading, Readings, Shown
 from pasture.core.errors import JudgeReplyError
@@ -45,6 +45,13 @@ class AlpacaEvalJudge:
     config: Mapping[str, Any]
     """The entry with its prompts' text, for the identity."""
     extraction: Extraction | None = None
+    shuffled: bool = True
+    """Whether AlpacaEval's draws shuffle what comes together in a call."""
+
+    @property
+    def padding(self) -> ShownPair | None:
+        """AlpacaEval's own, where its batches are shuffled."""
+        return DUMMY if self.shuffled and self.batch_size > 1 else None
 
     @property
     def identity(self) -> Mapping[str, object]:
