@@ -5,6 +5,7 @@ import contextlib
 import html
 import re
 import socket
+import ssl
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -43,6 +44,9 @@ class Served:
     origin: str
     desk: Desk
     tokens: Mapping[str, str]
+    port: int = 0
+    """0 where it is that of the origin."""
+    tls: ssl.SSLContext | None = None
 
     @property
     def host(self) -> str:
@@ -72,8 +76,9 @@ class Served:
             return read_reply(connection)
 
     def connect(self) -> socket.socket:
-        name, port = self.host.rsplit(":", 1)
-        return socket.create_connection((name, int(port)), timeout=20)
+        port = self.port or int(self.host.rsplit(":", 1)[1])
+        connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+        return self.tls.wrap_socket(connection) if self.tls else connection
 
     def person(self, name: str) -> "Person":
         return Person(self, self.enter(self.tokens[name]))
@@ -135,15 +140,17 @@ def read_reply(connection: socket.socket) -> Reply:
 
 
 @contextlib.contextmanager
-def served(folder: Path, events: Sequence[Event], policy: Policy | None = None) -> Iterator[Served]:
+def served(
+    folder: Path, events: Sequence[Event], policy: Policy | None = None, place: Place | None = None
+) -> Iterator[Served]:
     """The campaign that `events` begin, served until the block ends; everyone is invited."""
     journal = SqliteJournal(folder / "served.campaign", create=True)
     begin(journal, events)
-    with Desk(journal) as desk, running(desk, policy) as origin:
+    with Desk(journal) as desk, running(desk, policy, place or Place(port=0)) as (origin, port):
         tokens = {}
         for name in [OWNER, *desk.look(lambda campaign: list(campaign.annotators)).result()]:
             tokens[name] = invited(desk, name)
-        yield Served(origin, desk, tokens)
+        yield Served(origin, desk, tokens, port)
 
 
 def invited(desk: Desk, name: str) -> str:
@@ -153,15 +160,15 @@ def invited(desk: Desk, name: str) -> str:
 
 
 @contextlib.contextmanager
-def running(desk: Desk, policy: Policy | None = None) -> Iterator[str]:
-    place = Place(port=0)
+def running(desk: Desk, policy: Policy | None, place: Place) -> Iterator[tuple[str, int]]:
+    """The address that people type, and the port that is listened at."""
     with contextlib.closing(listening_at(place)) as listening:
         origins = place.origins(listening.getsockname()[1])
         server = made_server(application(desk, replace(policy or Policy(()), origins=origins), agreement), place)
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])))
         thread.start()
         try:
-            yield origins[0]
+            yield origins[0], listening.getsockname()[1]
         finally:
             server.should_exit = True
             thread.join()

@@ -1,7 +1,10 @@
 """Every attack that we could think of, tried on the real server over a socket, and refused."""
 
 import re
+import shutil
 import socket
+import ssl
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -545,6 +548,36 @@ class TestWhereItListens:
         assert place.origins(8400) == ("https://label.example.org",)
         assert serving.Place().origins(8400) == ("http://127.0.0.1:8400", "http://localhost:8400")
         assert serving.Place("::1").origins(80) == ("http://[::1]",)
+
+    def test_behind_a_proxy_the_public_host_and_the_clients_own_address_count(self, tmp_path: Path) -> None:
+        place = serving.Place(port=0, proxy_origin="https://label.example.org")
+        with served(tmp_path, opening_events(2, ["ann"]), place=place) as server:
+            ann = server.person("ann")
+            assert ann.cookie.startswith("__Host-")
+            assert ann.get().status == 200
+            assert ann.vote("first").status == 303
+            assert server.ask("/", host=[f"127.0.0.1:{server.port}"]).status == 400
+            guesses = [server.ask(f"/enter/x{n}", headers=[("X-Forwarded-For", "192.0.2.7")]).status for n in range(25)]
+            assert guesses[-1] == 429
+            assert server.ask("/enter/x", headers=[("X-Forwarded-For", "192.0.2.8")]).status == 404
+
+    def test_with_tls_cookies_are_sent_by_tls_alone(self, tmp_path: Path) -> None:
+        if shutil.which("openssl") is None:
+            pytest.skip("openssl is not installed, so there is no certificate to serve with")
+        key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        names = ["-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate), "-days", "2"]
+        subprocess.run([*command, *names], check=True, capture_output=True)
+        place = serving.Place(port=0, tls_certificate=certificate, tls_key=key)
+        with served(tmp_path, opening_events(2, ["ann"]), place=place) as server:
+            server.tls = ssl.create_default_context()
+            server.tls.check_hostname, server.tls.verify_mode = False, ssl.CERT_NONE
+            reply = server.ask(f"/enter/{server.tokens['ann']}")
+            assert "; secure" in (reply.header("set-cookie") or "").lower()
+            assert reply.header("strict-transport-security") is not None
+            ann = server.person("ann")
+            ann.get()
+            assert ann.vote("first").status == 303
 
     def test_a_port_that_is_taken_is_said(self) -> None:
 

@@ -187,8 +187,7 @@ def test_without_script_everything_works_by_buttons(browser: Browser, server: Se
         assert votes_of(server, "ann")[0].said != votes_of(server, "ann")[0].shown_first
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [320, 1280])
+@pytest.mark.parametrize(("width", "theme"), [(320, "light"), (1280, "dark")])
 def test_every_page_is_accessible_and_fits(browser: Browser, tmp_path: Path, width: int, theme: str) -> None:
     pair = comparison(1, "Bake **bread**.", MARKDOWN, "Buy it. " * 60)
     opened, added = opening(
