@@ -82,7 +82,8 @@ def label(browser: Browser, link: str, person: Person, asked: dict[str, Comparis
     context = browser.new_context()
     page = context.new_page()
     page.goto(link)
-    page.get_by_role("link", name="Begin").click()
+    with page.expect_navigation():
+        page.get_by_role("link", name="Begin").click()
     while page.locator(".answer").count():
         with page.expect_navigation():
             page.keyboard.press(choice(page, person, asked))

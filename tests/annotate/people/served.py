@@ -14,7 +14,7 @@ from urllib.parse import urlencode, urlsplit
 
 from pasture.annotate.campaign import acts
 from pasture.annotate.campaign.desk import Desk, begin
-from pasture.annotate.campaign.events import OWNER, Event
+from pasture.annotate.campaign.events import OWNER, Event, Voted
 from pasture.annotate.campaign.journal import SqliteJournal
 from pasture.annotate.campaign.tokens import new_token
 from pasture.annotate.page.gate import Policy
@@ -117,6 +117,11 @@ class Person:
     def vote(self, said: str = "first", **more: str) -> Reply:
         """Answer the pair of the page that was got last."""
         return self.post("/vote", {**self.fields, "said": said, **more})
+
+
+def votes_of(server: Served, name: str) -> Sequence[Voted]:
+    """An annotator's standing answers."""
+    return server.desk.look(lambda campaign: list(campaign.annotators[name].votes.values())).result()
 
 
 def hidden_fields(page: str) -> dict[str, str]:

@@ -1,10 +1,5 @@
 """Every attack that we could think of, tried on the real server over a socket, and refused."""
 
-import re
-import shutil
-import socket
-import ssl
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,33 +8,11 @@ from urllib.parse import urlencode
 import pytest
 
 from pasture.annotate.campaign import acts
-from pasture.annotate.campaign.events import OWNER, Settings
-from pasture.annotate.campaign.making import opening
-from pasture.annotate.campaign.quality import Agreement
-from pasture.annotate.campaign.state import Campaign
+from pasture.annotate.campaign.events import OWNER
 from pasture.annotate.page import serve as serving
 from pasture.annotate.page.gate import Policy
-from pasture.annotate.page.owner import owners_view
-from pasture.annotate.page.pages import Pages
-from pasture.annotate.page.prose import as_html
-from pasture.annotate.page.views import Shown, round_of, shown
-from pasture.core.errors import RecipeError
-from tests.annotate.people.campaigns import SYSTEMS, comparison, opening_events
-from tests.annotate.people.served import Person, Reply, Served, served
-
-HOSTILE = [
-    "<script>alert(1)</script>",
-    "<img src=x onerror=alert(1)>",
-    '"><svg/onload=alert(1)>',
-    "[click](javascript:alert(1)) ![x](http://192.0.2.1/t.png) <http://192.0.2.1/>",
-    "```html\n</code></pre><script>alert(1)</script>\n```",
-    "{{ 733 * 911 }} {% include '/etc/passwd' %}",
-    "</section></main></body></html><h1>gone</h1>",
-    "<form action=http://192.0.2.1/><button name=said value=first>",
-    "<style>*{display:none}</style><base href=http://192.0.2.1/><meta http-equiv=refresh content=0>",
-    "a\u202egnihton\u202c b\x00\x1b[2J",
-    "| a |\n|---|\n| <iframe src=//192.0.2.1> |",
-]
+from tests.annotate.people.campaigns import opening_events
+from tests.annotate.people.served import Person, Reply, Served, served, votes_of
 
 
 @pytest.fixture
@@ -165,7 +138,7 @@ class TestWhoMayVote:
         ann.vote("first", shown=f"{int(time.time() * 1000) - 5000}-{'A' * 16}")
         ann.get()
         ann.vote("first")
-        seconds = [vote.seconds for vote in seen_votes(server, "ann")]
+        seconds = [vote.seconds for vote in votes_of(server, "ann")]
         assert seconds[0] is None
         assert seconds[1] is not None
 
@@ -398,191 +371,3 @@ class TestRequests:
     def test_an_upgrade_of_the_protocol_or_nonsense(self, server: Served) -> None:
         assert server.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 500).status == 400
         assert server.send(b"GET / HTTP/9.9\r\n\r\n").status in (400, 505)
-
-
-def seen_votes(server: Served, name: str):
-    return server.desk.look(lambda campaign: list(campaign.annotators[name].votes.values())).result()
-
-
-def harmless(page: str) -> None:
-    inner = page.partition("<body>")[2]
-    assert not re.search(r"<(script|img|svg|iframe|style|base|meta|object|link)\b", inner, re.IGNORECASE)
-    bare = re.sub(r'="[^"]*"', "=", re.sub(r">[^<]*<", "><", inner))  # no text, no values of attributes
-    assert not re.search(r"\son\w+\s*=", bare)
-    assert not [url for url in re.findall(r'(?:href|src|action)="([^"]*)"', page) if not re.match(r"[/#]", url)]
-    assert page.count("</main>") == 1
-    assert not {"\u202e", "\x1b", "\x00"} & set(page)
-    assert "root:" not in page
-    assert "667763" not in inner  # 733 * 911, were it reckoned
-
-
-class TestHostileText:
-    @pytest.mark.parametrize("markdown", [True, False])
-    def test_in_instructions_and_answers(self, tmp_path: Path, markdown: bool) -> None:
-        pairs = [comparison(n, text, text + " one", text + " two") for n, text in enumerate(HOSTILE)]
-        opened, added = opening("tests", pairs, ["ann"], Settings(markdown=markdown))
-        with served(tmp_path, [opened, *added]) as server:
-            person, count = server.person("ann"), 0
-            while (reply := person.get("/pair")).status == 200:
-                harmless(reply.text)
-                count += 1
-                assert person.vote("tie").status == 303
-        assert count == len(HOSTILE)
-
-    @pytest.mark.parametrize("text", HOSTILE)
-    def test_in_names_and_guidelines(self, text: str) -> None:
-        name = text[:70]
-        opened, added = opening(name, [comparison(1)], [name], Settings(guidelines=text))
-        campaign, pages = Campaign.replayed([opened, *added]), Pages()
-        seen = shown(campaign, name)
-        assert isinstance(seen, Shown)
-        harmless(pages.front(round_of(campaign, name), "f"))
-        harmless(pages.pair(seen, "f", plain=False))
-        harmless(pages.owner(owners_view(campaign, Agreement(None, None, {})), "f"))
-        harmless(pages.switch(name, text, "f"))
-        harmless(pages.message(text))
-
-    def test_reasons_come_back_as_they_were_given(self, server: Served) -> None:
-        ann = server.person("ann")
-        ann.get()
-        ann.vote("skip", reason="<script>\u202e=1+1\r\n")
-        (vote,) = seen_votes(server, "ann")
-        assert vote.reason == "<script>\u202e=1+1"
-
-    @pytest.mark.parametrize(
-        "part",
-        ["*", "> ", "- ", "`", "a **b ", "|a", "|-|\n", "[", "1. ", "_*", "~", "\\", "&#", "\t", "# ", "a\n===\n"],
-    )
-    def test_no_text_keeps_the_server_busy(self, part: str) -> None:
-        text = (part * 12_000)[:12_000]
-
-        started = time.process_time()
-        as_html(text, markdown=True)
-        # Not a measure of speed: what grows with the square of the length takes minutes here.
-        assert time.process_time() - started < 20
-
-
-class TestBlindness:
-    def everything(self, server: Served, name: str) -> list[Reply]:
-        person = server.person(name)
-        replies = [server.ask(f"/enter/{server.tokens[name]}"), person.get("/")]
-        while (reply := person.get("/pair")).status == 200:
-            replies += [reply, person.get("/pair?view=plain")]
-            person.get("/pair")
-            replies.append(person.vote("tie"))
-        return [*replies, person.get("/")]
-
-    def test_nothing_that_is_sent_names_a_system_or_a_pair(self, server: Served) -> None:
-        secret = server.desk.look(lambda campaign: campaign.opened.secret).result()
-        pairs = server.desk.look(lambda campaign: [one.comparison for one in campaign.of_role("work")]).result()
-        identities = [each.id for each in pairs] + [each.instruction.id for each in pairs]
-        for reply in self.everything(server, "ann"):
-            sent = reply.text + str(reply.headers)
-            for hidden in (*SYSTEMS, secret, *identities, "work", "gold", "shown_first", "generator"):
-                assert hidden not in sent
-
-    def test_pages_differ_in_no_more_than_texts_whichever_side_is_first(self, tmp_path: Path) -> None:
-        """Two servers with secrets that show the same pair in the two orders: exchange the texts, and the pages are
-        the same, tokens aside."""
-        pages = {}
-        for number in range(40):
-            events = opening_events(1, ["ann"], secret=f"{number:064}")
-            shown = Campaign.replayed(events).queue("ann")[0].shown_first
-            if shown in pages:
-                continue
-            (tmp_path / shown).mkdir()
-            with served(tmp_path / shown, events) as server:
-                pages[shown] = server.person("ann").get("/pair").text
-        assert set(pages) == {"first", "second"}
-        bare = {
-            side: re.sub(r'(name="(?:form|item|shown)" value=)"[^"]*"', r'\1""', page) for side, page in pages.items()
-        }
-        exchanged = bare["second"].replace("It is 0.", "@").replace("Perhaps 0?", "It is 0.").replace("@", "Perhaps 0?")
-        assert exchanged == bare["first"]
-
-    def test_gold_and_repetitions_look_like_work(self, tmp_path: Path) -> None:
-        events = opening_events(4, ["ann"], gold=3, repeat_share=1.0)
-        shapes = set()
-        with served(tmp_path, events) as server:
-            person = server.person("ann")
-            for _ in range(11):
-                page = person.get("/pair").text
-                # Numbers and answers gone, all pairs are the same page; the first alone has nothing to undo or to time.
-                page = re.sub(r'value="[^"]*"|\s+|<span class="soft">.*?</span>', "", re.sub(r"\d+", "N", page))
-                page = page.replace("ItisN.", "@").replace("PerhapsN?", "@")
-                shapes.add(re.sub(r'<formmethod="post"action="/undo">.*?</form>', "", page))
-                person.vote("tie")
-        assert len(shapes) == 1
-
-
-class TestWhereItListens:
-    @pytest.mark.parametrize(
-        "host",
-        [
-            "0.0.0.0",  # noqa: S104 - refused
-            "192.0.2.1",
-            "::",
-            "example.org",
-        ],
-    )
-    def test_other_than_this_machine_only_with_tls_or_a_proxy(self, host: str) -> None:
-
-        with pytest.raises(RecipeError, match="in the clear"):
-            serving.Place(host).check()
-        with_tls = serving.Place(
-            host, tls_certificate=Path("c"), tls_key=Path("k"), address="https://label.example.org:8400"
-        )
-        with_tls.check()
-        assert with_tls.origins(8400) == ("https://label.example.org:8400",)
-        serving.Place(host, proxy_origin="https://label.example.org").check()
-        with pytest.raises(RecipeError, match="https"):
-            serving.Place(host, proxy_origin="http://label.example.org").check()
-
-    def test_a_host_that_nobody_types_needs_the_one_they_do(self) -> None:
-        place = serving.Place("0.0.0.0", tls_certificate=Path("c"), tls_key=Path("k"))  # noqa: S104 - refused
-        with pytest.raises(RecipeError, match="--address"):
-            place.check()
-
-    def test_behind_a_proxy_only_its_public_address_is_served(self) -> None:
-        place = serving.Place(proxy_origin="https://Label.example.org")
-        assert place.origins(8400) == ("https://label.example.org",)
-        assert serving.Place().origins(8400) == ("http://127.0.0.1:8400", "http://localhost:8400")
-        assert serving.Place("::1").origins(80) == ("http://[::1]",)
-
-    def test_behind_a_proxy_the_public_host_and_the_clients_own_address_count(self, tmp_path: Path) -> None:
-        place = serving.Place(port=0, proxy_origin="https://label.example.org")
-        with served(tmp_path, opening_events(2, ["ann"]), place=place) as server:
-            ann = server.person("ann")
-            assert ann.cookie.startswith("__Host-")
-            assert ann.get().status == 200
-            assert ann.vote("first").status == 303
-            assert server.ask("/", host=[f"127.0.0.1:{server.port}"]).status == 400
-            guesses = [server.ask(f"/enter/x{n}", headers=[("X-Forwarded-For", "192.0.2.7")]).status for n in range(25)]
-            assert guesses[-1] == 429
-            assert server.ask("/enter/x", headers=[("X-Forwarded-For", "192.0.2.8")]).status == 404
-
-    def test_with_tls_cookies_are_sent_by_tls_alone(self, tmp_path: Path) -> None:
-        if shutil.which("openssl") is None:
-            pytest.skip("openssl is not installed, so there is no certificate to serve with")
-        key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        names = ["-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate), "-days", "2"]
-        subprocess.run([*command, *names], check=True, capture_output=True)
-        place = serving.Place(port=0, tls_certificate=certificate, tls_key=key)
-        with served(tmp_path, opening_events(2, ["ann"]), place=place) as server:
-            server.tls = ssl.create_default_context()
-            server.tls.check_hostname, server.tls.verify_mode = False, ssl.CERT_NONE
-            reply = server.ask(f"/enter/{server.tokens['ann']}")
-            assert "; secure" in (reply.header("set-cookie") or "").lower()
-            assert reply.header("strict-transport-security") is not None
-            ann = server.person("ann")
-            ann.get()
-            assert ann.vote("first").status == 303
-
-    def test_a_port_that_is_taken_is_said(self) -> None:
-
-        with socket.socket() as other:
-            other.bind(("127.0.0.1", 0))
-            other.listen()
-            with pytest.raises(RecipeError, match="Choose another --port"):
-                serving.listening_at(serving.Place(port=other.getsockname()[1]))

@@ -1,7 +1,7 @@
 """The page in a real browser, driven as people do: by mouse, by keys, by keyboard alone, without script, on a phone."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,12 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Dialog, Page, sync_playwright
 
-from pasture.annotate.campaign.events import OWNER, Settings, Voted
+from pasture.annotate.campaign.events import OWNER, Settings
 from pasture.annotate.campaign.export import preferences
 from pasture.annotate.campaign.making import opening
 from tests.annotate.people.campaigns import comparison, opening_events
-from tests.annotate.people.served import Served, served
-from tests.annotate.people.test_attacks import HOSTILE
+from tests.annotate.people.hostile import HOSTILE
+from tests.annotate.people.served import Served, served, votes_of
 from tests.report.chromium import CHROMIUM
 
 MARKDOWN = """## First
@@ -72,6 +72,11 @@ class Seat:
         with self.page.expect_navigation():
             self.page.keyboard.press(key)
 
+    def follow(self, name: str) -> None:
+        """Follow a link, and wait for its page and the script of it."""
+        with self.page.expect_navigation():
+            self.page.get_by_role("link", name=name).click()
+
     def click(self, name: str) -> None:
         with self.page.expect_navigation():
             self.page.get_by_role("button", name=name).click()
@@ -81,10 +86,6 @@ class Seat:
 
     def __exit__(self, *error: object) -> None:
         self.context.close()
-
-
-def votes_of(server: Served, name: str) -> Sequence[Voted]:
-    return server.desk.look(lambda campaign: list(campaign.annotators[name].votes.values())).result()
 
 
 def said_of(server: Served, name: str) -> list[str]:
@@ -103,7 +104,7 @@ def server(tmp_path: Path) -> Iterator[Served]:
 def test_two_people_label_at_once_and_one_closes_and_comes_back(browser: Browser, tmp_path: Path) -> None:
     with served(tmp_path, opening_events(40, ["ann", "ben"], overlap=1)) as server:
         ann, ben = Seat(browser, server, "ann"), Seat(browser, server, "ben")
-        ann.page.get_by_role("link", name="Begin").click()
+        ann.follow("Begin")
         ben.pair()
         for number in range(10):
             ann.press("1")
@@ -113,7 +114,7 @@ def test_two_people_label_at_once_and_one_closes_and_comes_back(browser: Browser
             ben.press("b")
         with Seat(browser, server, "ann") as again:
             assert "10 of 20 done" in again.page.inner_text("h1")
-            again.page.get_by_role("link", name="Go on").click()
+            again.follow("Go on")
             for _ in range(10):
                 again.press("2")
             assert "Your share is done" in again.page.inner_text("main")

@@ -5,7 +5,7 @@ from markdown_it import MarkdownIt
 
 from pasture.annotate.page import prose
 from pasture.annotate.page.prose import LONGEST_MARKDOWN, as_html
-from tests.annotate.people.test_attacks import HOSTILE, harmless
+from tests.annotate.people.hostile import HOSTILE, harmless
 
 
 def test_markdown_is_laid_out_and_headings_stand_below_the_pages() -> None:
