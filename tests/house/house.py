@@ -22,6 +22,7 @@ NEEDS_EXTRA: Mapping[str, tuple[str, ...]] = {
         "pasture.models.*",
         "pasture.steps.curves",
         "pasture.steps.alone",
+        "pasture.steps.cards",
         "pasture.steps.fit",
         "pasture.steps.generate",
         "pasture.steps.learn",

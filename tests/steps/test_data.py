@@ -121,5 +121,8 @@ def test_a_recipe_may_leave_out_prompts_that_are_too_long(tmp_path: Path):
         return dict(learn.sft(Task(tmp_path / str(leave_out_long), {"data": data}, told, toy.quiet)).details)
 
     assert trained(leave_out_long=True) == {"demonstrations": 4, "left_out_long": 1}
+    card = json.loads((tmp_path / "True" / "model" / "pasture.json").read_text())
+    assert (card["method"], card["template"], card["start"]) == ("sft", "plain", str(base))
+    assert card["data"]["learned from"]["count"] == 4
     with pytest.raises(DataError, match="expected a prompt of 1 to 31 tokens"):
         trained(leave_out_long=False)

@@ -91,11 +91,9 @@ def last_figures(path: Path) -> dict[str, float]:
 
 
 def _markdown(card: Card) -> str:
-    base = [f"base_model: {json.dumps(card.start)}"] if "/" in card.start and not Path(card.start).exists() else []
     lines = [
         "---",
         "library_name: transformers",
-        *base,
         f"tags: [pasture, {card.method.replace('_', '-')}]",
         "---",
         "",

@@ -17,6 +17,7 @@ from pasture.models.load import save_model
 from pasture.models.tiny import new_meadow_model, word_tokenizer
 from pasture.recipe import start_folder
 from pasture.steps import Outcome, Task
+from pasture.steps.cards import write_step_card
 from pasture.steps.fit import fitting_ids
 from pasture.world.meadow import vocabulary
 from pasture.world.words import END, PAD, UNKNOWN
@@ -50,6 +51,8 @@ def sft(task: Task) -> Outcome:
         seed=settings["seed"],
         progress=task.progress,
     )
+    begun = None if "model" in task.inputs else str(settings["start"])
+    write_step_card(task, "sft", f"1-data/{split}.jsonl", pairs, start=begun)
     return Outcome(details={"demonstrations": len(pairs), **_left_out(demonstrations, pairs)})
 
 
@@ -109,7 +112,10 @@ def from_scores(task: Task) -> Outcome:
         scorer=load_scorer(_scorer_folder(task), _template(task)),
     )
     more = {"value_start": first_reward_model(_scorer_folder(task))} if task.settings["method"] == "ppo" else {}
-    return _train(task, environment=environment, **more)
+    outcome = _train(task, environment=environment, **more)
+    learned = [(one,) for one in environment.instructions]
+    write_step_card(task, task.settings["method"], "1-data/unlabeled.jsonl", learned)
+    return outcome
 
 
 def from_preferences(task: Task) -> Outcome:
@@ -118,6 +124,7 @@ def from_preferences(task: Task) -> Outcome:
     fits = _fitting(task, [one.instruction for one, _ in labels], _method(task), task.inputs["model"] / "model")
     feedback = [row for row in labels if row[0].instruction.id in fits]
     outcome = _train(task, feedback=feedback, template=_template(task))
+    write_step_card(task, task.settings["method"], "3-annotate/preference", feedback)
     return Outcome(details={"preferences": len(feedback), **_left_out(labels, feedback), **outcome.details})
 
 
