@@ -1,0 +1,103 @@
+"""A method is found by its name, or is a file that is whole, unchanged and allowed."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from pasture.core.errors import RecipeError
+from pasture.learn import METHODS, dpo
+from pasture.learn.lookup import file_hash, method_named
+
+WHOLE = """
+from pydantic import BaseModel
+
+LEARNS_FROM = "preferences"
+
+
+class Config(BaseModel):
+    rate: float = 0.5
+
+
+def train(config, **what):
+    return config.rate
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "own.py"
+    path.write_text(WHOLE)
+    return path
+
+
+def test_a_name_means_pasture_s_own_method() -> None:
+    assert method_named("dpo") is dpo
+
+
+def test_an_unknown_name_is_answered_with_those_that_there_are() -> None:
+    with pytest.raises(RecipeError, match="there is no method 'dpoo'") as caught:
+        method_named("dpoo")
+    assert all(name in str(caught.value) for name in METHODS)
+
+
+def test_a_file_is_a_method_with_its_own_settings(file: Path) -> None:
+    method = method_named(str(file))
+    assert method.LEARNS_FROM == "preferences"
+    assert method.train(method.Config()) == 0.5
+
+
+def test_a_file_that_was_changed_is_read_anew(file: Path) -> None:
+    before = method_named(str(file))
+    file.write_text(WHOLE.replace("0.5", "0.75"))
+    assert method_named(str(file)).Config().rate == 0.75
+    assert before.Config().rate == 0.5
+
+
+def test_a_file_that_was_changed_after_the_plan_is_not_run(file: Path) -> None:
+    planned = file_hash(file)
+    assert planned == hashlib.sha256(WHOLE.encode()).hexdigest()
+    assert method_named(str(file), planned).Config().rate == 0.5
+    file.write_text(WHOLE + "raise SystemExit\n")
+    with pytest.raises(RecipeError, match=r"has changed since the run was planned\. Start the run again"):
+        method_named(str(file), planned)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"absent\.py'?: cannot be read \(No such file"):
+        method_named(str(tmp_path / "absent.py"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("class Config(BaseModel)", "class Settings(BaseModel)"),
+        ("class Config(BaseModel)", "class Config"),
+        ("class Config(BaseModel):\n    rate: float = 0.5", "Config = BaseModel.model_validate"),
+        ("def train(", "def learn("),
+        ("def train(config, **what):\n    return config.rate", "train = 1"),
+        ('LEARNS_FROM = "preferences"', ""),
+        ('LEARNS_FROM = "preferences"', 'LEARNS_FROM = "candidates"'),
+    ],
+)
+def test_a_file_that_lacks_a_part_is_refused_each_time(file: Path, old: str, new: str) -> None:
+    assert old in WHOLE
+    file.write_text(WHOLE.replace(old, new))
+    for _ in range(2):  # what was refused once is not taken from a cache
+        with pytest.raises(RecipeError, match=r"own\.py'?: expected a pydantic Config, a function train, and LEARNS"):
+            method_named(str(file))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("import a_package_that_is_not_there", "ModuleNotFoundError: No module named 'a_package_that_is_not_there'"),
+        ("def broken(:", "SyntaxError: invalid syntax"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_what_running_a_file_raises_is_told_with_the_file(file: Path, more: str, said: str) -> None:
+    file.write_text(f"{WHOLE}\n{more}\n")
+    for _ in range(2):
+        with pytest.raises(RecipeError, match=rf"own\.py'?: running it raised {said}"):
+            method_named(str(file))
