@@ -340,7 +340,7 @@ def test_a_view_takes_no_other_s_place(folder: RunFolder) -> None:
     assert (folder.path / "runs" / "x" / "a" / "mine.txt").read_text() == "mine"
 
 
-HOLDER = """
+STEP_HOLDER = """
 import sys
 from pathlib import Path
 from pasture.core.run_folder import RunFolder
@@ -362,7 +362,7 @@ def test_a_step_that_another_process_works_at_is_waited_for_and_then_found_finis
         with folder.step_held("key-1"):
             found.append(folder.is_finished("4-learn/sft", "key-1"))
 
-    command = [sys.executable, "-c", HOLDER, str(folder.path)]
+    command = [sys.executable, "-c", STEP_HOLDER, str(folder.path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdin is not None
         assert first.stdout is not None
@@ -382,7 +382,7 @@ def test_a_step_that_another_process_works_at_is_waited_for_and_then_found_finis
 
 def test_a_step_whose_worker_was_killed_is_free_at_once(folder: RunFolder) -> None:
     folder.path.mkdir()
-    command = [sys.executable, "-c", HOLDER, str(folder.path)]
+    command = [sys.executable, "-c", STEP_HOLDER, str(folder.path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None
         assert first.stdout.readline() == "held\n"
