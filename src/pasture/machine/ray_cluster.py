@@ -4,6 +4,7 @@ Every node must see the run folder under one path, on a shared file system, and 
 """
 
 import logging
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, Self
@@ -14,6 +15,7 @@ from pasture.machine.executor import Job
 TRIES_AFTER_LOSS = 8
 """Of one job, each after the node or the process that did it was lost; an error that it raises is final."""
 _MOST_AT_ONCE = 10_000
+_KNOCK_SECONDS = 10.0
 
 
 class RayWorkers:
@@ -39,8 +41,9 @@ class RayWorkers:
             raise DependencyError("a Ray cluster needs the package ray: pip install 'pasture[ray]'.") from error
         self._ray = ray
         try:
+            _knock(self._address)  # Ray itself would wait for minutes
             ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise RunFolderError(
                 f"no Ray cluster answers at {self._address!r} ({error}). Start one with 'ray start --head', and name "
                 "its address, or run with --workers on this machine alone."
@@ -62,6 +65,17 @@ class RayWorkers:
     def messages(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
         """None: what a distant job says on its way is not carried here."""
         return iter(())
+
+
+def _knock(address: str) -> None:
+    """Whether anybody listens at HOST:PORT; other addresses are for Ray to resolve.
+
+    Raises:
+        OSError: if nobody does.
+    """
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
 
 
 def _work(do: Callable[[Any, Callable[..., None]], Any], order: Any) -> Any:
