@@ -21,7 +21,6 @@ _SECONDS_PER_UNIT = {
     "learn.sft": 2.5e-3,
     "generate.pairs": 1.25e-3,
     "annotate.label": 2.8e-4,
-    "learn.reward_model": 5.0e-3,
     "generate.answers": 1.6e-3,
     "generate.candidates": 8.5e-4,
     "learn.chosen": 7.0e-4,

@@ -85,7 +85,7 @@ def _completed(recipe: Recipe, origin: str, allow_code: bool) -> Recipe:
 def _complete(
     name: str, table: Mapping[str, Any], weights: Mapping[str, Any], origin: str, allow_code: bool
 ) -> dict[str, Any]:
-    lookup = _training_module("pasture.learn.lookup")
+    lookup = training_module("pasture.learn.lookup")
     method = str(table.get("method", name))
     facts = {"method": method}
     if method.endswith(lookup.OWN_FILE_SUFFIX):
@@ -105,7 +105,12 @@ def _complete(
     return {**facts, **config.model_dump(mode="json", exclude_none=True)}
 
 
-def _training_module(name: str) -> Any:
+def training_module(name: str) -> Any:
+    """A module of Pasture that needs torch, imported late so that what needs none works without it.
+
+    Raises:
+        DependencyError: if the extra is not installed.
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -221,7 +226,7 @@ def do_step(order: Order, say: Callable[..., None]) -> Done:
             return Done(earlier.seconds, earlier.cost_usd)
         _set_threads(order)
         room, function = step.work.split(".")
-        work = getattr(_training_module(f"pasture.steps.{room}"), function)
+        work = getattr(training_module(f"pasture.steps.{room}"), function)
         started = time.monotonic()
         workspace = folder.workspace(step.name, order.key)
         inputs = {role: folder.step_path(name) for role, name in step.needs.items()}
@@ -239,7 +244,7 @@ def do_step(order: Order, say: Callable[..., None]) -> Done:
 def describe_device() -> dict[str, str]:
     """What this machine would train with, in words; empty where torch is not installed."""
     try:
-        facts: dict[str, str] = _training_module("pasture.machine.device").describe_device()
+        facts: dict[str, str] = training_module("pasture.machine.device").describe_device()
     except DependencyError:
         return {}
     return facts
@@ -247,7 +252,7 @@ def describe_device() -> dict[str, str]:
 
 def _set_threads(order: Order) -> None:
     if order.threads is not None and order.step.work.startswith(_TENSOR_WORK):
-        _training_module("pasture.machine.device").use_threads(order.threads)
+        training_module("pasture.machine.device").use_threads(order.threads)
 
 
 def _facts(run: Run) -> dict[str, object]:

@@ -180,7 +180,6 @@ LATE = {
     "pasture.annotate.campaign.address": "SQLAlchemy is optional: needed only for a campaign in a database",
     "pasture.annotate.tables": "pyarrow is optional: written only where Parquet is asked for",
     "pasture.cli": "a verb loads its own module alone, so that none waits for the libraries of another",
-    "pasture.cli.late": "training is optional: what a verb needs of it is imported when the verb runs",
     "pasture.cli.people": "the page's server is optional: needed only where a campaign is served",
     "pasture.machine.ray_cluster": "Ray is optional: needed only where a run goes to a cluster",
     "pasture.engines.api": "tokenizers is optional: needed only for a bias by text",

@@ -15,7 +15,6 @@ import pasture
 from pasture.annotate.stored import Access
 from pasture.annotate.tables import write_rows
 from pasture.cli.asking import Service
-from pasture.cli.late import training_part
 from pasture.cli.options import spread
 from pasture.cli.train import Template, chosen_template, shown_progress
 from pasture.core.errors import RecipeError
@@ -28,6 +27,7 @@ from pasture.engines import open_engine
 from pasture.engines.budget import Budget
 from pasture.engines.cached import CachedEngine
 from pasture.engines.settings import checked_settings, store_salt
+from pasture.flow import training_module
 from pasture.generate.asked import ask
 from pasture.generate.baselines import BASELINES, Baseline
 from pasture.models.sampler_config import SamplerConfig
@@ -138,7 +138,7 @@ def _local(who: Answerer, decoding: Decoding, asked: list[Instruction], progress
     config = SamplerConfig(**defaults | {name: value for name, value in given.items() if value is not None})
     template = chosen_template(decoding.template, who.model)
     system = who.system or who.model.name
-    answering = training_part("pasture.steps.alone").local_system(who.model, template, config)
+    answering = training_module("pasture.steps.alone").local_system(who.model, template, config)
     completions = answering.complete(
         asked, system=system, samples=decoding.samples, seed=decoding.seed, progress=progress
     )

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pasture.annotate.tables import write_rows
-from pasture.cli.late import training_part
 from pasture.cli.options import spread
 from pasture.core.errors import DataError, RecipeError
 from pasture.core.tables import read_rows
@@ -19,6 +18,7 @@ from pasture.core.templates import TEMPLATES
 from pasture.data.answers import Answers, answers_of_row
 from pasture.data.instructions import load_demonstrations, load_prompts
 from pasture.data.preferences import FeedbackFile, load_feedback
+from pasture.flow import training_module
 from pasture.recipe import BUILT_IN, apply_override, start_folder
 
 DATA_HELP = "JSON, JSONL, CSV or Parquet, a folder, or hub:ORG/NAME/FILES@REVISION; see docs/data.md."
@@ -105,7 +105,7 @@ def train(
     table: dict[str, Any] = {}
     for override in settings or ():
         apply_override(table, override)
-    alone = training_part("pasture.steps.alone")
+    alone = training_module("pasture.steps.alone")
     begun = start_folder(start)
     training = alone.Training(
         method=method,
@@ -131,7 +131,7 @@ def score(
 ) -> None:
     """Score every answer of a file with a reward model; of labelled pairs, say how often it agrees."""
     console = Console()
-    alone = training_part("pasture.steps.alone")
+    alone = training_module("pasture.steps.alone")
     rows = read_rows(answers)
     found = [answers_of_row(row, f"{answers}: row {number}") for number, row in enumerate(rows, start=1)]
     scores = alone.score(found, model, chosen_template(template, model))
@@ -158,7 +158,7 @@ def chosen_template(named: str | None, folder: Path) -> str:
     """
     if named is not None and named not in TEMPLATES:
         raise RecipeError(f"--template: no template {named!r}. Templates: {', '.join(TEMPLATES)}.")
-    recorded = training_part("pasture.models.card").recorded_template(folder)
+    recorded = training_module("pasture.models.card").recorded_template(folder)
     suits = "plain" if folder == start_folder(BUILT_IN) else "chat"
     return str(named or recorded or suits)
 

@@ -2,7 +2,7 @@
 
 from pasture.plan.graph import Plan, Step, assemble, folder_fingerprint
 from pasture.plan.loop import ANNOTATORS, BOARD, REPORT, build
-from pasture.plan.study import STUDY, build_study, expanded, run_name
+from pasture.plan.study import build_study, expanded, run_name
 from pasture.plan.systems import DATA, REWARD_MODEL, SFT
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "REPORT",
     "REWARD_MODEL",
     "SFT",
-    "STUDY",
     "Plan",
     "Step",
     "assemble",

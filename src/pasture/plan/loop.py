@@ -161,7 +161,7 @@ def _reward_model(recipe: Recipe) -> Step:
     settings = method_settings(recipe, "reward_model")
     units = recipe.data.preference * settings["config"]["epochs"]
     needs = {"pairs": PAIRS, "labels": LABELS, "model": SFT}
-    return Step(REWARD_MODEL, "learn.reward_model", settings, needs, units=units)
+    return Step(REWARD_MODEL, "learn.from_preferences", settings, needs, units=units)
 
 
 def _judged(recipe: Recipe, systems: Systems) -> list[Step]:

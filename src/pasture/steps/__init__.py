@@ -3,12 +3,17 @@
 This is where rooms meet. `pasture.flow` imports the modules late, so that only steps that need torch load it.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pasture.core.ports import Progress
+from pasture.core.records import Verdict
+
+SECOND_WINS: Mapping[Verdict, float] = {"first": 0.0, "second": 1.0, "tie": 0.5, "unjudged": math.nan}
+"""What a verdict is worth to the second side, where a system stands beside its reference."""
 
 
 @dataclass(frozen=True)

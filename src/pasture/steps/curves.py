@@ -15,10 +15,7 @@ from pasture.core.files import read_json_lines, read_records, write_json_lines
 from pasture.core.records import Completion, Instruction, Preference, Score
 from pasture.core.statistics import standard_error_of_mean
 from pasture.learn.best_of_n import analytic_kl, expected_best
-from pasture.steps import Outcome, Task
-
-_CREDIT = {"first": 0.0, "second": 1.0, "tie": 0.5, "unjudged": np.nan}
-"""The system stands second beside the reference."""
+from pasture.steps import SECOND_WINS, Outcome, Task
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ def _credit(task: Task, stem: str, judge: str) -> Any:
     """Credit by instruction and answer."""
     completions = read_records(task.inputs["answers"] / f"{stem}.jsonl", Completion)
     preferences = read_records(task.inputs["judged"] / f"{stem}-{judge}.jsonl", Preference)
-    values = [_CREDIT[preference.preferred] for preference in preferences]
+    values = [SECOND_WINS[preference.preferred] for preference in preferences]
     instructions = read_records(task.inputs["data"] / "validation.jsonl", Instruction)
     ids = [completion.instruction_id for completion in completions]
     if list(dict.fromkeys(ids)) != [instruction.id for instruction in instructions]:

@@ -56,11 +56,6 @@ def sft(task: Task) -> Outcome:
     return Outcome(details={"demonstrations": len(pairs), **_left_out(demonstrations, pairs)})
 
 
-def reward_model(task: Task) -> Outcome:
-    """Learn to score from the preferences, centred on what the SFT model says."""
-    return from_preferences(task)
-
-
 def chosen(task: Task) -> Outcome:
     """Of each instruction's candidates, the one that the reward model likes best."""
     instructions = read_records(task.inputs["data"] / f"{task.settings['split']}.jsonl", Instruction)
@@ -119,7 +114,7 @@ def from_scores(task: Task) -> Outcome:
 
 
 def from_preferences(task: Task) -> Outcome:
-    """Learn from the labels themselves."""
+    """Learn from the labels themselves: a policy, or a reward model for others to learn from."""
     labels = _feedback(task)
     fits = _fitting(task, [one.instruction for one, _ in labels], _method(task), task.inputs["model"] / "model")
     feedback = [row for row in labels if row[0].instruction.id in fits]

@@ -19,7 +19,7 @@ from pasture.core.seeds import stream
 from pasture.core.statistics import clustered_mean
 from pasture.plan import run_name
 from pasture.recipe import Study
-from pasture.steps import Outcome, Task
+from pasture.steps import SECOND_WINS, Outcome, Task
 from pasture.validate.evaluation_validity import evaluation_validity
 from pasture.validate.noise import noise_ablation
 from pasture.validate.overoptimization import Curve, Form, overoptimization
@@ -35,10 +35,6 @@ NOISE_FLIPS = (0.0, 0.125, 0.25, 0.375)
 NOISE_COUNTS = (1, 3, 7, 13)
 PEOPLE_PER_PAIR = 4
 BASELINE = "sft"
-
-_CREDIT = {"first": 0.0, "second": 1.0, "tie": 0.5, "unjudged": np.nan}
-"""The system stands second beside the reference."""
-_LABEL = {"first": 0.0, "second": 1.0, "tie": 0.5, "unjudged": np.nan}
 
 
 def results(task: Task) -> Outcome:
@@ -65,8 +61,8 @@ def noise(task: Task) -> Outcome:
     pairs = read_records(task.inputs["pairs"] / "comparisons.jsonl", Comparison)[: task.settings["pairs"]]
     raters = [MeadowPool(seed=seed, label_flip_probability=0.0, raters=(rater,)) for rater in POOL]
     people = [MeadowPeople(seed=seed + number) for number in range(PEOPLE_PER_PAIR)]
-    labels_AN = np.array([[_LABEL[one.preferred] for one in rater.annotate(pairs)] for rater in raters])
-    people_NH = np.array([[_LABEL[one.preferred] for one in person.annotate(pairs)] for person in people]).T
+    labels_AN = np.array([[SECOND_WINS[one.preferred] for one in rater.annotate(pairs)] for rater in raters])
+    people_NH = np.array([[SECOND_WINS[one.preferred] for one in person.annotate(pairs)] for person in people]).T
     points = noise_ablation(labels_AN, people_NH, NOISE_FLIPS, NOISE_COUNTS, seed)
     _write(task, NOISE, [point.to_dict() for point in points])
     return Outcome(details={"pairs": len(pairs)})
@@ -80,7 +76,7 @@ def judged_systems(task: Task, run: str, split: str) -> dict[str, Path]:
 
 def credit_of(folder: Path, judge: str) -> Any:
     """What a judge gave a system for each instruction: 1, 1/2, 0, NaN where unjudged."""
-    return np.array([_CREDIT[one.preferred] for one in read_records(folder / f"{judge}.jsonl", Preference)])
+    return np.array([SECOND_WINS[one.preferred] for one in read_records(folder / f"{judge}.jsonl", Preference)])
 
 
 def _outcomes(task: Task, study: Study, arm: str, split: str, judge: str | None = None) -> dict[str, Any]:

@@ -6,7 +6,6 @@ breaking even votes included; kappa, alpha and all intervals are added.
 Source: Dubois et al. 2023, https://arxiv.org/abs/2305.14387, section 3; alpaca_eval 0.6.6, analyze.py
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -28,6 +27,7 @@ from pasture.core.statistics import (
     resampled_sums,
 )
 from pasture.validate.cross_annotations import Booleans, CrossAnnotations
+from pasture.validate.plain import plain
 
 SIGNIFICANT_LENGTH = 30
 """Characters by which two completions must differ for one to count as longer."""
@@ -69,7 +69,7 @@ class AnnotatorReport:
 
     def to_dict(self) -> dict[str, object]:
         """The row as plain JSON values, NaN as null."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
+        return {name: plain(value) for name, value in asdict(self).items()}
 
 
 def analyze(annotator: CrossAnnotations, people: CrossAnnotations | None, seed: int) -> AnnotatorReport:
@@ -312,12 +312,3 @@ def _over_systems(
     if len(ours) < 3:
         return None
     return correlation(np.array(ours), np.array(theirs), stream(seed, "validate", "systems"))
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, float):
-        return None if math.isnan(value) else value
-    if isinstance(value, tuple):
-        fields = getattr(value, "_asdict", None)
-        return {name: _plain(part) for name, part in fields().items()} if fields else [_plain(part) for part in value]
-    return value
