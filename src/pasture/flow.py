@@ -14,6 +14,7 @@ import pasture
 from pasture import recipe as recipes
 from pasture.core.errors import DependencyError, RecipeError
 from pasture.core.files import unwritable
+from pasture.core.looks import superseded
 from pasture.core.run_folder import RunFolder
 from pasture.machine.executor import Job, LocalWorkers, Workers, walk
 from pasture.plan import Plan, Step, build, build_study, expanded
@@ -54,6 +55,10 @@ class Run:
     def pending(self) -> list[Step]:
         """The steps that are not finished, in order."""
         return [step for step in self.plan.steps if not self.folder.is_finished(step.name, self.plan.keys[step.name])]
+
+    def superseded_looks(self) -> list[str]:
+        """Steps that judged a system on the evaluation set, in this folder and under settings that are no more."""
+        return superseded(self.folder.path, self.plan.keys)
 
 
 def prepare(path: Path, overrides: Sequence[str] = (), out: Path | None = None, *, allow_code: bool = False) -> Run:
@@ -237,6 +242,8 @@ def do_step(order: Order, say: Callable[..., None]) -> Done:
         except OSError as error:
             raise unwritable(Path(error.filename) if error.filename else workspace, error) from error
         seconds = round(time.monotonic() - started, 3)
+        if step.work == "annotate.judge_system" and step.settings["split"] == "evaluation":
+            folder.look(step.name, order.key)
         folder.publish(step.name, seconds=seconds, cost_usd=outcome.cost_usd, details=outcome.details)
         return Done(seconds, outcome.cost_usd)
 

@@ -226,6 +226,7 @@ def test_the_manifest_holds_what_is_known_of_the_steps_of_this_plan(folder: RunF
     manifest = json.loads((folder.path / "manifest.json").read_text())
     assert manifest == {
         "seed": 7,
+        "evaluation_set": {"looks": 0, "superseded": []},
         "steps": {
             STEP: {
                 "key": "key-1",
@@ -389,3 +390,13 @@ def test_a_step_whose_worker_was_killed_is_free_at_once(folder: RunFolder) -> No
         first.kill()
     with folder.step_held("key-1"):
         assert not folder.is_finished("4-learn/sft", "key-1")
+
+
+def test_the_manifest_counts_looks_at_the_evaluation_set_and_forgets_none(folder: RunFolder) -> None:
+    with folder.held():
+        for key in ("key-1", "key-1", "key-2"):  # twice the same step, then one whose settings were changed
+            folder.look(STEP, key)
+            finish(folder, key, "abc")
+        folder.write_manifest({}, {STEP: "key-2"})
+    manifest = json.loads((folder.path / "manifest.json").read_text())
+    assert manifest["evaluation_set"] == {"looks": 2, "superseded": [STEP]}

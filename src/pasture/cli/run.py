@@ -61,6 +61,13 @@ def run(
     console.print()
     summary = STUDY_SUMMARY if prepared.recipe.study is not None else BOARD_SUMMARY
     typer.echo((prepared.folder.path / summary).read_text(encoding="utf-8"))
+    superseded = prepared.superseded_looks()
+    if superseded:
+        console.print(
+            f"[yellow]The evaluation set was looked at before with {len(superseded)} systems under other settings "
+            f"(first: {superseded[0]}).[/] Settings that were chosen after that were chosen on it; choose on the "
+            "validation split.",
+        )
     console.print(f"Report: {prepared.folder.step_path(REPORT) / 'index.html'}", soft_wrap=True)
 
 

@@ -20,6 +20,7 @@ import tomli_w
 
 from pasture.core.errors import RunFolderError
 from pasture.core.files import fingerprint, flush_to_disk, remove_drafts, unwritable, write_text
+from pasture.core.looks import note_look, summarized
 
 RECIPE_FILE = "recipe.toml"
 MANIFEST_FILE = "manifest.json"
@@ -223,6 +224,17 @@ class RunFolder:
         except OSError as error:
             raise unwritable(target, error) from error
 
+    def look(self, name: str, key: str) -> None:
+        """Note for good that the step judges a system on the evaluation set.
+
+        Raises:
+            RunFolderError: if the folder cannot be written.
+        """
+        try:
+            note_look(self.path, name, key)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+
     def write_manifest(self, facts: Mapping[str, object], steps: Mapping[str, str]) -> None:
         """Gather what is known of the finished `steps` (name to key) into the manifest, beside `facts` of the run."""
         rows = {}
@@ -236,7 +248,7 @@ class RunFolder:
                     "details": dict(step.details),
                     "files": dict(step.files),
                 }
-        manifest = {**facts, "steps": rows}
+        manifest = {**facts, "evaluation_set": summarized(self.path, steps), "steps": rows}
         write_text(self.path / MANIFEST_FILE, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
     def _discard(self, target: Path) -> None:
