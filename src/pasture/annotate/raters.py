@@ -115,13 +115,13 @@ class MeadowPool:
 
 
 class MeadowGreedy:
-    """One rater of the pool, alone and without chance: what that rater holds better, as a judge at temperature 0.
+    """One judge without chance: what most of the pool's thirteen raters hold better, always the same.
 
-    The paper's single GPT-4 annotator in small: low variance, all of its bias.
+    The paper's single GPT-4 annotator in small: low variance, and all of the bias that the pool's raters share.
     """
 
     def __init__(self, *, seed: int = 0) -> None:
-        self._seed, self._rater = seed, POOL[0]
+        self._seed = seed
 
     @property
     def identity(self) -> Mapping[str, object]:
@@ -130,7 +130,7 @@ class MeadowGreedy:
             "annotator": "meadow-greedy",
             "world": WORLD_VERSION,
             "seed": self._seed,
-            "rater": {"name": self._rater.name, "first_bias": self._rater.first_bias},
+            "raters": [{"name": rater.name, "first_bias": rater.first_bias} for rater in POOL],
         }
 
     def annotate(self, comparisons: Sequence[Comparison]) -> list[Preference]:
@@ -142,8 +142,9 @@ class MeadowGreedy:
             seen = _seen(comparison)
         except DataError as error:
             return _unjudged(comparison, "meadow-greedy", error)
-        chance = _chance_first(self._rater, seen, shows_second_first(comparison, self._seed))
-        return _preference(comparison, [self._rater.name], [_sided(chance - 0.5)], None, self._seed)
+        second_first = shows_second_first(comparison, self._seed)
+        held = [_sided(_chance_first(rater, seen, second_first) - 0.5) for rater in POOL]
+        return _preference(comparison, ["greedy"], held, None, self._seed)
 
 
 def meadow_annotator(name: str, *, seed: int, label_flip_probability: float = 0.0, people_votes: int = 1) -> Annotator:
