@@ -25,6 +25,7 @@ _SECONDS_PER_UNIT = {
     "generate.candidates": 8.5e-4,
     "learn.chosen": 7.0e-4,
     "learn.score_answers": 4.0e-4,
+    "learn.drifts": 2.4e-3,
     "learn.from_scores": 1.6e-2,
     "learn.from_preferences": 5.0e-3,
     "generate.checkpoint_answers": 1.8e-3,

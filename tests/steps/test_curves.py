@@ -54,12 +54,12 @@ def _scores(path: Path, answers: list[Completion], values: list[float]) -> None:
 
 @pytest.fixture
 def task(tmp_path: Path) -> Task:
-    roles = ("data", "answers", "judged", "scored", "checkpoints", "out")
+    roles = ("data", "answers", "judged", "scored", "drift", "out")
     folders = {role: tmp_path / role for role in roles}
     for folder in folders.values():
         folder.mkdir()
     write_records(folders["data"] / "validation.jsonl", INSTRUCTIONS)
-    settings = {"system": "s", "judges": ["people"], "seed": 0}
+    settings = {"system": "s", "progress": "step", "judges": ["people"]}
     return Task(folders.pop("out"), folders, settings, silent)
 
 
@@ -103,14 +103,13 @@ def test_an_unjudged_candidate_leaves_its_instruction_out_and_is_counted(task: T
     assert _rows(task, "outcomes.jsonl")[0]["credit"] == [1.0, None, 0.0]
 
 
-def test_a_checkpoint_stands_beside_the_divergence_of_what_it_drew_next(task: Task) -> None:
+def test_a_checkpoint_stands_beside_its_own_drift(task: Task) -> None:
     for step, score in ((0, -1.0), (2, 0.5), (4, 1.5)):
         answers = _answers(task.inputs["answers"] / f"{step:04d}.jsonl", 1)
         _scores(task.inputs["scored"] / f"{step:04d}.jsonl", answers, [score] * 3)
         _labels(task.inputs["judged"] / f"{step:04d}-people.jsonl", ["second", "tie", "first"])
-    # Step t's figures are of answers drawn before it learned: after two updates the policy is what step 3 met.
-    rows: list[dict[str, object]] = [{"step": step, "objective/kl": 0.1 * (step - 1)} for step in (1, 2, 3, 4)]
-    write_json_lines(task.inputs["checkpoints"] / "metrics.jsonl", rows)
+    drifts: list[dict[str, object]] = [{"progress": step, "kl": 0.1 * step} for step in (0, 2, 4)]
+    write_json_lines(task.inputs["drift"] / "drift.jsonl", drifts)
     of_checkpoints(task)
     found = _rows(task, "points.jsonl")
     assert [(row["progress"], row["proxy"], row["rate"]) for row in found] == [
@@ -118,7 +117,8 @@ def test_a_checkpoint_stands_beside_the_divergence_of_what_it_drew_next(task: Ta
         (2, 0.5, 0.5),
         (4, 1.5, 0.5),
     ]
-    assert [row["kl"] for row in found] == [0.0, pytest.approx(0.2), None]
+    assert [row["kl"] for row in found] == [0.0, pytest.approx(0.2), pytest.approx(0.4)]
+    assert {row["progress_name"] for row in found} == {"step"}
 
 
 def test_answers_out_of_order_are_a_defect_and_no_curve(task: Task) -> None:

@@ -144,11 +144,16 @@ def _trained(recipe: Recipe, name: str, systems: Systems) -> None:
     """A method that trains; where it saves copies on its way, one is picked on the validation split."""
     training = systems.add(_training(recipe, name))
     needs = {"data": DATA, "checkpoints": training}
-    config = recipe.learn[name]
-    if "save_every" in config:
+    if _saves_on_its_way(recipe, name):
         needs["selection"] = _selection(recipe, name, training, systems)
     for split in systems.answers:
         _answers(recipe, name, split, needs, systems)
+
+
+def _saves_on_its_way(recipe: Recipe, name: str) -> bool:
+    """Whether a method leaves several policies to pick from: one every few steps, or one a round."""
+    config = recipe.learn[name]
+    return "save_every" in config or config.get("rounds", 1) > 1
 
 
 def _training(recipe: Recipe, name: str) -> Step:
@@ -156,7 +161,7 @@ def _training(recipe: Recipe, name: str) -> Step:
     config = settings["config"]
     if learns_from(recipe, name) == "scores":
         needs = {"data": DATA, "model": SFT, "scorer": REWARD_MODEL}
-        units = config.get("steps", 1) * config.get("rollout_batch_size", recipe.data.unlabeled)
+        units = config.get("steps", config.get("rounds", 1)) * config.get("rollout_batch_size", recipe.data.unlabeled)
         return Step(f"4-learn/{name}", "learn.from_scores", settings, needs, units=units)
     needs = {"pairs": PAIRS, "labels": LABELS, "model": SFT}
     units = config.get("epochs", 1) * recipe.data.preference
@@ -185,8 +190,8 @@ def _selection(recipe: Recipe, name: str, training: str, systems: Systems) -> st
         )
     )
     if name in recipe.evaluate.curves:
-        needs = {"data": DATA, "answers": answers, "checkpoints": training}
-        _curve(recipe, name, needs, "curves.of_checkpoints", systems)
+        drift = systems.add(_drift(recipe, name, needs))
+        _curve(recipe, name, {"data": DATA, "answers": answers, "drift": drift}, "curves.of_checkpoints", systems)
     return systems.add(
         Step(
             f"5-evaluate/selection/{name}",
@@ -196,6 +201,16 @@ def _selection(recipe: Recipe, name: str, training: str, systems: Systems) -> st
             units=1,
         )
     )
+
+
+def _drift(recipe: Recipe, name: str, needs: Mapping[str, str]) -> Step:
+    """How far each checkpoint has moved from the SFT model, in nats an answer."""
+    settings = {
+        "seed": recipe.seed,
+        "template": recipe.model.template,
+        "max_new_tokens": recipe.sampling.max_new_tokens,
+    }
+    return Step(f"4-learn/drift/{name}", "learn.drifts", settings, needs, units=8 * recipe.data.validation)
 
 
 def _curve(recipe: Recipe, name: str, needs: Mapping[str, str], work: str, systems: Systems) -> None:
@@ -224,8 +239,14 @@ def _curve(recipe: Recipe, name: str, needs: Mapping[str, str], work: str, syste
         Step(
             f"5-evaluate/curve/{name}",
             work,
-            {"system": name, "judges": list(recipe.evaluate.judges), "seed": recipe.seed},
+            {"system": name, "progress": _progress_name(recipe, name), "judges": list(recipe.evaluate.judges)},
             {**needs, "judged": judged, "scored": scored},
             units=1,
         )
     )
+
+
+def _progress_name(recipe: Recipe, name: str) -> str:
+    """What a method goes on by."""
+    config = recipe.learn[name]
+    return "n" if learns_from(recipe, name) == "candidates" else "round" if "rounds" in config else "step"

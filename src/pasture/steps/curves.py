@@ -23,8 +23,8 @@ class _Place:
     """One place on a method's way; arrays have an entry for each instruction, NaN where there is none."""
 
     progress: int
-    kl: float | None
-    """Nats an answer from the SFT model; None where it was not measured."""
+    kl: float
+    """Nats an answer from the SFT model."""
     proxy: float
     """Mean score by the reward model."""
     credit: Mapping[str, Any]
@@ -32,15 +32,14 @@ class _Place:
 
 
 def of_checkpoints(task: Task) -> Outcome:
-    """Over the steps of training."""
-    kl_by_step = _kl_by_step(task.inputs["checkpoints"] / "metrics.jsonl")
+    """Over the steps or rounds of training."""
+    kl = {int(row["progress"]): float(row["kl"]) for row in _rows(task.inputs["drift"] / "drift.jsonl")}
     places = []
     for path in sorted(task.inputs["answers"].glob("*.jsonl")):
         progress = int(path.stem)
         scores = read_records(task.inputs["scored"] / path.name, Score)
         credit = {judge: _credit(task, path.stem, judge)[:, 0] for judge in task.settings["judges"]}
-        kl = 0.0 if progress == 0 else kl_by_step.get(progress)
-        places.append(_Place(progress, kl, float(np.mean([score.value for score in scores])), credit))
+        places.append(_Place(progress, kl[progress], float(np.mean([score.value for score in scores])), credit))
     return _write(task, places)
 
 
@@ -74,10 +73,9 @@ def _powers_of_two(most: int) -> Iterator[int]:
         n *= 2
 
 
-def _kl_by_step(metrics: Path) -> dict[int, float]:
-    """KL of the policy after so many steps: a step's figures are of answers drawn before it learned."""
-    rows = read_json_lines(metrics) if metrics.exists() else []
-    return {int(row["step"]) - 1: float(row["objective/kl"]) for row in rows if "objective/kl" in row}  # type: ignore[call-overload, arg-type]
+def _rows(path: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = read_json_lines(path)
+    return rows
 
 
 def _credit(task: Task, stem: str, judge: str) -> Any:
@@ -107,6 +105,7 @@ def _write(task: Task, places: list[_Place]) -> Outcome:
             points.append(
                 {
                     **row,
+                    "progress_name": task.settings["progress"],
                     "kl": place.kl,
                     "proxy": place.proxy,
                     "rate": float(judged.mean()),

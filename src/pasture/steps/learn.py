@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from pasture.core.errors import DataError
-from pasture.core.files import read_records, write_records
+from pasture.core.files import read_records, write_json_lines, write_records
 from pasture.core.records import Comparison, Completion, Instruction, Preference, Score
+from pasture.core.statistics import standard_error_of_mean
 from pasture.core.templates import TEMPLATES, PromptTemplate
 from pasture.learn import best_of_n as best_of_n_method
 from pasture.learn import sft as sft_method
+from pasture.learn.drift import drift
 from pasture.learn.ensemble import LIST_FILE, first_reward_model, load_scorer
 from pasture.learn.lookup import method_named
 from pasture.learn.rollouts import Environment
@@ -23,6 +25,7 @@ from pasture.world.meadow import vocabulary
 from pasture.world.words import END, PAD, UNKNOWN
 
 SPECIAL_WORDS = (PAD, END, UNKNOWN)
+DRIFTS = "drift.jsonl"
 
 
 def new_model(task: Task) -> Outcome:
@@ -81,6 +84,22 @@ def score_answers(task: Task) -> Outcome:
     return Outcome(details={"files": len(paths)})
 
 
+def drifts(task: Task) -> Outcome:
+    """How far each checkpoint of a method, and the model that it began with, lies from that model."""
+    instructions = read_records(task.inputs["data"] / "validation.jsonl", Instruction)
+    start = task.inputs["model"] / "model"
+    folders = {0: start} | {int(one.name): one for one in sorted((task.inputs["checkpoints"] / "steps").iterdir())}
+    rows: list[dict[str, object]] = []
+    for number, (progress, folder) in enumerate(folders.items()):
+        task.progress(number, len(folders))
+        limit, seed = task.settings["max_new_tokens"], task.settings["seed"]
+        found_B = drift(folder, start, instructions, _template(task), max_new_tokens=limit, seed=seed)
+        values = found_B.double().cpu().numpy()
+        rows.append({"progress": progress, "kl": values.mean(), "standard_error": standard_error_of_mean(values)})
+    write_json_lines(task.folder / DRIFTS, rows)
+    return Outcome(details={"checkpoints": len(folders)})
+
+
 def _scored(task: Task, instructions: list[Instruction], completions: list[Completion]) -> list[Score]:
     scorer = load_scorer(_scorer_folder(task), _template(task))
     by_id = {instruction.id: instruction for instruction in instructions}
@@ -134,12 +153,10 @@ def _train(task: Task, **what: Any) -> Outcome:
         progress=task.progress,
         **what,
     )
-    if "save_every" not in settings["config"]:
-        return Outcome()
     steps = sorted(path.name for path in (task.folder / "steps").glob("*"))
-    if not steps:
+    if "save_every" in settings["config"] and not steps:
         raise DataError(f"{settings['method']} saved no step to pick from: save_every is larger than its steps.")
-    return Outcome(details={"saved_steps": len(steps)})
+    return Outcome(details={"saved_steps": len(steps)} if steps else {})
 
 
 def _method(task: Task) -> Any:

@@ -1,0 +1,48 @@
+"""How far a checkpoint of a policy has moved from the model that it began as.
+
+The mean over answers y, drawn from pi at temperature 1, of log pi(y|x) - log pi_ref(y|x), summed over y's tokens: the
+unbiased estimate of KL(pi || pi_ref) of whole answers, in nats.
+
+Source: Schulman 2020, Approximating KL divergence (k1), http://joschu.net/blog/kl-approx.html
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from pasture.core.records import Instruction
+from pasture.core.templates import PromptTemplate
+from pasture.formulas.divergence import k1
+from pasture.learn.rollouts import draw, token_logprobs
+from pasture.machine.device import resolve_device
+from pasture.models.encode import Encoder
+from pasture.models.load import load_causal_lm, load_tokenizer
+from pasture.models.response import ResponseModel
+from pasture.models.sampler_config import SamplerConfig
+
+_MICRO_BATCH_TOKENS = 4096
+
+
+def drift(
+    policy_folder: Path,
+    reference_folder: Path,
+    instructions: Sequence[Instruction],
+    template: PromptTemplate,
+    *,
+    max_new_tokens: int,
+    seed: int,
+) -> Float[Tensor, " B"]:
+    """The log-ratio of one drawn answer to each instruction, in nats.
+
+    Raises:
+        DataError: if a prompt leaves no room for an answer.
+    """
+    device, tokenizer = resolve_device("auto"), load_tokenizer(policy_folder)
+    policy = load_causal_lm(policy_folder, device=device, tokenizer=tokenizer)
+    encoder = Encoder(tokenizer, template, max_tokens=policy.config.max_position_embeddings - max_new_tokens)
+    answers = draw(policy, encoder, instructions, SamplerConfig(max_new_tokens=max_new_tokens), seed=seed)
+    reference = ResponseModel(load_causal_lm(reference_folder, device=device, tokenizer=tokenizer))
+    reference_BT = token_logprobs(reference, answers, _MICRO_BATCH_TOKENS)
+    return k1(answers.sampler_logprob_BT, reference_BT).sum(1)
