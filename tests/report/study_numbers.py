@@ -84,12 +84,28 @@ def parts() -> Mapping[str, Any]:
             {"title": "trained on people, judged by people", "baseline": "sft", "styles": styles("people")},
             {"title": "trained and judged in simulation", "baseline": "sft", "styles": styles("simulation")},
         ],
+        "labels": [
+            {"feedback": "people", "judge": "people", "like_people": None, "system_count": 13, "spearman": None}
+            | {"falls": falls(curves[:2])},
+            {
+                "feedback": "noisy pool",
+                "judge": "pool",
+                "like_people": {"value": 0.58, "standard_error": 0.005, "interval": {"low": 0.57, "high": 0.59}},
+                "system_count": 13,
+                "spearman": {"value": 0.93, "interval": {"low": 0.82, "high": 0.98}},
+                "falls": falls(curves[2:4]),
+            },
+        ],
         "noise": [point.to_dict() for point in noise_ablation(labels, crowd, (0.0, 0.1, 0.25, 0.4), (1, 4, 13), 0)],
         "validity": evaluation_validity(simulated, live, 0).to_dict(),
         "cost": study_cost(
             [LedgerEntry("3-annotate/preferences", 40.0, 0.0, 60_000), LedgerEntry("4-learn", 700.0, 0.0)]
         ).to_dict(),
     }
+
+
+def falls(curves: list[dict[str, object]]) -> list[dict[str, object]]:
+    return [{name: curve[name] for name in ("family", "downturn", "turns_down")} for curve in curves]
 
 
 def styles(world: str) -> list[dict[str, object]]:

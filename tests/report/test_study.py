@@ -81,6 +81,19 @@ def test_curves_are_said_to_turn_down_where_the_test_says_so() -> None:
     assert verdicts == {names: "yes" if turns else "not shown" for names, turns in found.items()}
 
 
+def test_what_labels_do_stands_in_one_row_for_each_kind_of_labels() -> None:
+    table = study_tables.label_table(study())
+    assert table is not None
+    titles = [column.title for column in table.columns]
+    people, pool = (dict(zip(titles, row, strict=True)) for row in table.rows)
+    assert (people["Labels like people's"], people["Spearman with people"]) == (None, None)
+    assert pool["Labels like people's"] == 0.58
+    assert pool["Spearman with people"] == "0.93 (0.82 to 0.98)"
+    # The fall of PPO among people, as the record of that curve has it.
+    [curve] = [one for one in study().curves if (one.feedback, one.family) == ("people", "ppo")]
+    assert str(people["Fall of ppo"]).startswith(f"{100 * curve.downturn.difference:.1f} (")
+
+
 def test_the_opening_says_what_the_numbers_say() -> None:
     ranking = study().ranking
     assert ranking is not None

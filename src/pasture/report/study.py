@@ -122,7 +122,7 @@ def sections(content: StudyContent, drawn: list[Figure]) -> list[Section]:
             "Who judged, and what noise does",
             "",
             named("noise"),
-            (*content.annotators, *content.ablations),
+            (*content.annotators, *_tables(study_tables.label_table(content)), *content.ablations),
         ),
         Section(
             "validity",

@@ -134,6 +134,28 @@ class Curve(Content):
     turns_down: bool
 
 
+class Fall(Content):
+    """How far a curve ends below its best point."""
+
+    family: NonEmpty
+    downturn: Excess
+    turns_down: bool
+
+
+class LabelEffect(Content):
+    """What learning from one kind of labels comes to."""
+
+    feedback: NonEmpty
+    judge: NonEmpty
+    like_people: Measured | None
+    """Share of the labels that are people's own; None for people, and where they were asked about other pairs."""
+    system_count: int
+    """Systems that people's labels made too."""
+    spearman: Likeness | None
+    """Of these systems' win rates with those among people; None where they are few."""
+    falls: tuple[Fall, ...]
+
+
 class Style(Content):
     """`pasture.validate.style.Style.to_dict()`."""
 
@@ -236,6 +258,7 @@ class StudyContent(Content):
     styles: tuple[StyleStudy, ...] = ()
     annotators: tuple[Table, ...] = ()
     noise: tuple[NoisePoint, ...] = ()
+    labels: tuple[LabelEffect, ...] = ()
     ablations: tuple[Table, ...] = ()
     """What label noise does to over-optimization, ranking and whatever else was measured under it."""
     validity: Validity | None = None

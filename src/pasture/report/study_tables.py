@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pasture.report import published
 from pasture.report.content import Column, Table
 from pasture.report.numbers import MINUS, percent, points, usd
-from pasture.report.study_content import Excess, Measured, Span, StudyContent, StyleStudy
+from pasture.report.study_content import Excess, Likeness, Measured, Span, StudyContent, StyleStudy
 
 _INTERVAL = "95% interval"
 
@@ -215,6 +215,41 @@ def _gap(excess: Excess) -> str:
     if excess.interval.low is None or excess.interval.high is None:
         return shown
     return f"{shown} ({points(excess.interval.low)} to {points(excess.interval.high)})"
+
+
+def label_table(content: StudyContent) -> Table | None:
+    """What learning from each kind of labels comes to: likeness to people, ranking, the fall of each curve."""
+    if not content.labels:
+        return None
+    families = list(dict.fromkeys(fall.family for row in content.labels for fall in row.falls))
+    rows = []
+    for row in content.labels:
+        falls = {fall.family: fall for fall in row.falls}
+        cells: list[str | float | None] = [f"{row.feedback}, {row.judge}"]
+        cells += [row.like_people.value, interval(row.like_people.interval)] if row.like_people else [None, None]
+        cells.append(None if row.spearman is None else _correlation(row.spearman))
+        cells += [_gap(falls[family].downturn) if family in falls else None for family in families]
+        rows.append(tuple(cells))
+    return Table(
+        title="What the labels do to learning",
+        caption="The same methods, trained anew on each kind of labels. Falls are from a curve's best point to its "
+        "last, in percentage points by the judge named first.",
+        columns=(
+            Column(title="Trained on, judged by"),
+            Column(title="Labels like people's", format="percent", meaning="Pairs of which people said the same."),
+            Column(title=_INTERVAL),
+            Column(title="Spearman with people", meaning="Over the systems that people's labels made too."),
+            *(Column(title=f"Fall of {family}") for family in families),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def _correlation(likeness: Likeness) -> str | None:
+    if likeness.value is None:
+        return None
+    span = _range(likeness.interval)
+    return f"{likeness.value:.2f} ({span})" if span else f"{likeness.value:.2f}"
 
 
 def law_table(content: StudyContent) -> Table | None:

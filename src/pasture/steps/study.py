@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from pasture.core.statistics import clustered_mean
 from pasture.plan import run_name
 from pasture.recipe import Study
 from pasture.steps import SECOND_WINS, Outcome, Task
+from pasture.steps.study_labels import what_labels_do
 from pasture.validate.evaluation_validity import evaluation_validity
 from pasture.validate.noise import noise_ablation
 from pasture.validate.overoptimization import Curve, Form, overoptimization
@@ -28,8 +30,8 @@ from pasture.validate.rank_correlation import rank_correlation
 from pasture.validate.style import Answers, style
 from pasture.world.pool import POOL
 
-RANKING, CURVES, STYLES, VALIDITY, TRANSFER, NOISE = (
-    f"{name}.json" for name in ("ranking", "curves", "styles", "validity", "transfer", "noise")
+RANKING, CURVES, STYLES, VALIDITY, TRANSFER, NOISE, FEEDBACK = (
+    f"{name}.json" for name in ("ranking", "curves", "styles", "validity", "transfer", "noise", "feedback")
 )
 NOISE_FLIPS = (0.0, 0.125, 0.25, 0.375)
 NOISE_COUNTS = (1, 3, 7, 13)
@@ -46,7 +48,10 @@ def results(task: Task) -> Outcome:
     common = [system for system in simulated if system in by_people]
     ranking = rank_correlation(_only(simulated, common), _only(by_people, common), seed)
     _write(task, RANKING, ranking.to_dict())
-    _write(task, CURVES, [overoptimization(curve, seed).to_dict() for curve in _curves(task, study)])
+    curves = [overoptimization(curve, seed) for curve in _curves(task, study)]
+    _write(task, CURVES, [curve.to_dict() for curve in curves])
+    by_arm = {arm: _outcomes(task, study, arm, "evaluation") for arm in study.arms}
+    _write(task, FEEDBACK, [what_labels_do(task, study, arm, by_arm, curves) for arm in study.arms])
     _write(task, STYLES, [_styles(task, study, arm, seed) for arm in (people, simulation)])
     live = _outcomes(task, study, simulation, "live")
     _write(task, VALIDITY, evaluation_validity(simulated, live, seed).to_dict() if live else None)
@@ -106,17 +111,17 @@ def _curve(task: Task, study: Study, arm: str, system: str) -> Curve:
     points = [_rows(folder / "points.jsonl", judge) for folder in folders]
     outcomes = [_rows(folder / "outcomes.jsonl", judge) for folder in folders]
     progress = [row["progress"] for row in points[0]]
-    of_n = progress[0] == 1
-    form: Form = "best-of-n" if of_n else "rl"
+    progress_name = points[0][0]["progress_name"]
+    form: Form = "rl" if progress_name == "step" else "best-of-n"
     return Curve(
         family=system,
         feedback=study.arms[arm].title or arm,
         judge=judge,
         form=form,
-        progress_name="n" if of_n else "step",
+        progress_name=progress_name,
         progress=tuple(progress),
-        kl=tuple(_mean([seed[at]["kl"] for seed in points]) for at in range(len(progress))),
-        proxy=tuple(_mean([seed[at]["proxy"] for seed in points]) for at in range(len(progress))),
+        kl=tuple(fmean(seed[at]["kl"] for seed in points) for at in range(len(progress))),
+        proxy=tuple(fmean(seed[at]["proxy"] for seed in points) for at in range(len(progress))),
         outcomes=tuple(
             np.array([seed[at]["credit"] for seed in outcomes], dtype=np.float64) for at in range(len(progress))
         ),
@@ -126,10 +131,6 @@ def _curve(task: Task, study: Study, arm: str, system: str) -> Curve:
 def _rows(path: Path, judge: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = read_json_lines(path)
     return [row for row in rows if row["judge"] == judge]
-
-
-def _mean(values: Sequence[float | None]) -> float:
-    return float(np.mean([np.nan if value is None else value for value in values]))
 
 
 def _styles(task: Task, study: Study, arm: str, seed: int) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from pasture.steps.evaluate import judge_title, judges_in
 from pasture.steps.report import annotator_tables, facts, samples
 from pasture.steps.study import (
     CURVES,
+    FEEDBACK,
     NOISE,
     RANKING,
     STYLES,
@@ -49,6 +50,7 @@ def page(task: Task) -> Outcome:
             **{name: _found(task, "study", file) for name, file in _FILES.items()},
             "noise": _found(task, "noise", NOISE),
             "annotators": annotator_tables(first),
+            "labels": _found(task, "study", FEEDBACK),
             "ablations": _ablations(task, study),
             "selection": _selection(task),
             "cost": study_cost(list(ledger.values())).to_dict(),
