@@ -15,6 +15,8 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from pasture.models.trunk import NAME as PACKED
+
 NAME = "pasture_decode"
 
 _PLAIN = {"scaling", "dropout", "position_ids", "use_cache", "is_causal", "logits_to_keep", "sliding_window"}
@@ -59,7 +61,7 @@ AttentionMaskInterface.register(NAME, sdpa_mask)
 def fast_decoding(model: Any) -> Iterator[None]:
     """Let `model` decode with `decode_attention` in the block, where it would use torch's kernel on a CPU."""
     before = model.config._attn_implementation
-    if before != "sdpa" or model.device.type != "cpu":
+    if before not in ("sdpa", PACKED) or model.device.type != "cpu":
         yield
         return
     model.set_attn_implementation(NAME)

@@ -14,6 +14,7 @@ from pasture.core.files import atomic_file
 from pasture.core.seeds import stream
 from pasture.models.batches import positions
 from pasture.models.load import load_weights, local_folder, save_pretrained
+from pasture.models.trunk import Trunk
 
 HEAD_FILE = "scalar_head.safetensors"
 
@@ -30,6 +31,7 @@ class ScalarModel(nn.Module):
         hidden_size = backbone.config.get_text_config().hidden_size
         self.head = nn.Linear(hidden_size, 1, device=backbone.device, dtype=torch.float32)
         self.register_buffer("offset", torch.zeros((), device=backbone.device, dtype=torch.float32))
+        self._trunk: Trunk | None = None
 
     offset: Tensor
     """Subtracted from every value; set it to a reward model's mean score to centre the model."""
@@ -49,6 +51,13 @@ class ScalarModel(nn.Module):
             scalar.head.weight.copy_(torch.from_numpy(weights))
             scalar.head.bias.zero_()
         return scalar
+
+    @property
+    def trunk(self) -> Trunk:
+        """The backbone, to be asked for the hidden states of some tokens; made ready when it is first asked."""
+        if self._trunk is None:
+            self._trunk = Trunk(self.backbone)
+        return self._trunk
 
     def forward(self, ids_BT: Int[Tensor, "B T"], mask_BT: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
         """The value at each token, the same whichever side the pads are on; values at pads mean nothing."""

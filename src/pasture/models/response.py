@@ -9,7 +9,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pasture.formulas.logprobs import head_logprobs
-from pasture.models.shared_prompt import AnswerRows, hidden_states
+from pasture.models.shared_prompt import AnswerRows
+from pasture.models.trunk import Trunk
 
 _TOLERANCE = 1e-3
 
@@ -27,19 +28,21 @@ class ResponseModel:
         self.model = model
         self.vocabulary_size = int(model.get_output_embeddings().weight.shape[0])
         self.takes_shortcut = self._shortcut_agrees()
+        self.trunk = Trunk(model.base_model)
 
     def hidden(self, ids_BT: Int[Tensor, "B T"], at_BT: Bool[Tensor, "B T"]) -> Float[Tensor, "N H"]:
         """What `head` turns into logits, at the chosen positions, row by row."""
         if not self.takes_shortcut:
             logits_NV: Tensor = self.model(input_ids=ids_BT, use_cache=False).logits[at_BT]
             return logits_NV
-        hidden_BTH: Tensor = self.model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
-        return hidden_BTH[at_BT]
+        # What stands right of the last chosen position is seen by none of them.
+        own_BT = at_BT.flip(1).cumsum(1).flip(1) > 0
+        return self.trunk.hidden({"input_ids": ids_BT}, own_BT, at_BT.flatten().nonzero().squeeze(1))
 
     def answer_logprobs(self, rows: AnswerRows) -> Float[Tensor, " N"]:
         """Log-probability of every answer token, answer after answer, in nats."""
         if self.takes_shortcut:
-            hidden_NH = hidden_states(self.model.base_model, rows)[rows.before_N]
+            hidden_NH = self.trunk.hidden(rows.inputs, rows.own_BT, rows.before_N)
         else:
             hidden_NH = self.model(**rows.inputs, use_cache=False).logits.flatten(0, 1)[rows.before_N]
         return head_logprobs(hidden_NH, self.head, rows.target_N, self.vocabulary_size)

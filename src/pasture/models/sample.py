@@ -23,6 +23,7 @@ from pasture.models.batches import pad_left, positions, token_budget_batches
 from pasture.models.decode_attention import NAME, fast_decoding
 from pasture.models.sampler_config import SamplerConfig
 from pasture.models.slot_cache import SlotCache
+from pasture.models.trunk import NAME as PACKED
 
 __all__ = ["Sample", "SamplerConfig", "sample"]
 
@@ -249,7 +250,7 @@ def _takes_prepared_masks(model: Any) -> bool:
     settings = model.config.get_text_config()
     slides = "sliding_attention" in (getattr(settings, "layer_types", None) or ())
     windowed = getattr(settings, "sliding_window", None) is not None
-    return settings._attn_implementation in ("sdpa", "eager", NAME) and not slides and not windowed
+    return settings._attn_implementation in ("sdpa", "eager", NAME, PACKED) and not slides and not windowed
 
 
 def _draw(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -33,6 +33,8 @@ class AnswerRows:
 
     inputs: dict[str, Tensor]
     """What the model is called with: ids, and where answers share a row, positions and attention mask."""
+    own_BT: Bool[Tensor, "B T"]
+    """True at the rows' own tokens, which pads follow."""
     before_N: Tensor
     """Place of the token that each answer token is predicted from, answer after answer."""
     target_N: Tensor
@@ -83,13 +85,13 @@ class AnswerLayout:
 
 def separate_rows(answers: Sequence[EncodedPair], pad_id: int, device: torch.device) -> AnswerRows:
     """A row for each answer, padded on the right, where causal attention keeps pads from what counts."""
-    ids_BT = pad_right([answer.ids for answer in answers], pad_id)[0]
+    ids_BT, own_BT = pad_right([answer.ids for answer in answers], pad_id)
     width = ids_BT.shape[1]
     begins = [row * width + len(answer.prompt_ids) for row, answer in enumerate(answers)]
     read = [
         [begin - 1, *range(begin, begin + len(row.response_ids))] for row, begin in zip(answers, begins, strict=True)
     ]
-    return _rows({"input_ids": ids_BT.to(device)}, answers, read)
+    return _rows({"input_ids": ids_BT.to(device)}, own_BT, answers, read)
 
 
 def shared_rows(
@@ -97,7 +99,7 @@ def shared_rows(
 ) -> AnswerRows:
     """A row for each group."""
     ids = [group[0].prompt_ids + [token for answer in group for token in answer.response_ids] for group in groups]
-    ids_BT = pad_right(ids, pad_id)[0]
+    ids_BT, own_BT = pad_right(ids, pad_id)
     width = ids_BT.shape[1]
     owners, positions, read = [], [], []
     for row, group in enumerate(groups):
@@ -116,7 +118,7 @@ def shared_rows(
         "position_ids": torch.tensor(positions, device=device),
         "attention_mask": _attention(torch.tensor(owners, device=device), dtype),
     }
-    return _rows(inputs, [answer for group in groups for answer in group], read)
+    return _rows(inputs, own_BT, [answer for group in groups for answer in group], read)
 
 
 def _attention(owner_BT: Tensor, dtype: torch.dtype) -> Tensor:
@@ -129,11 +131,14 @@ def _attention(owner_BT: Tensor, dtype: torch.dtype) -> Tensor:
     return unseen_BTT.masked_fill(seen_BTT, 0.0)[:, None]
 
 
-def _rows(inputs: dict[str, Tensor], answers: Sequence[EncodedPair], read: Sequence[Sequence[int]]) -> AnswerRows:
+def _rows(
+    inputs: dict[str, Tensor], own_BT: Tensor, answers: Sequence[EncodedPair], read: Sequence[Sequence[int]]
+) -> AnswerRows:
     """`read` has for each answer the places of the prompt's last token and of its own tokens."""
     device = inputs["input_ids"].device
     return AnswerRows(
         inputs=inputs,
+        own_BT=own_BT.to(device),
         before_N=torch.tensor([place for places in read for place in places[:-1]], dtype=torch.long, device=device),
         target_N=torch.tensor(
             [token for answer in answers for token in answer.response_ids], dtype=torch.long, device=device
@@ -144,7 +149,7 @@ def _rows(inputs: dict[str, Tensor], answers: Sequence[EncodedPair], read: Seque
 
 
 def hidden_states(backbone: PreTrainedModel, rows: AnswerRows) -> Float[Tensor, "L H"]:
-    """The last hidden state at every place."""
+    """The last hidden state at every place, pads included."""
     hidden_BTH: Tensor = backbone(**rows.inputs, use_cache=False).last_hidden_state
     return hidden_BTH.flatten(0, 1)
 

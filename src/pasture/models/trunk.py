@@ -1,0 +1,220 @@
+"""A model's layers over the tokens that are there, and its last layer where it is asked.
+
+Rows of a batch are of different lengths. Here their own tokens stand in one long row for everything that a token goes
+through alone, and only attention sees the rectangle that they came from: no product is spent on padding. Behind the
+last layer's attention each token goes on alone, so that layer's feed-forward part, most of it, runs only at the tokens
+whose hidden state somebody reads. Losses and gradients are those of the padded rows, to rounding.
+
+Where a model's layers do not allow it, which is found out once, on a few tokens, all rows are read as they come.
+"""
+
+import inspect
+import logging
+from collections.abc import Mapping
+from types import MethodType
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+LOG = logging.getLogger("pasture.models")
+
+NAME = "pasture_packed"
+"""Of the attention below, among transformers' own."""
+
+_LAYER_PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
+"""Of a layer that can end early; whether they are put together as they are here, the test on a few tokens says."""
+
+
+class Packing:
+    """Where the tokens of B rows of at most T stand in one row of N, and at which of them the last layer ends."""
+
+    def __init__(self, own_BT: Bool[Tensor, "B T"], mask: Tensor | None, at_K: Int[Tensor, " K"]) -> None:
+        """Take the tokens to keep, what is added to their attention scores (None: causal), and places to read.
+
+        A place counts through all rows: token t of row b is at b T + t.
+        """
+        own_R = own_BT.flatten()
+        self.shape = own_BT.shape
+        self.mask = mask
+        self.kept_N = own_R.nonzero().squeeze(1)
+        """The place of each token."""
+        number_R = own_R.cumsum(0) - 1
+        self.at_K = number_R[at_K]
+        """The tokens to read, by their number in the row of N."""
+        self.padded = len(self.kept_N) < len(own_R)
+        self.source_R = number_R.clamp(min=0)
+        """The token at each place; at a pad, some other token."""
+        self.pad_R11 = ~own_R[:, None, None]
+
+    def spread(self, x_1hNd: Tensor) -> Tensor:
+        """Queries, keys or values of the tokens as B h T d; what is at pads is a number and means nothing."""
+        x_Nhd = x_1hNd[0].transpose(0, 1)
+        if self.padded:
+            x_Nhd = _Spread.apply(x_Nhd, self)
+        return x_Nhd.reshape(*self.shape, *x_Nhd.shape[1:]).transpose(1, 2)
+
+    def gather(self, x_BhTd: Tensor) -> Tensor:
+        """The tokens' entries of B h T d as 1 N h d."""
+        x_Rhd = x_BhTd.transpose(1, 2).flatten(0, 1)
+        return (_Gather.apply(x_Rhd, self) if self.padded else x_Rhd)[None]
+
+
+class _Spread(torch.autograd.Function):
+    """Tokens to places: its gradient takes each token's own place, in place of adding places up one by one."""
+
+    @staticmethod
+    def forward(ctx: Any, x_Nhd: Tensor, packing: Packing) -> Tensor:
+        ctx.packing = packing
+        return x_Nhd.index_select(0, packing.source_R)
+
+    @staticmethod
+    def backward(ctx: Any, gradient_Rhd: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return gradient_Rhd.index_select(0, ctx.packing.kept_N), None
+
+
+class _Gather(torch.autograd.Function):
+    """Places to tokens: pads get no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x_Rhd: Tensor, packing: Packing) -> Tensor:
+        ctx.packing = packing
+        return x_Rhd.index_select(0, packing.kept_N)
+
+    @staticmethod
+    def backward(ctx: Any, gradient_Nhd: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        gradient_Rhd = gradient_Nhd.index_select(0, ctx.packing.source_R)
+        return gradient_Rhd.masked_fill_(ctx.packing.pad_R11, 0.0), None
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    packing: Packing | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """What `sdpa_attention_forward` gives; of packed tokens, what it gives for the rows that they are of."""
+    if packing is None:
+        result: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        return result
+    query, key, value = (packing.spread(states) for states in (query, key, value))
+    attended = F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=packing.mask,
+        is_causal=packing.mask is None,
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return packing.gather(attended), None
+
+
+AttentionInterface.register(NAME, packed_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+class Trunk:
+    """A backbone, asked for its hidden states at some places of rows that are padded on the right."""
+
+    def __init__(self, backbone: PreTrainedModel) -> None:
+        """Find out what the backbone's layers allow, and make them ready for it; they compute what they did."""
+        self.backbone = backbone
+        self.packs = self.ends_early = False
+        layer = getattr(backbone, "layers", [None])[-1]
+        if getattr(getattr(layer, "forward", None), "__func__", None) is _layer_that_ends_early:
+            del layer.forward  # another trunk of the same backbone made it so
+        obstacle = _obstacle_to_packing(backbone)
+        if obstacle is None:
+            before = backbone.config._attn_implementation
+            backbone.set_attn_implementation(NAME)
+            obstacle = self._try("packs")
+            if obstacle is not None:
+                backbone.set_attn_implementation(before)
+        if obstacle is not None:
+            LOG.info("padding is computed with the tokens: %s", obstacle)
+            return
+        if all(hasattr(layer, part) for part in _LAYER_PARTS):
+            layer.forward = MethodType(_layer_that_ends_early, layer)
+            if self._try("ends_early") is not None:
+                del layer.forward
+
+    def hidden(
+        self, inputs: Mapping[str, Tensor], own_BT: Bool[Tensor, "B T"], at_K: Int[Tensor, " K"]
+    ) -> Float[Tensor, "K H"]:
+        """The last hidden state at some places of a call's rows, of which a place counts through all.
+
+        `inputs` are ids, and positions and what is added to attention scores where these are not those of rows of
+        their own. Tokens outside `own_BT` must be right of all that is read, or seen by nothing else.
+        """
+        if not self.packs or not len(at_K):
+            hidden_BTH: Tensor = self.backbone(**inputs, use_cache=False).last_hidden_state
+            return hidden_BTH.flatten(0, 1)[at_K]
+        ids_BT, device = inputs["input_ids"], own_BT.device
+        position_BT = inputs.get("position_ids", torch.arange(own_BT.shape[1], device=device).expand(own_BT.shape))
+        packing = Packing(own_BT, inputs.get("attention_mask"), at_K)
+        hidden_1NH: Tensor = self.backbone(
+            input_ids=ids_BT[own_BT][None],
+            position_ids=position_BT[own_BT][None],
+            # Of four axes, so that transformers takes it as it is and makes none; the packing knows better.
+            attention_mask=torch.zeros(1, 1, 1, 1, dtype=self.backbone.dtype, device=device),
+            use_cache=False,
+            packing=packing,
+        ).last_hidden_state
+        return hidden_1NH[0] if self.ends_early else hidden_1NH[0].index_select(0, packing.at_K)
+
+    @torch.no_grad()
+    def _try(self, ability: str) -> str | None:
+        """Turn an ability on, or say why it is left off: the backbone then reads a few rows as padded rows read."""
+        device, size = self.backbone.device, self.backbone.config.get_text_config().vocab_size
+        own_BT = torch.arange(7, device=device) < torch.tensor([[3], [7], [1], [5]], device=device)
+        ids_BT = torch.arange(3, 3 + 13 * own_BT.numel(), 13, device=device).view(own_BT.shape) % size
+        at_K = own_BT.flatten().nonzero().squeeze(1)[1::2]
+        plain_KH = self.backbone(input_ids=ids_BT, use_cache=False).last_hidden_state.flatten(0, 1)[at_K].float()
+        setattr(self, ability, True)
+        try:
+            found_KH = self.hidden({"input_ids": ids_BT}, own_BT, at_K).float()
+            share = float((found_KH - plain_KH).norm() / plain_KH.norm()) if found_KH.shape == plain_KH.shape else 1.0
+        except TypeError as error:
+            setattr(self, ability, False)
+            return str(error)
+        setattr(self, ability, share <= torch.finfo(self.backbone.dtype).eps ** 0.5)
+        return None if getattr(self, ability) else f"the layers then compute otherwise, by {share:.2g}"
+
+
+def _obstacle_to_packing(backbone: PreTrainedModel) -> str | None:
+    config = backbone.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"} or getattr(config, "sliding_window", None) is not None:
+        return f"{config.model_type} has layers that do not attend to all that came before"
+    if config._attn_implementation not in ("sdpa", NAME):
+        return f"{config.model_type} was told to attend with {config._attn_implementation!r}"
+    parameters = inspect.signature(backbone.forward).parameters
+    takes_more = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
+    if "position_ids" not in parameters or not takes_more:
+        return f"{config.model_type} takes no positions, or nothing for its attention"
+    return None
+
+
+def _layer_that_ends_early(layer: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """What the layer gives; of packed tokens, at those that are read."""
+    packing = kwargs.get("packing")
+    if packing is None or args:
+        whole: Tensor = type(layer).forward(layer, hidden_states, *args, **kwargs)
+        return whole
+    attended, _ = layer.self_attn(hidden_states=layer.input_layernorm(hidden_states), **kwargs)
+    hidden_1KH = (hidden_states + attended).index_select(1, packing.at_K)
+    result: Tensor = hidden_1KH + layer.mlp(layer.post_attention_layernorm(hidden_1KH))
+    return result
