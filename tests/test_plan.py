@@ -252,7 +252,7 @@ def test_a_curve_of_a_system_that_is_not_there_is_refused() -> None:
 
 @pytest.mark.parametrize("changes", [{"feedback": {"annotator": "dice"}}, {"evaluate": {"judges": ["people", "dice"]}}])
 def test_an_annotator_whom_nobody_knows_is_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(RecipeError, match=r"no annotator is called 'dice'. Expected one of people, pool, greedy"):
+    with pytest.raises(RecipeError, match=r"no annotator is called 'dice'. Expected one of people, greedy, pool,"):
         planned(**changes)
 
 

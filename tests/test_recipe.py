@@ -246,3 +246,15 @@ def test_a_recipe_cannot_be_changed() -> None:
     recipe = Recipe(name="tiny")
     with pytest.raises(ValueError, match="frozen"):
         recipe.seed = 5  # type: ignore[misc]
+
+
+def test_some_systems_of_a_recipe_are_the_recipe_of_these_alone() -> None:
+    table = {
+        "name": "r",
+        "learn": {"sft": {}, "reward_model": {}, "ppo": {}, "dpo": {}},
+        "evaluate": {"curves": ["ppo"]},
+    }
+    alone = {"name": "r", "learn": {"sft": {}, "reward_model": {}, "dpo": {}}}
+    assert parse({**table, "systems": ["dpo"]}, "r.toml") == parse(alone, "r.toml")
+    with pytest.raises(RecipeError, match=r"systems names 'pop', but there is no \[learn.pop\]. Systems: ppo, dpo"):
+        parse({**table, "systems": ["pop"]}, "r.toml")

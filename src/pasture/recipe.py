@@ -86,7 +86,7 @@ class Feedback(Section):
     """Who says which of two sampled completions is better, for training."""
 
     annotator: str = "pool"
-    """The meadow's `people`, `pool` or `greedy`, or the name of one of `pools` or `campaigns`."""
+    """The meadow's `people`, `pool`, `pool-N` (its first N raters) or `greedy`, or one of `pools` or `campaigns`."""
     label_flip_probability: Annotated[float, Field(ge=0.0, le=0.5)] = 0.25
     """Share of the pool's labels turned around by noise; people bring their own, and one greedy judge has none."""
     file: str = ""
@@ -167,6 +167,8 @@ class Recipe(Section):
     """Campaigns of real people, likewise."""
     learn: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings by system. The method is the one of that name, or what `method` says; each method checks its own."""
+    systems: tuple[str, ...] | None = None
+    """Which systems of `learn` to make, of a recipe that describes more; None makes all."""
     study: Study | None = None
 
 
@@ -208,7 +210,26 @@ def parse(table: Mapping[str, Any], origin: str) -> Recipe:
     if recipe.model.template not in TEMPLATES:
         names = ", ".join(sorted(TEMPLATES))
         raise RecipeError(f"{origin}: [model] template: no template {recipe.model.template!r}. Templates: {names}.")
-    return recipe
+    return recipe if recipe.systems is None else _with_systems(recipe, recipe.systems, origin)
+
+
+STAGES = ("sft", "reward_model")
+"""What other methods build on; tables of these names are no systems of their own but for the SFT model."""
+
+
+def _with_systems(recipe: Recipe, systems: Sequence[str], origin: str) -> Recipe:
+    """The recipe as if it described these systems alone."""
+    described = [name for name in recipe.learn if name not in STAGES]
+    unknown = sorted(set(systems) - set(described))
+    if unknown:
+        raise RecipeError(
+            f"{origin}: systems names {unknown[0]!r}, but there is no [learn.{unknown[0]}]. "
+            f"Systems: {', '.join(described)}."
+        )
+    learn = {name: table for name, table in recipe.learn.items() if name in STAGES or name in systems}
+    curves = tuple(name for name in recipe.evaluate.curves if name in systems)
+    evaluate = recipe.evaluate.model_copy(update={"curves": curves})
+    return recipe.model_copy(update={"learn": learn, "evaluate": evaluate, "systems": None})
 
 
 S = typing.TypeVar("S", bound=BaseModel)

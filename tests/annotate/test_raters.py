@@ -189,3 +189,12 @@ def test_the_greedy_judge_is_what_most_raters_of_the_pool_hold_better_and_never_
         chances = [rater[number].probability_first for rater in alone]
         lead = sum((chance > 0.5) - (chance < 0.5) for chance in chances if chance is not None)
         assert verdict.preferred == ("first" if lead > 0 else "second" if lead < 0 else "tie")
+
+
+def test_a_smaller_pool_is_the_first_so_many_raters(many: list[Comparison]) -> None:
+    asked = {verdict.annotator for verdict in meadow_annotator("pool-4", seed=3).annotate(many)}
+    assert asked == {rater.name for rater in POOL[:4]}
+    whole, named = (meadow_annotator(name, seed=3) for name in ("pool", "pool-13"))
+    assert whole.identity == named.identity
+    with pytest.raises(DataError, match=r"pool-14.*pool-1 to pool-13"):
+        meadow_annotator("pool-14", seed=3)

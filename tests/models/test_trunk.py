@@ -58,9 +58,7 @@ def assert_same(one, other):
         np.testing.assert_allclose(gradient, other[1][name], atol=1e-5 * float(gradient.abs().max() + 1), err_msg=name)
 
 
-@pytest.mark.parametrize(
-    ("shape", "ends_early"), [("llama", True), ("qwen", True), ("gpt2", False), ("neox", False)]
-)
+@pytest.mark.parametrize(("shape", "ends_early"), [("llama", True), ("qwen", True), ("gpt2", False), ("neox", False)])
 def test_hidden_states_and_gradients_are_those_of_rows_alone(shape, ends_early):
     model = tiny_model(shape, 32, seed=0).base_model
     expected = alone(model)

@@ -6,10 +6,9 @@ from pydantic import BaseModel, ConfigDict
 
 from pasture.annotate.choose import PoolSettings, chosen_annotator
 from pasture.annotate.human import People, PeopleConfig
+from pasture.annotate.raters import MEADOW_ANNOTATORS
 from pasture.core.errors import RecipeError
 from pasture.core.ports import Annotator, Progress, silent
-
-MEADOW_ANNOTATORS = ("people", "pool", "greedy")
 
 
 class Annotators(BaseModel):
@@ -47,7 +46,7 @@ def named_annotator(
     if name in own.campaigns:
         return People(own.campaigns[name], progress=progress)
     if name not in own.pools and name not in MEADOW_ANNOTATORS:
-        known = ", ".join([*MEADOW_ANNOTATORS, *own.pools, *own.campaigns])
+        known = ", ".join(["people", "greedy", "pool", "pool-1 to pool-13", *own.pools, *own.campaigns])
         raise RecipeError(
             f"no annotator is called {name!r}. Expected one of {known}; language models are named by a table "
             "[pools.NAME], a labelling campaign by [campaigns.NAME]."

@@ -148,7 +148,7 @@ class MeadowGreedy:
 
 
 def meadow_annotator(name: str, *, seed: int, label_flip_probability: float = 0.0, people_votes: int = 1) -> Annotator:
-    """The annotator that recipes call `name`: "people", who bring their own noise, "pool", or one "greedy" judge.
+    """The annotator that recipes call `name`: one of `MEADOW_ANNOTATORS`.
 
     Flips are the pool's alone, several votes a comparison the people's alone.
 
@@ -157,11 +157,17 @@ def meadow_annotator(name: str, *, seed: int, label_flip_probability: float = 0.
     """
     if name == "people":
         return MeadowPeople(seed=seed, votes=people_votes)
-    if name == "pool":
-        return MeadowPool(seed=seed, label_flip_probability=label_flip_probability)
     if name == "greedy":
         return MeadowGreedy(seed=seed)
-    raise DataError(f"the meadow has no annotator {name!r}; expected people, pool or greedy.")
+    if name in _POOL_SIZES:
+        raters = POOL[: _POOL_SIZES[name]]
+        return MeadowPool(seed=seed, label_flip_probability=label_flip_probability, raters=raters)
+    raise DataError(f"the meadow has no annotator {name!r}; expected people, pool, pool-1 to pool-13, or greedy.")
+
+
+_POOL_SIZES = {"pool": len(POOL), **{f"pool-{count}": count for count in range(1, len(POOL) + 1)}}
+MEADOW_ANNOTATORS = ("people", "greedy", *_POOL_SIZES)
+"""People, who bring their own noise; one judge without chance; the pool, or the first so many of its thirteen."""
 
 
 def _seen(comparison: Comparison) -> tuple[Seen, Seen]:

@@ -92,7 +92,7 @@ class _Gather(torch.autograd.Function):
         return gradient_Rhd.masked_fill_(ctx.packing.pad_R11, 0.0), None
 
 
-def packed_attention(
+def packed_attention(  # noqa: PLR0913, PLR0917 - the signature that transformers calls
     module: nn.Module,
     query: Tensor,
     key: Tensor,

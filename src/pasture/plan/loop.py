@@ -22,14 +22,13 @@ from pasture.plan.systems import (
     REWARD_MODEL,
     SFT,
     STAGE_OF,
-    STAGES,
     START,
     Systems,
     learns_from,
     plan_systems,
     start_needs,
 )
-from pasture.recipe import MEADOW, UNTRAINED, Recipe, resolved
+from pasture.recipe import MEADOW, STAGES, UNTRAINED, Recipe, resolved
 
 BOARD = "5-evaluate/board"
 ANNOTATORS = "6-validate/annotators"

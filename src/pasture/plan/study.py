@@ -13,8 +13,8 @@ from typing import Any
 from pasture.core.errors import RecipeError
 from pasture.plan.graph import Plan, Step, assemble
 from pasture.plan.loop import REPORT, steps_before_report
-from pasture.plan.systems import LABELS, PAIRS, STAGES
-from pasture.recipe import Arm, Recipe, Study, parse, resolved
+from pasture.plan.systems import LABELS, PAIRS
+from pasture.recipe import STAGES, Arm, Recipe, Study, parse, resolved
 
 RUNS = "runs"
 STUDY = "6-validate/study"

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pasture.core.errors import RecipeError
 from pasture.plan.graph import Step
 from pasture.plan.settings import judge_settings, label_settings, method_settings, start_settings
-from pasture.recipe import UNTRAINED, Recipe
+from pasture.recipe import STAGES, UNTRAINED, Recipe
 
 DATA = "1-data"
 START = "4-learn/start"
@@ -82,8 +82,6 @@ def plan_systems(recipe: Recipe) -> Systems:
     return systems
 
 
-STAGES = ("sft", "reward_model")
-"""What other methods build on; tables of these names are no systems of their own but for the SFT model."""
 STAGE_OF = {"sft": "sft", "reward_model": "reward_model", "reward_model_ensemble": "reward_model"}
 """Methods by the stage that they make."""
 
