@@ -132,7 +132,7 @@ def act(order: tuple[str, Path], say: Callable[..., None]) -> Any:
     """What workers do in these tests: an act, and the folder in which all leave their marks."""
     name, folder = order
     if name == "meet":  # both workers are needed at once
-        (folder / f"here-{os.getpid()}").touch()
+        (folder / f"here-{os.getpid()}").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "any"))
         wait_for(lambda: len(list(folder.glob("here-*"))) == 2)
     if name == "speak":
         say(3, 10, {"loss": 0.5})
@@ -168,6 +168,17 @@ def test_workers_are_other_processes_that_work_at_once_and_keep_for_their_next_j
     assert pids["meet1"] != pids["meet2"]
     assert pids["later"] in (pids["meet1"], pids["meet2"])
     assert os.getpid() not in pids.values()
+
+
+@pytest.mark.parametrize(("cards", "seen"), [("4,GPU-7", {"4", "GPU-7"}), ("2", {"2"}), ("", {""})])
+def test_each_worker_sees_one_card_of_those_that_there_are(
+    cards: str, seen: set[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", cards)
+    with LocalWorkers(2, act) as workers:
+        walked(acts(tmp_path, "meet1", "meet2"), workers)
+    assert {path.read_text() for path in tmp_path.glob("here-*")} == seen
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == cards
 
 
 def test_what_a_job_says_comes_through_while_it_works(tmp_path: Path) -> None:

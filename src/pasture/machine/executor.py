@@ -1,12 +1,14 @@
 """Runs jobs that wait for one another in several processes of this machine, as soon as each one's turn has come.
 
-A worker that dies takes its job with it and nothing else. Workers die with the process that started them.
+A worker that dies takes its job with it and nothing else. Workers die with the process that started them. Where there
+are cards, each worker sees one, dealt out in turn.
 """
 
 import ctypes
 import multiprocessing
 import os
 import queue
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,12 +16,14 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 from pasture.core.errors import TrainingError
 
 _LISTEN_SECONDS = 0.2
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_CARDS = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
@@ -115,9 +119,9 @@ class LocalWorkers:
         # A pool of one for each: where a process of a larger pool dies, the pool ends all its others.
         self._pools = {
             self._stack.enter_context(
-                ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(self._said, os.getpid()))
+                ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(self._said, os.getpid(), card))
             ): _at_rest()
-            for _ in range(self.count)
+            for card in _dealt(_cards(), self.count)
         }
         return self
 
@@ -154,9 +158,25 @@ _VOICE: list[Any] = []
 """In a worker, the queue through which all its jobs speak."""
 
 
-def _begin(said: Any, parent: int) -> None:
-    """In a worker: speak through `said`, and die with the parent."""
+def _cards() -> list[str]:
+    """The cards that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    told = os.environ.get(_CARDS)
+    if told is not None:
+        return [card for card in told.split(",") if card]
+    found = (re.fullmatch(r"nvidia(\d+)", path.name) for path in Path("/dev").glob("nvidia*"))
+    return sorted((match[1] for match in found if match), key=int)
+
+
+def _dealt(cards: Sequence[str], count: int) -> list[str | None]:
+    """A card for each of `count` workers, in turn; None where there is none to choose."""
+    return [cards[number % len(cards)] if cards else None for number in range(count)]
+
+
+def _begin(said: Any, parent: int, card: str | None) -> None:
+    """In a worker: speak through `said`, see the one card alone, and die with the parent."""
     _VOICE.append(said)
+    if card is not None:
+        os.environ[_CARDS] = card
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
