@@ -13,7 +13,7 @@ from typing import Any
 from pasture.core.errors import RecipeError
 from pasture.plan.graph import Plan, Step, assemble
 from pasture.plan.loop import REPORT, steps_before_report
-from pasture.plan.systems import LABELS, PAIRS
+from pasture.plan.systems import PAIRS
 from pasture.recipe import STAGES, Arm, Recipe, Study, parse, resolved
 
 RUNS = "runs"
@@ -72,7 +72,7 @@ def _conclusions(recipe: Recipe, views: Mapping[str, str]) -> list[Step]:
     """What is made of all runs together; roles are `RUN/STEP`."""
     study = _checked_study(recipe)
     every = {path.removeprefix(f"{RUNS}/"): name for path, name in views.items()}
-    told = ("3-annotate/evaluation/", "3-annotate/live/", "5-evaluate/", LABELS)
+    told = ("2-generate/validation/", "3-annotate/", "5-evaluate/")
     judged = {role: name for role, name in every.items() if role.partition("/")[2].startswith(told)}
     settings = {"study": study.model_dump(mode="json", exclude_none=True), "seed": recipe.seed}
     found = Step(STUDY, "study.results", settings, judged, units=1)

@@ -270,7 +270,7 @@ def _length_panel(study: StyleStudy) -> Panel | None:
                     high=tuple(row.mean_length.interval.high for row in rows),
                 )
             )
-    return Panel(title=study.title, x_label="step", series=tuple(series)) if series else None
+    return Panel(title=study.title, x_label="step or round", series=tuple(series)) if series else None
 
 
 def noise_figure(content: StudyContent) -> Figure | None:

@@ -14,20 +14,20 @@ import numpy as np
 
 from pasture.annotate.raters import MeadowPeople, MeadowPool
 from pasture.core.files import read_json_lines, read_records, write_text
-from pasture.core.layout import has_list
-from pasture.core.records import Comparison, Preference
+from pasture.core.records import Comparison
 from pasture.core.seeds import stream
 from pasture.core.statistics import clustered_mean
 from pasture.plan import run_name
 from pasture.recipe import Study
 from pasture.steps import SECOND_WINS, Outcome, Task
+from pasture.steps.judged import credit_of, judged_systems
 from pasture.steps.study_labels import what_labels_do
+from pasture.steps.study_styles import styles
 from pasture.validate.evaluation_validity import evaluation_validity
 from pasture.validate.noise import noise_ablation
 from pasture.validate.overoptimization import Curve, Form, overoptimization
 from pasture.validate.plain import plain
 from pasture.validate.rank_correlation import rank_correlation
-from pasture.validate.style import Answers, style
 from pasture.world.pool import POOL
 
 RANKING, CURVES, STYLES, VALIDITY, TRANSFER, NOISE, FEEDBACK = (
@@ -36,7 +36,6 @@ RANKING, CURVES, STYLES, VALIDITY, TRANSFER, NOISE, FEEDBACK = (
 NOISE_FLIPS = (0.0, 0.125, 0.25, 0.375)
 NOISE_COUNTS = (1, 3, 7, 13)
 PEOPLE_PER_PAIR = 4
-BASELINE = "sft"
 
 
 def results(task: Task) -> Outcome:
@@ -52,7 +51,7 @@ def results(task: Task) -> Outcome:
     _write(task, CURVES, [curve.to_dict() for curve in curves])
     by_arm = {arm: _outcomes(task, study, arm, "evaluation") for arm in study.arms}
     _write(task, FEEDBACK, [what_labels_do(task, study, arm, by_arm, curves) for arm in study.arms])
-    _write(task, STYLES, [_styles(task, study, arm, seed) for arm in (people, simulation)])
+    _write(task, STYLES, [found for arm in (people, simulation) for found in styles(task, study, arm)])
     live = _outcomes(task, study, simulation, "live")
     _write(task, VALIDITY, evaluation_validity(simulated, live, seed).to_dict() if live else None)
     crossed = _outcomes(task, study, simulation, "evaluation", judge=study.arms[people].judge)
@@ -71,17 +70,6 @@ def noise(task: Task) -> Outcome:
     points = noise_ablation(labels_AN, people_NH, NOISE_FLIPS, NOISE_COUNTS, seed)
     _write(task, NOISE, [point.to_dict() for point in points])
     return Outcome(details={"pairs": len(pairs)})
-
-
-def judged_systems(task: Task, run: str, split: str) -> dict[str, Path]:
-    """Where the judgements of each system of a run lie, by system."""
-    prefix = f"{run}/3-annotate/{split}/"
-    return {role.removeprefix(prefix): path for role, path in task.inputs.items() if role.startswith(prefix)}
-
-
-def credit_of(folder: Path, judge: str) -> Any:
-    """What a judge gave a system for each instruction: 1, 1/2, 0, NaN where unjudged."""
-    return np.array([SECOND_WINS[one.preferred] for one in read_records(folder / f"{judge}.jsonl", Preference)])
 
 
 def _outcomes(task: Task, study: Study, arm: str, split: str, judge: str | None = None) -> dict[str, Any]:
@@ -131,27 +119,6 @@ def _curve(task: Task, study: Study, arm: str, system: str) -> Curve:
 def _rows(path: Path, judge: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = read_json_lines(path)
     return [row for row in rows if row["judge"] == judge]
-
-
-def _styles(task: Task, study: Study, arm: str, seed: int) -> dict[str, Any]:
-    """Length and lists of the arm's systems in its first run, and how much of their gain goes with length."""
-    judge = study.arms[arm].judge
-    folders = judged_systems(task, run_name(arm, study.seeds[0]), "evaluation")
-    answers = {system: _answers(system, folder, judge) for system, folder in folders.items()}
-    others = [one for system, one in answers.items() if system not in (BASELINE, "base")]
-    found = style([answers["base"], *others], answers[BASELINE], seed)
-    title = f"{study.arms[arm].title or arm}, judged by {judge}"
-    return {"title": title, "baseline": BASELINE, "styles": [one.to_dict() for one in found]}
-
-
-def _answers(system: str, folder: Path, judge: str) -> Answers:
-    texts = [comparison.second.text for comparison in read_records(folder / "comparisons.jsonl", Comparison)]
-    return Answers(
-        system=system,
-        lengths=np.array([float(len(text)) for text in texts]),
-        lists=np.array([float(has_list(text)) for text in texts]),
-        credit=credit_of(folder, judge),
-    )
 
 
 def _transfer(system: str, credit_SN: Any, seed: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pasture.report.study_summary import study_sentences
 from pasture.report.summary import MEADOW
 from pasture.steps import Outcome, Task
 from pasture.steps.evaluate import judge_title, judges_in
+from pasture.steps.judged import credit_of, judged_systems
 from pasture.steps.report import annotator_tables, facts, samples
 from pasture.steps.study import (
     CURVES,
@@ -28,8 +29,6 @@ from pasture.steps.study import (
     TRANSFER,
     VALIDITY,
     alone,
-    credit_of,
-    judged_systems,
 )
 from pasture.validate.cost import LedgerEntry, study_cost
 

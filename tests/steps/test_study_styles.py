@@ -1,0 +1,71 @@
+"""Lengths by system and by step are those of the answers in the files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pasture.core.files import write_records
+from pasture.core.ports import silent
+from pasture.core.records import Comparison, Completion, Instruction, Preference, Verdict
+from pasture.recipe import Study, check_section
+from pasture.steps import Task
+from pasture.steps.study_styles import styles
+
+STUDY = check_section(Study, {"arms": {"simulation": {}, "people": {"title": "folk", "judge": "people"}}}, "study.toml")
+COUNT = 40
+
+
+def _answers(system: str, words: int) -> list[Completion]:
+    """Answers around so many words of two letters, some shorter and some longer."""
+    return [
+        Completion(instruction_id=f"i{number}", text="ab " * (words + number % 5), system=system, seed=0)
+        for number in range(COUNT)
+    ]
+
+
+def _labels(path: Path, wins: int) -> None:
+    verdicts: list[Verdict] = ["second" if number < wins else "first" for number in range(COUNT)]
+    rows = [Preference(comparison_id=str(n), annotator="a", preferred=one) for n, one in enumerate(verdicts)]
+    write_records(path, rows)
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    inputs = {}
+    for system, words, wins in (("base", 9, 10), ("sft", 8, 12), ("ppo", 16, 30)):
+        folder = inputs[f"people-0/3-annotate/evaluation/{system}"] = tmp_path / "evaluation" / system
+        comparisons = [
+            Comparison.of(
+                Instruction(id=f"i{number}", instruction="say", source="x", split="evaluation"),
+                Completion(instruction_id=f"i{number}", text="reference", system="demonstrations", seed=0),
+                answer,
+            )
+            for number, answer in enumerate(_answers(system, words))
+        ]
+        write_records(folder / "comparisons.jsonl", comparisons)
+        _labels(folder / "people.jsonl", wins)
+    drawn = inputs["people-0/2-generate/validation/ppo"] = tmp_path / "validation"
+    judged = inputs["people-0/3-annotate/curve/ppo"] = tmp_path / "curve"
+    for step, words, wins in ((0, 8, 12), (5, 12, 20), (10, 16, 24)):
+        write_records(drawn / f"{step:04d}.jsonl", _answers("ppo", words))
+        _labels(judged / f"{step:04d}-people.jsonl", wins)
+    return Task(tmp_path, inputs, {"seed": 0}, silent)
+
+
+def _mean_length(words: int) -> float:
+    return float(np.mean([len("ab " * (words + number % 5)) for number in range(COUNT)]))
+
+
+def test_systems_stand_beside_the_sft_model_and_checkpoints_beside_the_first_step(task: Task) -> None:
+    at_the_end, on_the_way = styles(task, STUDY, "people")
+    assert (at_the_end["title"], at_the_end["baseline"]) == ("folk, judged by people", "sft")
+    found = {row["system"]: row for row in at_the_end["styles"]}
+    assert list(found) == ["base", "ppo"]
+    assert found["ppo"]["mean_length"]["value"] == pytest.approx(_mean_length(16))
+    assert found["ppo"]["gain"]["value"] == pytest.approx((30 - 12) / COUNT)
+    steps = {row["step"]: row for row in on_the_way["styles"]}
+    assert [(step, row["mean_length"]["value"]) for step, row in steps.items()] == [
+        (step, pytest.approx(_mean_length(words))) for step, words in ((0.0, 8), (5.0, 12), (10.0, 16))
+    ]
+    assert steps[10.0]["gain"]["value"] == pytest.approx((24 - 12) / COUNT)
