@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pasture.models.batches import pad_left, pad_right, positions, token_budget_batches
+from pasture.models.batches import grouped_batches, pad_left, pad_right, positions, token_budget_batches
 
 
 def test_batches_are_sorted_and_within_the_budget():
@@ -24,6 +24,23 @@ def test_every_row_is_in_one_batch_and_only_lone_rows_pass_the_budget(lengths, b
     assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= budget
+
+
+def test_rows_of_a_key_are_together_where_they_fit():
+    # By hand, budget 12: "a" and "b" fit into 3 x 4; of "c" two rows of 5 fit, the third is alone.
+    keys, lengths = ["a", "c", "b", "a", "c", "c"], [4, 5, 3, 2, 5, 5]
+    assert grouped_batches(keys, lengths, budget=12) == [[2, 3, 0], [1, 4], [5]]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 50))), st.integers(1, 200))
+def test_grouped_batches_hold_every_row_within_the_budget_and_rows_without_company_as_ever(rows, budget):
+    keys, lengths = [key for key, _ in rows], [length for _, length in rows]
+    batches = grouped_batches(keys, lengths, budget)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= budget
+    assert grouped_batches(range(len(lengths)), lengths, budget) == token_budget_batches(lengths, budget)
 
 
 def test_padding_goes_to_the_named_side():

@@ -12,7 +12,7 @@ from pasture.models import trunk
 from pasture.models.sample import SamplerConfig, sample
 from pasture.models.tiny import tiny_model
 from pasture.models.trainable import compute_layers_again
-from pasture.models.trunk import Trunk
+from pasture.models.trunk import Rows, Trunk
 
 LENGTHS = (5, 9, 1, 7)
 SMALL = {"vocab_size": 32, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2} | {
@@ -25,6 +25,8 @@ def rows(pad=0):
     """Ids, which of them are the rows' own, and every other place of these, the last of all rows among them."""
     own_BT = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
     drawn = torch.from_numpy(np.random.default_rng(0).integers(1, 32, own_BT.shape))
+    drawn[0, :3] = drawn[3, :3] = drawn[1, :3]
+    drawn[0, 3] = drawn[1, 3]
     places = [9 * row + t for row, length in enumerate(LENGTHS) for t in range(length) if (length - 1 - t) % 2 == 0]
     return torch.where(own_BT, drawn, pad), own_BT, torch.tensor(places)
 
@@ -48,7 +50,7 @@ def alone(model):
 def packed(model, *, found=None, pad=0):
     found = Trunk(model) if found is None else found
     ids_BT, own_BT, at_K = rows(pad)
-    return read(model, found.hidden({"input_ids": ids_BT}, own_BT, at_K))
+    return read(model, found.hidden(Rows(ids_BT, own_BT, own_BT), at_K))
 
 
 def assert_same(one, other):
@@ -67,6 +69,20 @@ def test_hidden_states_and_gradients_are_those_of_rows_alone(shape, ends_early):
     assert found.ends_early == ends_early
     assert_same(expected, packed(model, found=found))
     assert_same(expected, alone(model))  # and the model itself is as it was
+
+
+def test_what_rows_begin_with_is_read_once():
+    # By hand: 5, 9, 1 and 7 tokens, of which the first row shares 4 and the last 3 with the second.
+    ids_BT, own_BT, at_K = rows()
+    seen = []
+    model = tiny_model("llama", 32, seed=0).base_model
+    found = Trunk(model)
+    model.embed_tokens.register_forward_hook(lambda module, given, made: seen.append(made.shape[1]))
+    found.hidden(Rows(ids_BT, own_BT, own_BT), at_K)
+    assert seen == [5 + 9 + 1 + 7 - 4 - 3]
+    seen.clear()
+    found.hidden(Rows(ids_BT, own_BT, torch.zeros_like(own_BT)), at_K)
+    assert seen == [5 + 9 + 1 + 7]
 
 
 def test_a_second_trunk_of_one_backbone_leaves_the_first_right():
@@ -88,8 +104,10 @@ def test_what_stands_at_pads_changes_nothing():
 @pytest.mark.parametrize(
     "fault",
     [
-        # Pads that hand gradients on to the tokens they see; a token read one place off; a layer that ends one off.
-        lambda packing: setattr(packing, "pad_R11", torch.zeros_like(packing.pad_R11)),
+        # Pads that hand gradients on to the tokens they see; tokens that rows share, with the gradient of one of them;
+        # a token read one place off; a layer that ends one off.
+        lambda packing: setattr(packing, "left_out_R11", torch.zeros_like(packing.left_out_R11)),
+        lambda packing: setattr(packing, "again_D", packing.again_D[:1]),
         lambda packing: setattr(packing, "kept_N", packing.kept_N.roll(1)),
         lambda packing: setattr(packing, "at_K", packing.at_K.roll(1)),
     ],

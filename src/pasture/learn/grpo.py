@@ -49,7 +49,6 @@ from pasture.learn.rollouts import (
 )
 from pasture.learn.update import adamw, linear_factor, take_step
 from pasture.machine.device import DeviceChoice, resolve_device
-from pasture.models.batches import token_budget_batches
 from pasture.models.encode import Encoder
 from pasture.models.load import load_tokenizer, save_model
 from pasture.models.response import ResponseModel
@@ -262,7 +261,7 @@ def accumulate_gradients(
     lengths = torch.tensor([float(len(rollouts.rows[number].response_ids)) for number in numbers])
     token_weight_B = token_weights(lengths.to(rollouts.ids_BT.device), config)
     sums = []
-    for batch in token_budget_batches([len(rollouts.rows[number]) for number in numbers], config.micro_batch_tokens):
+    for batch in rollouts.batches(numbers, config.micro_batch_tokens):
         ids_BT, mask_BT, place = rollouts.part([numbers[row] for row in batch])
         hidden_NH = policy.hidden(ids_BT[:, :-1], mask_BT)
         logprob_N, entropy_N = head_logprobs_with_entropy(

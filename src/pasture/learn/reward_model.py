@@ -44,6 +44,7 @@ from pasture.models.heads import ScalarModel
 from pasture.models.load import load_tokenizer, save_pretrained
 from pasture.models.shared_prompt import AnswerLayout
 from pasture.models.trainable import load_trainable
+from pasture.models.trunk import Rows
 from pasture.models.weights_config import Weights
 
 
@@ -156,7 +157,7 @@ def answer_scores(model: ScalarModel, rows: Sequence[EncodedPair], pad_id: int) 
     device = model.head.weight.device
     ids_BT, own_BT = (tensor.to(device) for tensor in pad_right([row.ids for row in rows], pad_id))
     last_B = torch.tensor([number * ids_BT.shape[1] + len(row) - 1 for number, row in enumerate(rows)], device=device)
-    hidden_BH = model.trunk.hidden({"input_ids": ids_BT}, own_BT, last_B)
+    hidden_BH = model.trunk.hidden(Rows(ids_BT, own_BT, own_BT), last_B)
     score_B: Tensor = model.head(hidden_BH.float()).squeeze(-1) - model.offset
     return score_B
 
@@ -166,7 +167,7 @@ def pair_scores(
 ) -> tuple[Float[Tensor, " P"], Float[Tensor, " P"]]:
     """The scores of the first answers and of the second ones, each read at the answer's last token."""
     rows = layout.rows([pair.answers for pair in pairs])
-    hidden_AH = model.trunk.hidden(rows.inputs, rows.own_BT, rows.last_A)
+    hidden_AH = model.trunk.hidden(rows.rows, rows.last_A)
     score_A = model.head(hidden_AH.float()).squeeze(-1) - model.offset
     return score_A[0::2], score_A[1::2]
 

@@ -47,7 +47,6 @@ from pasture.learn.rollouts import (
 )
 from pasture.learn.update import adamw, linear_factor, take_step
 from pasture.machine.device import DeviceChoice, resolve_device
-from pasture.models.batches import token_budget_batches
 from pasture.models.encode import Encoder
 from pasture.models.load import load_tokenizer, save_model
 from pasture.models.response import ResponseModel
@@ -232,7 +231,7 @@ def accumulate_gradients(
     """Add the gradients of a minibatch's mean loss per answer; sums over its answers of `_ANSWER_FIGURES` come back."""
     rollouts = experience.rollouts
     sums = []
-    for batch in token_budget_batches([len(rollouts.rows[number]) for number in numbers], config.micro_batch_tokens):
+    for batch in rollouts.batches(numbers, config.micro_batch_tokens):
         ids_BT, mask_BT, (row_B, _) = rollouts.part([numbers[row] for row in batch])
         hidden_NH = policy.hidden(ids_BT[:, :-1], mask_BT)
         logprob_N = head_logprobs(hidden_NH, policy.head, ids_BT[:, 1:][mask_BT], policy.vocabulary_size)

@@ -16,7 +16,7 @@ from pasture.core.seeds import derived_seed, stream
 from pasture.core.templates import PromptTemplate
 from pasture.formulas.logprobs import head_logprobs
 from pasture.formulas.masks import prediction_mask, response_mask
-from pasture.models.batches import pad_right, token_budget_batches
+from pasture.models.batches import grouped_batches, pad_right
 from pasture.models.encode import EncodedPair, Encoder
 from pasture.models.load import stop_token_ids
 from pasture.models.response import ResponseModel
@@ -83,12 +83,17 @@ class Answers:
     def spread(self, of_tokens: Callable[[Tensor, Tensor], Tensor], micro_batch_tokens: int) -> Float[Tensor, "B T"]:
         """`of_tokens(ids, mask)`, one number for each unmasked entry, over all rows; 0 at masked entries."""
         result_BT = torch.zeros_like(self.sampler_logprob_BT)
-        for numbers in token_budget_batches([len(row) for row in self.rows], micro_batch_tokens):
+        for numbers in self.batches(range(len(self.rows)), micro_batch_tokens):
             ids_BT, mask_BT, place = self.part(numbers)
             block_BT = torch.zeros(mask_BT.shape, device=mask_BT.device)
             block_BT[mask_BT] = of_tokens(ids_BT, mask_BT)
             result_BT[place] = block_BT
         return result_BT
+
+    def batches(self, numbers: Sequence[int], micro_batch_tokens: int) -> list[list[int]]:
+        """Places in `numbers` in micro-batches, with answers to one prompt in one where they fit: it is read once."""
+        rows = [self.rows[number] for number in numbers]
+        return grouped_batches([tuple(row.prompt_ids) for row in rows], list(map(len, rows)), micro_batch_tokens)
 
     def part(self, numbers: Sequence[int]) -> tuple[Int[Tensor, "b t+1"], Bool[Tensor, "b t"], tuple[Tensor, slice]]:
         """Ids and mask of some rows, no wider than these need, and the place of both in a tensor of shape B T."""

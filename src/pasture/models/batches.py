@@ -1,6 +1,6 @@
 """Rows of different lengths as batches that waste little."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from jaxtyping import Bool, Int
@@ -21,6 +21,25 @@ def token_budget_batches(lengths: Sequence[int], budget: int) -> list[list[int]]
             batches[-1].append(row)
         else:
             batches.append([row])
+    return batches
+
+
+def grouped_batches(keys: Sequence[Hashable], lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Row numbers in batches as `token_budget_batches` makes them, with rows of one key in one where they fit."""
+    members: dict[Hashable, list[int]] = {}
+    for row, key in enumerate(keys):
+        members.setdefault(key, []).append(row)
+    parts = [
+        [rows[place] for place in places]
+        for rows in members.values()
+        for places in token_budget_batches([lengths[row] for row in rows], budget)
+    ]
+    batches: list[list[int]] = []
+    for part in sorted(parts, key=lambda part: lengths[part[-1]]):
+        if batches and (len(batches[-1]) + len(part)) * lengths[part[-1]] <= budget:
+            batches[-1] += part
+        else:
+            batches.append(part)
     return batches
 
 

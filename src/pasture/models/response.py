@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from pasture.formulas.logprobs import head_logprobs
 from pasture.models.shared_prompt import AnswerRows
-from pasture.models.trunk import Trunk
+from pasture.models.trunk import Rows, Trunk
 
 _TOLERANCE = 1e-3
 
@@ -37,12 +37,12 @@ class ResponseModel:
             return logits_NV
         # What stands right of the last chosen position is seen by none of them.
         own_BT = at_BT.flip(1).cumsum(1).flip(1) > 0
-        return self.trunk.hidden({"input_ids": ids_BT}, own_BT, at_BT.flatten().nonzero().squeeze(1))
+        return self.trunk.hidden(Rows(ids_BT, own_BT, own_BT), at_BT.flatten().nonzero().squeeze(1))
 
     def answer_logprobs(self, rows: AnswerRows) -> Float[Tensor, " N"]:
         """Log-probability of every answer token, answer after answer, in nats."""
         if self.takes_shortcut:
-            hidden_NH = self.trunk.hidden(rows.inputs, rows.own_BT, rows.before_N)
+            hidden_NH = self.trunk.hidden(rows.rows, rows.before_N)
         else:
             hidden_NH = self.model(**rows.inputs, use_cache=False).logits.flatten(0, 1)[rows.before_N]
         return head_logprobs(hidden_NH, self.head, rows.target_N, self.vocabulary_size)

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from pasture.models.batches import pad_right
 from pasture.models.encode import EncodedPair
+from pasture.models.trunk import Rows
 
 LOG = logging.getLogger("pasture.models")
 
@@ -31,10 +32,7 @@ class AnswerRows:
     A place counts through all rows: token t of row b is at b T + t.
     """
 
-    inputs: dict[str, Tensor]
-    """What the model is called with: ids, and where answers share a row, positions and attention mask."""
-    own_BT: Bool[Tensor, "B T"]
-    """True at the rows' own tokens, which pads follow."""
+    rows: Rows
     before_N: Tensor
     """Place of the token that each answer token is predicted from, answer after answer."""
     target_N: Tensor
@@ -43,6 +41,11 @@ class AnswerRows:
     """Place of each answer's last token; the prompt's where the answer has none."""
     lengths: list[int]
     """Tokens of each answer."""
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """What the model is called with: ids, and where answers share a row, positions and attention mask."""
+        return self.rows.inputs
 
     def answer_sums(self, value_N: Float[Tensor, " N"]) -> Float[Tensor, " A"]:
         """The sum over each answer's tokens."""
@@ -91,7 +94,7 @@ def separate_rows(answers: Sequence[EncodedPair], pad_id: int, device: torch.dev
     read = [
         [begin - 1, *range(begin, begin + len(row.response_ids))] for row, begin in zip(answers, begins, strict=True)
     ]
-    return _rows({"input_ids": ids_BT.to(device)}, own_BT, answers, read)
+    return _rows(Rows(ids_BT.to(device), own_BT.to(device), own_BT.to(device)), answers, read)
 
 
 def shared_rows(
@@ -113,12 +116,15 @@ def shared_rows(
         # A pad's position is one that the model knows.
         owners.append(owner + [_PAD] * (width - len(owner)))
         positions.append(position + [0] * (width - len(position)))
-    inputs = {
-        "input_ids": ids_BT.to(device),
-        "position_ids": torch.tensor(positions, device=device),
-        "attention_mask": _attention(torch.tensor(owners, device=device), dtype),
-    }
-    return _rows(inputs, own_BT, [answer for group in groups for answer in group], read)
+    owner_BT = torch.tensor(owners, device=device)
+    rows = Rows(
+        ids_BT=ids_BT.to(device),
+        own_BT=own_BT.to(device),
+        causal_BT=owner_BT == _PROMPT,
+        position_BT=torch.tensor(positions, device=device),
+        mask=_attention(owner_BT, dtype),
+    )
+    return _rows(rows, [answer for group in groups for answer in group], read)
 
 
 def _attention(owner_BT: Tensor, dtype: torch.dtype) -> Tensor:
@@ -131,14 +137,11 @@ def _attention(owner_BT: Tensor, dtype: torch.dtype) -> Tensor:
     return unseen_BTT.masked_fill(seen_BTT, 0.0)[:, None]
 
 
-def _rows(
-    inputs: dict[str, Tensor], own_BT: Tensor, answers: Sequence[EncodedPair], read: Sequence[Sequence[int]]
-) -> AnswerRows:
+def _rows(rows: Rows, answers: Sequence[EncodedPair], read: Sequence[Sequence[int]]) -> AnswerRows:
     """`read` has for each answer the places of the prompt's last token and of its own tokens."""
-    device = inputs["input_ids"].device
+    device = rows.ids_BT.device
     return AnswerRows(
-        inputs=inputs,
-        own_BT=own_BT.to(device),
+        rows=rows,
         before_N=torch.tensor([place for places in read for place in places[:-1]], dtype=torch.long, device=device),
         target_N=torch.tensor(
             [token for answer in answers for token in answer.response_ids], dtype=torch.long, device=device

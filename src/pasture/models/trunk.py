@@ -1,7 +1,9 @@
-"""A model's layers over the tokens that are there, and its last layer where it is asked.
+"""A model's layers over the tokens that are there, each once, and its last layer where it is asked.
 
 Rows of a batch are of different lengths. Here their own tokens stand in one long row for everything that a token goes
-through alone, and only attention sees the rectangle that they came from: no product is spent on padding. Behind the
+through alone, and only attention sees the rectangle that they came from: no product is spent on padding. Rows that
+begin with the same tokens, as answers to one prompt do and all that are asked with one template, have the same states
+there, so these tokens stand in the long row once. Behind the
 last layer's attention each token goes on alone, so that layer's feed-forward part, most of it, runs only at the tokens
 whose hidden state somebody reads. Losses and gradients are those of the padded rows, to rounding.
 
@@ -10,10 +12,11 @@ Where a model's layers do not allow it, which is found out once, on a few tokens
 
 import inspect
 import logging
-from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MethodType
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from jaxtyping import Bool, Float, Int
@@ -34,39 +37,78 @@ _LAYER_PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp
 class Packing:
     """Where the tokens of B rows of at most T stand in one row of N, and at which of them the last layer ends."""
 
-    def __init__(self, own_BT: Bool[Tensor, "B T"], mask: Tensor | None, at_K: Int[Tensor, " K"]) -> None:
-        """Take the tokens to keep, what is added to their attention scores (None: causal), and places to read.
-
-        A place counts through all rows: token t of row b is at b T + t.
-        """
-        own_R = own_BT.flatten()
-        self.shape = own_BT.shape
-        self.mask = mask
-        self.kept_N = own_R.nonzero().squeeze(1)
-        """The place of each token."""
-        number_R = own_R.cumsum(0) - 1
-        self.at_K = number_R[at_K]
+    def __init__(self, rows: "Rows", at_K: Int[Tensor, " K"]) -> None:
+        """Take rows and the places to read, of which one counts through all: token t of row b is at b T + t."""
+        new_BT, order_B = _first_of_their_kind(rows)
+        place_BT = torch.arange(new_BT.numel(), device=new_BT.device).view(new_BT.shape)[order_B]
+        number_BT = torch.where(new_BT, new_BT.flatten().cumsum(0).view(new_BT.shape) - 1, -1)
+        self.shape = new_BT.shape
+        self.mask = rows.mask
+        self.kept_N = place_BT[new_BT]
+        """The place of each token; of one that several rows begin with, the first of its places."""
+        self.source_R = torch.empty_like(place_BT).flatten()
+        """The token at each place; at a pad, some token."""
+        self.source_R[place_BT.flatten()] = number_BT.cummax(0).values.clamp(min=0).flatten()
+        self.at_K = self.source_R[at_K]
         """The tokens to read, by their number in the row of N."""
-        self.padded = len(self.kept_N) < len(own_R)
-        self.source_R = number_R.clamp(min=0)
-        """The token at each place; at a pad, some other token."""
-        self.pad_R11 = ~own_R[:, None, None]
+        left_out_R = torch.ones_like(self.source_R, dtype=torch.bool)
+        left_out_R[self.kept_N] = False
+        self.left_out_R11 = left_out_R[:, None, None]
+        """True at pads, and at places whose token has another place."""
+        self.plain = bool((self.kept_N == self.source_R).all()) if len(self.kept_N) == len(left_out_R) else False
+        """Whether tokens and places are the same."""
+        self.again_D = (left_out_R & rows.own_BT.flatten()).nonzero().squeeze(1)
+        """The other places of tokens that have several."""
 
     def spread(self, x_1hNd: Tensor) -> Tensor:
         """Queries, keys or values of the tokens as B h T d; what is at pads is a number and means nothing."""
         x_Nhd = x_1hNd[0].transpose(0, 1)
-        if self.padded:
+        if not self.plain:
             x_Nhd = _Spread.apply(x_Nhd, self)
         return x_Nhd.reshape(*self.shape, *x_Nhd.shape[1:]).transpose(1, 2)
 
     def gather(self, x_BhTd: Tensor) -> Tensor:
         """The tokens' entries of B h T d as 1 N h d."""
         x_Rhd = x_BhTd.transpose(1, 2).flatten(0, 1)
-        return (_Gather.apply(x_Rhd, self) if self.padded else x_Rhd)[None]
+        return (x_Rhd if self.plain else _Gather.apply(x_Rhd, self))[None]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that are padded on the right, as a backbone is called with them."""
+
+    ids_BT: Int[Tensor, "B T"]
+    own_BT: Bool[Tensor, "B T"]
+    """False right of all that is read."""
+    causal_BT: Bool[Tensor, "B T"]
+    """True where a token is at its place in the row and sees just what is left of it."""
+    position_BT: Int[Tensor, "B T"] | None = None
+    """None: all are at their place."""
+    mask: Tensor | None = None
+    """What is added to attention scores, B 1 T T; None: every token sees just what is left of it."""
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """What the backbone is called with to read them as they are."""
+        more = {"position_ids": self.position_BT, "attention_mask": self.mask}
+        return {"input_ids": self.ids_BT} | {name: one for name, one in more.items() if one is not None}
+
+
+def _first_of_their_kind(rows: Rows) -> tuple[Bool[Tensor, "B T"], Int[Tensor, " B"]]:
+    """An order of rows in which those that begin alike follow one another, and where in it they differ from the last.
+
+    In the order of a dictionary no earlier row has more in common with one than the row before it.
+    """
+    ids_BT = torch.where(rows.causal_BT, rows.ids_BT, -1)
+    order_B = torch.from_numpy(np.lexsort(ids_BT.flip(1).T.cpu().numpy())).to(ids_BT.device)
+    ids_BT, own_BT = ids_BT[order_B], rows.own_BT[order_B]
+    same_BT = torch.zeros_like(own_BT)
+    same_BT[1:] = ((ids_BT[1:] == ids_BT[:-1]) & (ids_BT[1:] >= 0)).cummin(1).values
+    return own_BT & ~same_BT, order_B
 
 
 class _Spread(torch.autograd.Function):
-    """Tokens to places: its gradient takes each token's own place, in place of adding places up one by one."""
+    """Tokens to places: the gradient of a token is that of its place, and where it has several, of all."""
 
     @staticmethod
     def forward(ctx: Any, x_Nhd: Tensor, packing: Packing) -> Tensor:
@@ -75,11 +117,16 @@ class _Spread(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient_Rhd: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return gradient_Rhd.index_select(0, ctx.packing.kept_N), None
+        packing = ctx.packing
+        gradient_Nhd = gradient_Rhd.index_select(0, packing.kept_N)
+        if len(packing.again_D):
+            again_Dhd = gradient_Rhd.index_select(0, packing.again_D)
+            gradient_Nhd.index_add_(0, packing.source_R[packing.again_D], again_Dhd)
+        return gradient_Nhd, None
 
 
 class _Gather(torch.autograd.Function):
-    """Places to tokens: pads get no gradient."""
+    """Places to tokens: pads get no gradient, nor do other places of a token."""
 
     @staticmethod
     def forward(ctx: Any, x_Rhd: Tensor, packing: Packing) -> Tensor:
@@ -89,7 +136,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient_Nhd: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         gradient_Rhd = gradient_Nhd.index_select(0, ctx.packing.source_R)
-        return gradient_Rhd.masked_fill_(ctx.packing.pad_R11, 0.0), None
+        return gradient_Rhd.masked_fill_(ctx.packing.left_out_R11, 0.0), None
 
 
 def packed_attention(  # noqa: PLR0913, PLR0917 - the signature that transformers calls
@@ -98,15 +145,14 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - the signature that transformer
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    dropout: float = 0.0,
     scaling: float | None = None,
-    packing: Packing | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """What `sdpa_attention_forward` gives; of packed tokens, what it gives for the rows that they are of."""
+    packing: Packing | None = kwargs.pop("packing", None)
     if packing is None:
         result: tuple[Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+            module, query, key, value, attention_mask, scaling=scaling, **kwargs
         )
         return result
     query, key, value = (packing.spread(states) for states in (query, key, value))
@@ -151,25 +197,19 @@ class Trunk:
             if self._try("ends_early") is not None:
                 del layer.forward
 
-    def hidden(
-        self, inputs: Mapping[str, Tensor], own_BT: Bool[Tensor, "B T"], at_K: Int[Tensor, " K"]
-    ) -> Float[Tensor, "K H"]:
-        """The last hidden state at some places of a call's rows, of which a place counts through all.
-
-        `inputs` are ids, and positions and what is added to attention scores where these are not those of rows of
-        their own. Tokens outside `own_BT` must be right of all that is read, or seen by nothing else.
-        """
+    def hidden(self, rows: Rows, at_K: Int[Tensor, " K"]) -> Float[Tensor, "K H"]:
+        """The last hidden state at some places; place b T + t is token t of row b."""
         if not self.packs or not len(at_K):
-            hidden_BTH: Tensor = self.backbone(**inputs, use_cache=False).last_hidden_state
+            hidden_BTH: Tensor = self.backbone(**rows.inputs, use_cache=False).last_hidden_state
             return hidden_BTH.flatten(0, 1)[at_K]
-        ids_BT, device = inputs["input_ids"], own_BT.device
-        position_BT = inputs.get("position_ids", torch.arange(own_BT.shape[1], device=device).expand(own_BT.shape))
-        packing = Packing(own_BT, inputs.get("attention_mask"), at_K)
+        packing = Packing(rows, at_K)
+        place_N = packing.kept_N
+        position_N = place_N % rows.ids_BT.shape[1] if rows.position_BT is None else rows.position_BT.flatten()[place_N]
         hidden_1NH: Tensor = self.backbone(
-            input_ids=ids_BT[own_BT][None],
-            position_ids=position_BT[own_BT][None],
+            input_ids=rows.ids_BT.flatten()[place_N][None],
+            position_ids=position_N[None],
             # Of four axes, so that transformers takes it as it is and makes none; the packing knows better.
-            attention_mask=torch.zeros(1, 1, 1, 1, dtype=self.backbone.dtype, device=device),
+            attention_mask=torch.zeros(1, 1, 1, 1, dtype=self.backbone.dtype, device=place_N.device),
             use_cache=False,
             packing=packing,
         ).last_hidden_state
@@ -181,11 +221,12 @@ class Trunk:
         device, size = self.backbone.device, self.backbone.config.get_text_config().vocab_size
         own_BT = torch.arange(7, device=device) < torch.tensor([[3], [7], [1], [5]], device=device)
         ids_BT = torch.arange(3, 3 + 13 * own_BT.numel(), 13, device=device).view(own_BT.shape) % size
+        ids_BT[3, :2] = ids_BT[1, :2]
         at_K = own_BT.flatten().nonzero().squeeze(1)[1::2]
         plain_KH = self.backbone(input_ids=ids_BT, use_cache=False).last_hidden_state.flatten(0, 1)[at_K].float()
         setattr(self, ability, True)
         try:
-            found_KH = self.hidden({"input_ids": ids_BT}, own_BT, at_K).float()
+            found_KH = self.hidden(Rows(ids_BT, own_BT, own_BT), at_K).float()
             share = float((found_KH - plain_KH).norm() / plain_KH.norm()) if found_KH.shape == plain_KH.shape else 1.0
         except TypeError as error:
             setattr(self, ability, False)
