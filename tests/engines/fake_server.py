@@ -270,6 +270,7 @@ async def control(request: Request) -> Response:
         state.most_in_flight = state.requests = 0
         state.peers.clear()
     facts = {"most_in_flight": state.most_in_flight, "requests": state.requests, "connections": len(state.peers)}
+    facts["in_flight"] = state.in_flight
     return JSONResponse(facts)
 
 
@@ -398,7 +399,7 @@ class FakeServer:
         urllib.request.urlopen(call, timeout=PATIENCE_SECONDS).close()  # noqa: S310
 
     def counts(self) -> dict[str, int]:
-        """Requests, connections and most in flight since `behave`."""
+        """Requests, connections and most in flight since `behave`, and how many are in flight now."""
         with urllib.request.urlopen(f"{self.origin}/control", timeout=PATIENCE_SECONDS) as answer:  # noqa: S310
             counted: dict[str, int] = json.load(answer)
         return counted

@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,13 @@ ALIKE_REFUSALS = 3
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 60.0
 
+Keep = Callable[[Reply], Awaitable[Reply]]
+"""What makes an answer safe, such as a store's commit, and gives back the one to use."""
+
+
+async def _as_it_is(reply: Reply) -> Reply:
+    return reply
+
 
 @dataclass
 class _Tally:
@@ -41,6 +48,7 @@ class _Call:
     """One request on its way."""
 
     request: Request
+    keep: Keep
     worst_usd: float
     answers_before: int
     attempts: int = 0
@@ -88,7 +96,7 @@ class ApiEngine:
 
     @property
     def in_flight(self) -> int:
-        """Half as many again as may be sent, so that a free place never waits for the next request."""
+        """Half as many again as may be unanswered or unkept, so that a free place never waits for the next request."""
         return self.settings.in_flight + -(-self.settings.in_flight // 2)
 
     def run(self, requests: Iterable[Request]) -> Iterator[Reply]:
@@ -102,7 +110,18 @@ class ApiEngine:
             EngineError: if the service refuses all requests alike, or cannot be reached at all.
             BudgetError: before the spending limit would be passed.
         """
-        return await on_engine_loop(self._complete(request))
+        return await self.complete_kept(request, _as_it_is)
+
+    async def complete_kept(self, request: Request, keep: Keep) -> Reply:
+        """What `keep` gives back for the reply; until then the call counts as in flight.
+
+        So a program that is killed has never paid for more than `in_flight` answers that were not kept.
+
+        Raises:
+            EngineError: as `complete`; and whatever `keep` raises.
+            BudgetError: before the spending limit would be passed.
+        """
+        return await on_engine_loop(self._complete(request, keep))
 
     def close(self) -> None:
         """Close the connections."""
@@ -115,8 +134,8 @@ class ApiEngine:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    async def _complete(self, request: Request) -> Reply:
-        call = _Call(request, self._worst_usd(request), self._tally.answers)
+    async def _complete(self, request: Request, keep: Keep) -> Reply:
+        call = _Call(request, keep, self._worst_usd(request), self._tally.answers)
         if request.logit_bias:
             call.bias = bias_by_id(request.logit_bias, await self._ids_of(request))
         retrying = AsyncRetrying(
@@ -134,10 +153,10 @@ class ApiEngine:
                     f"model {request.model!r}: no answer from {self._addresses()} in {call.attempts} tries; "
                     f"the last: {error}. Nothing that was answered is lost; run again when the service is back."
                 ) from None
-            reason = f"no answer in {call.attempts} tries; the last: {error}"
-            return self._failure(call, reason)
+            failure = self._failure(call, f"no answer in {call.attempts} tries; the last: {error}")
         except RefusedError as error:
-            return self._refused(call, error.refusal)
+            failure = self._refused(call, error.refusal)
+        return await keep(failure)
 
     async def _attempt(self, call: _Call) -> Reply:
         if self._rate is None:
@@ -149,6 +168,9 @@ class ApiEngine:
             call.began = call.began or time.monotonic()
             reply = await self._paid_for(call, endpoint)
             endpoint.places.succeeded()
+            self._tally.answers += 1
+            self._tally.refused_in_a_row = 0
+            return await call.keep(reply)
         except TransientError as error:
             endpoint.places.failed(throttled=error.throttled)
             call.last_failed = endpoint
@@ -156,9 +178,6 @@ class ApiEngine:
         finally:
             endpoint.places.in_flight -= 1
             self._wake()
-        self._tally.answers += 1
-        self._tally.refused_in_a_row = 0
-        return reply
 
     async def _paid_for(self, call: _Call, endpoint: Endpoint) -> Reply:
         """Send under the budget: reserve the worst case, settle by what came back."""
@@ -210,7 +229,7 @@ class ApiEngine:
         """A place at the endpoint with the fewest calls in flight, rather not at one that has just failed."""
         while True:
             roomy = [endpoint for endpoint in self._open_endpoints() if endpoint.places.has_room]
-            if roomy:
+            if roomy and self._free_places > 0:
                 now = time.monotonic()
                 best = min(
                     roomy, key=lambda one: (one.places.resting_until > now, one is avoided, one.places.in_flight)
@@ -225,12 +244,18 @@ class ApiEngine:
                 self._wake()  # the place that was meant for this call
                 raise
 
+    @property
+    def _free_places(self) -> int:
+        """Of all endpoints together: their shares are rounded up, their sum is not."""
+        return self.settings.in_flight - sum(endpoint.places.in_flight for endpoint in self._endpoints)
+
     def _open_endpoints(self) -> list[Endpoint]:
         """Those that are not down, or all if none is left: a call rather waits than spends its tries on a dead one."""
         return [endpoint for endpoint in self._endpoints if not endpoint.places.is_down] or self._endpoints
 
     def _wake(self) -> None:
         room = sum(max(0, max(1, int(e.places.limit)) - e.places.in_flight) for e in self._open_endpoints())
+        room = min(room, self._free_places)
         while self._waiting and room > 0:
             waiter = self._waiting.popleft()
             if not waiter.done():

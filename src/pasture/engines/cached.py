@@ -2,7 +2,8 @@
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import Protocol, runtime_checkable
 
 from pydantic import ValidationError
 
@@ -15,6 +16,15 @@ from pasture.engines.loop import in_order, on_engine_loop, pause
 FIRST_LOOK_SECONDS = 0.05
 LAST_LOOK_SECONDS = 1.0
 """How often to look whether the other process that pays for a question has its answer; grows from first to last."""
+
+
+@runtime_checkable
+class KeepsPlaces(Protocol):
+    """An engine that counts a call as in flight until its answer is kept, so that a kill loses no more than those."""
+
+    async def complete_kept(self, request: Request, keep: Callable[[Reply], Awaitable[Reply]]) -> Reply:
+        """What `keep` gives back for the reply."""
+        ...
 
 
 def stored_under(request: Request, salt: str = "") -> str:
@@ -33,6 +43,7 @@ class CachedEngine:
 
     def __init__(self, inner: Engine, store: AnswerStore, *, salt: str = "", retry_failed: bool = False) -> None:
         self._inner = inner
+        self._places = inner if isinstance(inner, KeepsPlaces) else None
         self._store = store
         self._salt = salt
         self._retry_failed = retry_failed
@@ -68,14 +79,27 @@ class CachedEngine:
             wait = min(2 * wait, LAST_LOOK_SECONDS)
 
     async def _buy(self, key: str, request: Request) -> Reply:
+        handed_over = False  # from then on the claim ends with the store's commit
+
+        async def keep(reply: Reply) -> Reply:
+            nonlocal handed_over
+            handed_over = True
+            return await self._kept(key, request, reply)
+
         try:
-            reply = await self._inner.complete(request)
+            if self._places is not None:
+                return await self._places.complete_kept(request, keep)
+            return await keep(await self._inner.complete(request))
         except BaseException:
-            await asyncio.shield(asyncio.wrap_future(self._store.release(key)))
+            if not handed_over:
+                await asyncio.shield(asyncio.wrap_future(self._store.release(key)))
             raise
-        put = self._store.put(key, request.canonical_json, reply.to_json(), failed=reply.failed)
+
+    async def _kept(self, key: str, request: Request, reply: Reply) -> Reply:
+        text = reply.to_json()
+        put = self._store.put(key, request.canonical_json, text, failed=reply.failed)
         stored = await asyncio.shield(asyncio.wrap_future(put))
-        if isinstance(stored, Answer) and stored.text != reply.to_json():
+        if isinstance(stored, Answer) and stored.text != text:
             return self._read(key, stored)
         return reply
 

@@ -38,7 +38,8 @@ class ApiSettings(Section):
     endpoints: Annotated[tuple[Address, ...], Field(min_length=1)] = (Address(),)
     """Addresses that serve the same models; each call goes where the fewest are in flight."""
     in_flight: Count = 50
-    """Calls at once over all endpoints; gives way where a service says that it is too much."""
+    """Calls at once over all endpoints, each until its answer is stored; gives way where a service says that it is too
+    much."""
     requests_per_minute: Positive | None = None
     tokens_per_minute: Positive | None = None
     timeout_seconds: Positive = 120.0
