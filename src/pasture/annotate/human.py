@@ -65,7 +65,7 @@ class People:
     def identity(self) -> Mapping[str, object]:
         """What the verdicts depend on: the campaign, how votes become labels, and who was dropped.
 
-        A campaign is closed once its labels were taken, so that they stay what they are.
+        Labels that were taken stand, so that they stay what they are.
         """
         return {
             "annotator": "people",
@@ -78,25 +78,22 @@ class People:
     def annotate(self, comparisons: Sequence[Comparison]) -> list[Preference]:
         """What people said of each comparison, in order; with votes 'all' as many preferences as there are labels.
 
-        The campaign is made of `comparisons` where there is none. It is closed when all labels are in.
+        The campaign is made of `comparisons` where there is none; where its labels were all taken, as by an earlier
+        step of the same run, they are added to it. Once they are labelled their labels stand.
 
         Raises:
             WaitingError: if labels are missing when the waiting is over; says how many, and how to go on.
+            RefusedError: if the campaign is of other pairs, which no waiting would bring.
         """
         if not self._exists():
             self._make(comparisons)
         with Desk(open_journal(self._address)) as desk:
+            desk.act(lambda campaign: acts.ask(campaign, comparisons), lambda _: None).result()
             self._wait(desk, comparisons)
-            desk.act(acts.close, lambda _: None).result()
-            return desk.look(lambda campaign: self._said(campaign, comparisons)).result()
-
-    def missing(self, comparisons: Sequence[Comparison]) -> tuple[int, int]:
-        """Labels that are missing, and labels that are wanted; for a plan, which spends nothing."""
-        if not self._exists():
-            wanted = len(comparisons) * self._config.overlap
-            return wanted, wanted
-        with Desk(open_journal(self._address)) as desk:
-            return desk.look(lambda campaign: _missing(campaign, comparisons)).result()
+            return desk.act(
+                lambda campaign: acts.settle(campaign, comparisons),
+                lambda campaign: self._said(campaign, comparisons),
+            ).result()
 
     def _exists(self) -> bool:
         try:
@@ -171,14 +168,7 @@ POLL_SECONDS = 2.0
 
 
 def _missing(campaign: Campaign, comparisons: Sequence[Comparison]) -> tuple[int, int]:
-    """Raises WaitingError if the campaign is of other pairs, which no waiting would bring."""
     labels, overlap = campaign.labels(), campaign.settings.overlap
-    unknown = [each.id for each in comparisons if each.id not in labels]
-    if unknown:
-        raise WaitingError(
-            f"campaign {campaign.opened.name!r} lacks {len(unknown)} of {len(comparisons)} pairs (first: "
-            f"{unknown[0]}): it was made of others. Name another campaign, or make one of these pairs."
-        )
     return sum(max(0, overlap - len(labels[each.id])) for each in comparisons), overlap * len(comparisons)
 
 

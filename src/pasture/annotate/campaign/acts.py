@@ -3,15 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from pasture.annotate.campaign.events import (
+    LONGEST_NAME,
     OWNER,
     Closed,
     Dropped,
     Event,
     Invited,
+    Joined,
     Left,
+    PairAdded,
     Returned,
     Said,
+    Served,
+    Settled,
     Took,
     Undone,
     Voted,
@@ -19,6 +26,7 @@ from pasture.annotate.campaign.events import (
 from pasture.annotate.campaign.state import Annotator, Campaign, Item
 from pasture.annotate.campaign.tokens import digest, session_of
 from pasture.core.errors import DataError, PastureError
+from pasture.core.records import Comparison
 
 
 class RefusedError(PastureError):
@@ -62,7 +70,7 @@ def undo(campaign: Campaign, name: str, turn: int) -> Sequence[Event]:
     """The last answer, taken back.
 
     Raises:
-        RefusedError: if there is none, or it is part of a qualification round that is over.
+        RefusedError: if there is none, or it is part of a qualification round that is over, or of a run's labels.
     """
     annotator = _working(campaign, name)
     last = annotator.last()
@@ -70,8 +78,9 @@ def undo(campaign: Campaign, name: str, turn: int) -> Sequence[Event]:
         raise RefusedError("There is no answer to take back.")
     if turn != annotator.turn:
         raise RefusedError("This page is out of date; nothing was taken back.")
-    if last.role == "qualification" and annotator.admitted:
-        raise RefusedError("The qualification round is over; its answers stand.")
+    if campaign.stands(last):
+        over = "The qualification round is over" if last.role == "qualification" else "This answer was put to use"
+        raise RefusedError(f"{over}; what you said stands.")
     return [Undone(annotator=name, item=last.item)]
 
 
@@ -102,6 +111,27 @@ def come_back(campaign: Campaign, name: str) -> Sequence[Event]:
     return [Returned(annotator=name)]
 
 
+def join(campaign: Campaign, name: str) -> Sequence[Event]:
+    """One more annotator.
+
+    Raises:
+        DataError: if the campaign is closed, or the name cannot be theirs.
+    """
+    if campaign.closed:
+        raise DataError("the campaign is closed: nobody can join it.")
+    if name == OWNER or name in campaign.annotators:
+        raise DataError(f"{name!r} is the owner or an annotator already. Give another name, or make them a new link.")
+    try:
+        return [Joined(annotator=name)]
+    except ValidationError:
+        raise DataError(f"expected a name of 1 to {LONGEST_NAME} characters, got {len(name)}.") from None
+
+
+def serve(campaign: Campaign, address: str) -> Sequence[Event]:
+    """The page's address, where it is another than before."""
+    return () if campaign.served_at == address else [Served(address=address)]
+
+
 def drop(campaign: Campaign, name: str) -> Sequence[Event]:
     """Count an annotator's answers no more.
 
@@ -111,6 +141,35 @@ def drop(campaign: Campaign, name: str) -> Sequence[Event]:
     if _known(campaign, name).status == "dropped":
         return ()
     return [Dropped(annotator=name)]
+
+
+def ask(campaign: Campaign, comparisons: Sequence[Comparison]) -> Sequence[Event]:
+    """More pairs, where they are not there yet, once a run has taken the labels of all that are.
+
+    Raises:
+        RefusedError: if they cannot be added; says why.
+    """
+    known = campaign.labels()
+    new = {each.id: each for each in comparisons if each.id not in known}
+    if not new:
+        return ()
+    lacks = f"campaign {campaign.opened.name!r} lacks {len(new)} of {len(comparisons)} pairs (first: {next(iter(new))})"
+    otherwise = "Name another campaign, or make one of these pairs."
+    if campaign.closed:
+        raise RefusedError(f"{lacks}, and is closed. {otherwise}")
+    waiting = len(known.keys() - campaign.settled)
+    if waiting:
+        raise RefusedError(f"{lacks}, and has {waiting} others that no run has taken the labels of. {otherwise}")
+    elsewhere = next((campaign.pairs[each] for each in new if each in campaign.pairs), None)
+    if elsewhere is not None:
+        raise RefusedError(f"{lacks}: {elsewhere.comparison.id} is among its {elsewhere.role} pairs. {otherwise}")
+    return [PairAdded(comparison=each) for each in new.values()]
+
+
+def settle(campaign: Campaign, comparisons: Sequence[Comparison]) -> Sequence[Event]:
+    """Have what was said of pairs stand, as their labels are taken."""
+    pairs = tuple(dict.fromkeys(each.id for each in comparisons if each.id not in campaign.settled))
+    return [Settled(pairs=pairs)] if pairs else ()
 
 
 def close(campaign: Campaign) -> Sequence[Event]:
@@ -140,7 +199,10 @@ def _working(campaign: Campaign, name: str) -> Annotator:
 
 def _known(campaign: Campaign, name: str) -> Annotator:
     if name not in campaign.annotators:
-        raise DataError(f"no annotator {name!r}. Annotators: {', '.join(campaign.annotators)}.")
+        raise DataError(
+            f"no annotator {name!r}. Annotators: {', '.join(campaign.annotators)}. One more joins with "
+            "'pasture people add CAMPAIGN NAME'."
+        )
     return campaign.annotators[name]
 
 

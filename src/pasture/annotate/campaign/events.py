@@ -19,7 +19,8 @@ Said = Literal["first", "second", "tie", "both_bad", "skip"]
 OWNER = "owner"
 """Who made the campaign; no annotator has this name."""
 REASON_CHARACTERS = 500
-Name = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=r"\S")]
+LONGEST_NAME = 80
+Name = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NAME, pattern=r"\S")]
 
 
 class Settings(Record):
@@ -69,6 +70,20 @@ class Invited(Record):
     who: Name
     token_hash: NonEmpty
     session_hash: NonEmpty
+
+
+class Joined(Record):
+    """An annotator who was not there at the beginning; takes an even share of what is left."""
+
+    kind: Literal["joined"] = "joined"
+    annotator: Name
+
+
+class Served(Record):
+    """The page was opened at this address; links that are made later lead there."""
+
+    kind: Literal["served"] = "served"
+    address: NonEmpty
 
 
 class Voted(Record):
@@ -124,6 +139,13 @@ class Dropped(Record):
     annotator: Name
 
 
+class Settled(Record):
+    """A run has taken the labels of these pairs: what was said of them stands."""
+
+    kind: Literal["settled"] = "settled"
+    pairs: tuple[NonEmpty, ...]
+
+
 class Closed(Record):
     """No answer comes after this."""
 
@@ -131,7 +153,19 @@ class Closed(Record):
 
 
 Event = Annotated[
-    Opened | PairAdded | Invited | Voted | Undone | Left | Returned | Took | Dropped | Closed,
+    Opened
+    | PairAdded
+    | Invited
+    | Joined
+    | Served
+    | Voted
+    | Undone
+    | Left
+    | Returned
+    | Took
+    | Dropped
+    | Settled
+    | Closed,
     Field(discriminator="kind"),
 ]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)

@@ -53,7 +53,11 @@ class Campaign:
         self.closed = False
         self.version = 1
         """Counts events."""
+        self.settled: set[str] = set()
+        """Pairs whose labels a run has taken."""
         self.invited: dict[str, happened.Invited] = {}
+        self.served_at: str | None = None
+        """Where the page was opened last."""
         self._sessions: dict[str, str] = {}
         self._tokens: dict[str, str] = {}
         self._by_role: dict[str, list[str]] = {"work": [], "gold": [], "qualification": []}
@@ -108,6 +112,10 @@ class Campaign:
             self._rounds.clear()
         elif isinstance(event, happened.Closed):
             self.closed = True
+        elif isinstance(event, happened.Settled):
+            self.settled.update(event.pairs)
+        elif isinstance(event, happened.Served):
+            self.served_at = event.address
         elif not isinstance(event, Opened):
             self._set_status(event)
 
@@ -153,6 +161,12 @@ class Campaign:
         """Whether an annotator who is done could help the others."""
         self._plan()
         return not self.closed and self._shares.can_take_over(name, self.active)
+
+    def stands(self, vote: Voted) -> bool:
+        """Whether an answer can no more be taken back: something was built on it."""
+        if vote.role == "qualification":
+            return self.annotators[vote.annotator].admitted
+        return vote.role == "work" and vote.comparison_id in self.settled
 
     def holders(self, comparison_id: str) -> Sequence[str]:
         """The annotators who have labelled a pair, or shall."""
@@ -233,10 +247,13 @@ class Campaign:
         if vote.role == "work":
             self._shares.mark(vote.annotator, vote.comparison_id, done=done)
 
-    def _set_status(self, event: happened.Left | happened.Returned | happened.Dropped) -> None:
+    def _set_status(self, event: happened.Joined | happened.Left | happened.Returned | happened.Dropped) -> None:
         self._plan()
-        status: Mapping[str, Status] = {"left": "left", "returned": "working", "dropped": "dropped"}
-        self.annotators[event.annotator].status = status[event.kind]
+        status: Mapping[str, Status] = {
+            "joined": "working", "left": "left", "returned": "working", "dropped": "dropped"
+        }  # fmt: skip
+        one = self.annotators.setdefault(event.annotator, Annotator(event.annotator))
+        one.status = status[event.kind]
         self._replan()
 
     def _mixed(self, name: str) -> list[tuple[str, Role]]:

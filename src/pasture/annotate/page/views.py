@@ -74,7 +74,7 @@ def round_of(campaign: Campaign, name: str) -> Round:
         done=done,
         total=total,
         turn=annotator.turn,
-        can_undo=working and last is not None and not (last.role == "qualification" and annotator.admitted),
+        can_undo=working and last is not None and not campaign.stands(last),
         can_take_over=stage == "done" and campaign.can_take_over(name),
         guidelines=campaign.settings.guidelines,
         markdown=campaign.settings.markdown,
