@@ -25,8 +25,8 @@ from pasture.world.meadow import demonstrations, instructions
 from tests.annotate.people.campaigns import ballot
 
 
-def pasture(*arguments: object) -> Result:
-    result = CliRunner().invoke(application("people"), [str(each) for each in arguments], env={"COLUMNS": "250"})
+def pasture(*arguments: object, verb: str = "people") -> Result:
+    result = CliRunner().invoke(application(verb), [str(each) for each in arguments], env={"COLUMNS": "250"})
     if isinstance(result.exception, PastureError):
         raise result.exception
     assert result.exit_code == 0, result.output
@@ -184,3 +184,19 @@ def test_without_the_extra_it_is_said_how_to_get_it(pairs: Path, monkeypatch: py
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(DependencyError, match=r"pip install 'pasture\[people\]'"):
         pasture("people", "serve", pairs.with_name("pairs.campaign"))
+
+
+def test_one_more_joins_while_the_page_is_open_and_links_lead_to_it(pairs: Path) -> None:
+    pasture("people", "new", pairs, "--annotators", "ann,ben")
+    campaign = pairs.with_name("pairs.campaign")
+    with Desk(open_journal(str(campaign))) as desk:  # as a served page has it
+        desk.act(lambda state: acts.serve(state, "https://lab.example.org"), lambda _: None).result()
+        told = pasture("people", "add", campaign, "dora").output
+        assert re.fullmatch(r"https://lab\.example\.org/enter/[\w-]{32}\n", told)
+        assert desk.look(lambda state: state.share_of("dora")).result() == 2
+    assert pasture("people", "invite", campaign, "ann").output.startswith("https://lab.example.org/enter/")
+    with pytest.raises(DataError, match=r"'dora' is the owner or an annotator already"):
+        pasture("people", "add", campaign, "dora")
+    pasture("people", "close", campaign)
+    with pytest.raises(DataError, match="closed"):
+        pasture("people", "add", campaign, "eve")

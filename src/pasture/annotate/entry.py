@@ -56,6 +56,19 @@ class Annotated:
         }
 
 
+class Listener:
+    """An annotator that only listens to what it would be asked."""
+
+    def __init__(self) -> None:
+        self.identity: Mapping[str, object] = {}
+        self.heard: Sequence[Comparison] = ()
+
+    def annotate(self, comparisons: Sequence[Comparison]) -> list[Preference]:
+        """Ties that nobody reads."""
+        self.heard = comparisons
+        return [Preference(comparison_id=each.id, annotator="nobody", preferred="tie") for each in comparisons]
+
+
 def annotate_pairs(pairs: Any, annotator: Annotator, *, columns: Columns | None = None, prefix: str = "") -> Annotated:
     """The pairs with the columns of `preference_columns`, rows and their order unchanged.
 

@@ -2,10 +2,10 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import typer
 from rich.console import Console
@@ -13,18 +13,24 @@ from rich.table import Table
 
 from pasture.annotate.bias import BiasReport, Share, bias_report
 from pasture.annotate.entry import Annotated as AnnotatedRows
-from pasture.annotate.entry import Columns, annotate_head2head, annotate_pairs, annotate_samples, comparison_of
+from pasture.annotate.entry import (
+    Columns,
+    Listener,
+    annotate_head2head,
+    annotate_pairs,
+    annotate_samples,
+    comparison_of,
+)
 from pasture.annotate.noise import UniformFlips
 from pasture.annotate.quote import Quote
 from pasture.annotate.stored import StoredPool
 from pasture.annotate.tables import as_table, write_rows
 from pasture.cli.asking import Service, Who, shown_progress
-from pasture.cli.options import spread
-from pasture.core.errors import RecipeError
+from pasture.cli.options import Which, spread, which_samples
 from pasture.core.files import write_text
 from pasture.core.hostile import on_one_line
 from pasture.core.ports import Annotator
-from pasture.core.records import Comparison, Preference
+from pasture.core.records import Preference
 
 
 @dataclass(frozen=True)
@@ -88,13 +94,13 @@ def annotate(
     panel = replace(panel, order="both") if how.both_orders else panel
     if how.flip is not None:
         panel = replace(panel, noise=UniformFlips(probability=how.flip) if how.flip else None)
-    work = _Work(pairs, rows.head2head, _which(rows.samples), who.seed, rows.prefix)
+    work = _Work(pairs, rows.head2head, which_samples(rows.samples), who.seed, rows.prefix)
     access = service.access(who.config)
     if dry_run:
-        listener = _Listener()
+        listener = Listener()
         work.done_by(listener)
         pool = StoredPool(panel, access, draws=draws, sample=how.sample)
-        _say_plan(console, len(listener.comparisons), pool.quote(listener.comparisons))
+        _say_plan(console, len(listener.heard), pool.quote(listener.heard))
         return
     with (
         shown_progress(console) as progress,
@@ -136,9 +142,6 @@ def bias(
         write_text(out, json.dumps(report.as_dict(), indent=1) + "\n")
 
 
-Which = Literal["one", "all"]
-
-
 @dataclass(frozen=True)
 class _Work:
     """What is to be annotated."""
@@ -156,25 +159,6 @@ class _Work:
         if self.samples is not None:
             return annotate_samples(self.pairs, who, which=self.samples, seed=self.seed, prefix=self.prefix)
         return annotate_pairs(self.pairs, who, prefix=self.prefix)
-
-
-class _Listener:
-    """An annotator that only listens to what it would be asked."""
-
-    def __init__(self) -> None:
-        self.identity: Mapping[str, object] = {}
-        self.comparisons: Sequence[Comparison] = ()
-
-    def annotate(self, comparisons: Sequence[Comparison]) -> list[Preference]:
-        """Ties that nobody reads."""
-        self.comparisons = comparisons
-        return [Preference(comparison_id=each.id, annotator="nobody", preferred="tie") for each in comparisons]
-
-
-def _which(samples: str | None) -> Which | None:
-    if samples is None or samples == "one" or samples == "all":  # noqa: PLR1714 - narrows the type
-        return samples  # type: ignore[return-value]
-    raise RecipeError(f"--samples: expected one or all, got {samples!r}.")
 
 
 def _say_plan(console: Console, rows: int, plan: Quote) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pasture.annotate.campaign.address import SUFFIX
+from pasture.annotate.campaign.address import is_campaign
 from pasture.core.errors import DataError
 from pasture.core.hostile import for_terminal
 from pasture.core.statistics import Estimate, Floats
@@ -35,7 +35,9 @@ def register(app: typer.Typer) -> None:
 
 
 def calibrate_pool(
-    file: Annotated[Path, typer.Argument(help="People's labels: a row a label, a row a pair, or a .campaign.")],
+    file: Annotated[
+        str, typer.Argument(help="People's labels: a row a label, a row a pair, or a campaign, also on Postgres.")
+    ],
     people: Annotated[
         str | None,
         typer.Option(
@@ -73,8 +75,8 @@ def calibrate_pool(
         _show(found)
 
 
-def _rows(file: Path) -> list[Row]:
-    rows = campaign_rows(str(file)) if file.suffix == SUFFIX else read_rows(file)
+def _rows(file: str | Path) -> list[Row]:
+    rows = campaign_rows(str(file)) if is_campaign(str(file)) else read_rows(Path(file))
     if not rows:
         raise DataError(f"{file}: no rows.")
     return rows

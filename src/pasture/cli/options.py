@@ -6,9 +6,23 @@ import functools
 import inspect
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pasture.core.errors import RecipeError
+
+Which = Literal["one", "all"]
+"""How pairs are made of several outputs."""
+
+
+def which_samples(samples: str | None) -> Which | None:
+    """The value of --samples.
+
+    Raises:
+        RecipeError: if it is neither of the two.
+    """
+    if samples is None or samples == "one" or samples == "all":  # noqa: PLR1714 - narrows the type
+        return samples  # type: ignore[return-value]
+    raise RecipeError(f"--samples: expected one or all, got {samples!r}.")
 
 
 def spread(verb: Callable[..., None]) -> Callable[..., None]:

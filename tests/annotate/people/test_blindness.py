@@ -48,9 +48,10 @@ class TestHostileText:
         assert isinstance(seen, Shown)
         harmless(pages.front(round_of(campaign, name), "f"))
         harmless(pages.pair(seen, "f", plain=False))
-        harmless(pages.owner(owners_view(campaign, Agreement(None, None, {})), "f"))
+        harmless(pages.owner(owners_view(campaign, Agreement(None, None, {}), {name: 0.0}), "f"))
         harmless(pages.switch(name, text, "f"))
-        harmless(pages.message(text))
+        harmless(pages.message(text, "/"))
+        harmless(pages.link(name, "http://127.0.0.1/enter/x").replace(">http://127.0.0.1/enter/x<", "><"))
 
     def test_reasons_come_back_as_they_were_given(self, server: Served) -> None:
         ann = server.person("ann")

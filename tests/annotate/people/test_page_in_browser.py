@@ -248,6 +248,39 @@ def test_hostile_answers_open_nothing_and_ask_for_nothing(browser: Browser, tmp_
         assert ann.misdeeds == []
 
 
+def test_no_link_leaks_by_a_referrer_and_no_page_comes_back_after_signing_out(browser: Browser, server: Served) -> None:
+    with Seat(browser, server, "ann") as ann:
+        sent: list[str] = []
+        ann.page.on("request", lambda request: sent.append(str(request.all_headers())))
+        ann.page.goto(f"{server.origin}/enter/{server.tokens['ann']}")
+        ann.follow("Begin")
+        assert ann.page.url == f"{server.origin}/pair"
+        assert sent
+        assert not [headers for headers in sent if server.tokens["ann"] in headers]
+        ann.page.goto(server.origin)
+        ann.click("Sign out on this device")
+        assert "Open the link that you were given" in ann.page.inner_text("h1")
+        ann.page.go_back()
+        ann.page.go_back()
+        assert ann.page.locator(".answer").count() == 0
+
+
+def test_the_owner_drops_someone_and_makes_a_link_without_script(browser: Browser, server: Served) -> None:
+    with Seat(browser, server, OWNER, java_script_enabled=False) as owner:
+        assert not owner.page.get_by_role("button", name="Drop for good").first.is_visible()
+        owner.page.get_by_text("Change ben").click()
+        with owner.page.expect_navigation():
+            owner.page.locator("details[open]").get_by_role("button", name="Drop for good").click()
+        assert "dropped" in owner.page.get_by_role("row", name="ben").inner_text()
+        owner.page.get_by_label("One more annotator").fill("dora")
+        owner.click("Add, and make a link")
+        link = owner.page.locator("code").inner_text()
+        assert "A new link for dora" in owner.page.inner_text("h1")
+        owner.context.clear_cookies()
+        owner.page.goto(link)
+        assert "Welcome, dora" in owner.page.inner_text("h1")
+
+
 FORM = """<form method=post action={origin}/vote><input name=said value=first></form>
 <script>document.forms[0].submit()</script>"""
 FETCH = """<script>fetch('{origin}/pair', {{credentials: 'include'}}).then(reply => reply.text())

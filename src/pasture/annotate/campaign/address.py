@@ -31,6 +31,11 @@ def open_journal(address: str, *, create: bool = False) -> Journal:
     return journal
 
 
+def is_campaign(address: str) -> bool:
+    """Whether an address is that of a campaign, and not of some other file."""
+    return address.startswith(_DATABASES) or address.endswith(SUFFIX)
+
+
 def name_of(address: str) -> str:
     """What the campaign is called in its address."""
     return address.partition("#")[2] if address.startswith(_DATABASES) else Path(address).name.removesuffix(SUFFIX)

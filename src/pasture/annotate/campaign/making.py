@@ -10,10 +10,10 @@ from pydantic import ValidationError
 
 from pasture.annotate.campaign.events import OWNER, Opened, PairAdded, Settings
 from pasture.annotate.campaign.shares import check_overlap
-from pasture.annotate.entry import Columns, annotate_head2head, annotate_pairs, annotate_samples
+from pasture.annotate.entry import Columns, Listener, annotate_head2head, annotate_pairs, annotate_samples
 from pasture.annotate.tables import read_rows
 from pasture.core.errors import DataError
-from pasture.core.records import Comparison, Preference
+from pasture.core.records import Comparison
 
 Expected = Literal["first", "second", "tie"]
 _EXPECTED: Mapping[object, Expected] = {
@@ -33,19 +33,6 @@ class Pairs:
     left_out: Sequence[str] = field(default_factory=tuple)
 
 
-class _Listener:
-    """An annotator that only listens to what it would be asked."""
-
-    def __init__(self) -> None:
-        self.identity: Mapping[str, object] = {}
-        self.heard: Sequence[Comparison] = ()
-
-    def annotate(self, comparisons: Sequence[Comparison]) -> list[Preference]:
-        """Ties that nobody reads."""
-        self.heard = comparisons
-        return [Preference(comparison_id=each.id, annotator="nobody", preferred="tie") for each in comparisons]
-
-
 def read_pairs(
     path: Path, *, other: Path | None = None, samples: Literal["one", "all"] | None = None, seed: int = 0
 ) -> Pairs:
@@ -56,7 +43,7 @@ def read_pairs(
     Raises:
         DataError: if nothing can be compared, naming row and column where a text is missing.
     """
-    listener = _Listener()
+    listener = Listener()
     left_out: Sequence[str] = ()
     if other is not None:
         left_out = annotate_head2head(path, other, listener).left_out
@@ -78,7 +65,7 @@ def read_answered(path: Path, columns: Columns | None = None) -> list[tuple[Comp
         DataError: naming the row whose answer is missing or none of 1, 2, 0, 1.5, first, second and tie.
     """
     rows = read_rows(path)
-    listener = _Listener()
+    listener = Listener()
     if rows and isinstance(rows[0].get("first"), dict):
         comparisons = [_comparison(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
     else:

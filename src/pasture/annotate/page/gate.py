@@ -9,12 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from starlette.responses import PlainTextResponse
+from markupsafe import escape
+from starlette.responses import HTMLResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pasture.annotate.page.buckets import Buckets
 
 FORM = "application/x-www-form-urlencoded"
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark"><title>Labelling</title></head>
+<body><main><p>{}</p></main></body></html>
+"""
+"""What is refused is told without the style sheet, which is refused as well."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ class Gate:
         if refusal is not None:
             # The rest of the body is not read: the connection cannot be used again.
             headers = {**refusal.headers, "connection": "close"}
-            await PlainTextResponse(refusal.reason + "\n", refusal.status, headers)(scope, receive, guarded)
+            await HTMLResponse(_PAGE.format(escape(refusal.reason)), refusal.status, headers)(scope, receive, guarded)
             return
         await self._app(scope, _given(body, receive), guarded)
 

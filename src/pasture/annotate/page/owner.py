@@ -1,6 +1,7 @@
 """What the owner sees: every annotator's figures, the agreement among them, the cost; reckoned when asked for."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,23 @@ class OwnersView:
     rows: Sequence[AnnotatorQuality]
     agreement: Agreement
     wage_usd_per_hour: float | None
+    seconds_since_last: Mapping[str, float]
+    """By annotator: how long ago they said something."""
+
+    @property
+    def has_gold(self) -> bool:
+        """Whether anyone met a pair with a known answer."""
+        return any(row.gold.of for row in self.rows)
+
+    @property
+    def has_repeats(self) -> bool:
+        """Whether anyone met a pair again."""
+        return any(row.repeated.of for row in self.rows)
+
+    @property
+    def has_round(self) -> bool:
+        """Whether anyone has been through a first round."""
+        return any(row.qualification is not None for row in self.rows)
 
     @property
     def cost_usd(self) -> float | None:
@@ -34,9 +52,9 @@ class OwnersView:
         return sum(costs) if costs else None
 
     @property
-    def hours(self) -> float:
-        """Of all annotators."""
-        return sum(row.hours for row in self.rows)
+    def seconds(self) -> float:
+        """Of all annotators' work."""
+        return 3600 * sum(row.hours for row in self.rows)
 
 
 class Owner:
@@ -56,11 +74,14 @@ class Owner:
             if self._known is None or self._known[0] != version:
                 self._known = version, await asyncio.to_thread(self._standing, rows)
             agreement = self._known[1]
-        return await asyncio.wrap_future(self._desk.look(lambda campaign: owners_view(campaign, agreement)))
+        return await asyncio.wrap_future(
+            self._desk.look(lambda campaign: owners_view(campaign, agreement, self._desk.last_written_at))
+        )
 
 
-def owners_view(campaign: Campaign, agreement: Agreement) -> OwnersView:
-    """The owner's page of a campaign whose agreement is known."""
+def owners_view(campaign: Campaign, agreement: Agreement, last_written_at: Mapping[str, float]) -> OwnersView:
+    """The owner's page of a campaign whose agreement is known, and when each annotator last said something."""
+    now = time.time()
     labels = campaign.labels()
     return OwnersView(
         name=campaign.opened.name,
@@ -72,4 +93,5 @@ def owners_view(campaign: Campaign, agreement: Agreement) -> OwnersView:
         rows=all_quality(campaign),
         agreement=agreement,
         wage_usd_per_hour=campaign.settings.wage_usd_per_hour,
+        seconds_since_last={name: max(0.0, now - at) for name, at in last_written_at.items()},
     )

@@ -43,7 +43,7 @@ class Pages:
             lstrip_blocks=True,
             finalize=spelled_out,
         )
-        self._templates.filters.update(percent=_percent, estimate=_estimate, duration=_duration, usd=_usd)
+        self._templates.filters.update(percent=_percent, estimate=_estimate, duration=_duration, usd=_usd, ago=_ago)
 
     def front(self, here: Round, form: str) -> str:
         """Where an annotator stands, the guidelines, and the way on."""
@@ -75,16 +75,20 @@ class Pages:
         """Asks someone who opened another's link whether they mean it."""
         return self._render("switch.html", present=present, token=token, form=form)
 
-    def message(self, text: str) -> str:
-        """One sentence and the way back."""
-        return self._render("message.html", text=text)
+    def message(self, text: str, on: str | None) -> str:
+        """A sentence or two, and the way on, where there is one."""
+        return self._render("message.html", text=text, on=on)
 
     def owner(self, seen: OwnersView, form: str) -> str:
         """All figures."""
         return self._render("owner.html", seen=seen, form=form)
 
-    def _render(self, name: str, **values: object) -> str:
-        return self._templates.get_template(name).render(**values)
+    def link(self, name: str, link: str) -> str:
+        """A new link, for the owner to hand on."""
+        return self._render("link.html", name=name, link=link)
+
+    def _render(self, template: str, /, **values: object) -> str:
+        return self._templates.get_template(template).render(**values)
 
 
 def _guidelines(here: Round) -> Markup | None:
@@ -106,9 +110,24 @@ def _estimate(value: Estimate | None, kind: str = "share") -> str:
 
 
 def _duration(seconds: float | None) -> str:
+    """In the largest unit that leaves two digits before it, or one: 45 s, 12 min, 3.5 hours."""
     if seconds is None:
         return _DASH
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    if seconds < 1:
+        return "under 1 s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} hours"
+
+
+def _ago(seconds: float | None) -> str:
+    """Since when nothing was heard."""
+    if seconds is None:
+        return _DASH
+    if seconds < 60:
+        return "just now"
+    days = round(seconds / 86400)
+    return f"{_duration(seconds)} ago" if days < 2 else f"{days} days ago"
 
 
 def _usd(value: float | None) -> str:

@@ -1,5 +1,6 @@
 """Texts of models and people as HTML that can do nothing but be read."""
 
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -37,9 +38,14 @@ def _laid_out(text: str) -> Markup:
     tokens = parser.parse(for_terminal(text))
     made = parser.renderer.render(_lowered(tokens), parser.options, {})
     safe = nh3.clean(made, tags=_TAGS, attributes={"ol": {"start"}}, url_schemes=set(), strip_comments=True)
+    # Bullets, columns and bars stand on the side on which the text begins.
+    for tag in ("ul", "ol", "table", "blockquote"):
+        safe = re.sub(rf"<{tag}(?=[ >])", f'<{tag} dir="auto"', safe)
     # A table or a line of code that is wider than the column scrolls by itself, with the keyboard too.
     for tag in ("table", "pre"):
-        safe = safe.replace(f"<{tag}>", f'<div class="wide" tabindex="0" role="group" aria-label="{tag}"><{tag}>')
+        safe = re.sub(
+            rf"<{tag}(?=[ >])", rf'<div class="wide" tabindex="0" role="group" aria-label="{tag}">\g<0>', safe
+        )
         safe = safe.replace(f"</{tag}>", f"</{tag}></div>")
     return Markup(f'<div class="laid-out">{safe}</div>')  # noqa: S704  # nh3 has just cleaned it
 

@@ -1,4 +1,4 @@
-"""The application: an annotator's round, form by form, and the owner's page.
+"""The application: an annotator's round, form by form, and the owner's page with what the owner may change.
 
 A GET writes nothing. Every POST carries the session's cookie and the form token that belongs to it, and is answered,
 once what it says is on disk, by a redirection to the next page.
@@ -22,23 +22,32 @@ from pasture.annotate.campaign import acts
 from pasture.annotate.campaign.desk import Desk
 from pasture.annotate.campaign.events import OWNER, REASON_CHARACTERS, Event, Said
 from pasture.annotate.campaign.state import Campaign
-from pasture.annotate.campaign.tokens import digest, form_token, session_of
+from pasture.annotate.campaign.tokens import digest, form_token, new_token, session_of
 from pasture.annotate.page.buckets import Buckets
 from pasture.annotate.page.gate import Gate, Policy
 from pasture.annotate.page.owner import Owner, Standing
 from pasture.annotate.page.pages import STATIC, Pages
 from pasture.annotate.page.views import Round, Shown, round_of, seconds_since, shown
-from pasture.core.errors import StoreError
+from pasture.core.errors import DataError, StoreError
 
 T = TypeVar("T")
 COOKIE_SECONDS = 30 * 24 * 3600
 _SAID: Mapping[str, Said] = {"first": "first", "second": "second", "tie": "tie", "both_bad": "both_bad", "skip": "skip"}
 _MOST_FIELDS = 12
+_OPEN_YOUR_LINK = (
+    "Open the link that you were given: it is good for one annotator, and for you alone. If it brings you here, or is "
+    "lost, ask for a new one; your answers are kept."
+)
+_BAD_LINK = "This link is not valid, or not any more. Ask whoever sent it for a new one; your answers are kept."
 _LONGEST_SECRET = 100
 
 
 class BadFormError(Exception):
     """A form that none of our pages can have sent."""
+
+
+class NotOwnerError(Exception):
+    """An annotator at what is the owner's alone; told no more than that there is no such page."""
 
 
 class StrangerError(Exception):
@@ -66,6 +75,11 @@ class _Visitor:
         if who == OWNER:
             raise acts.RefusedError("The owner does not label. Make an annotator for yourself.")
         return who
+
+    def owner(self, campaign: Campaign) -> None:
+        """See that it is the owner."""
+        if self.known(campaign) != OWNER:
+            raise NotOwnerError
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -96,6 +110,9 @@ class _Site:
             Route("/pair", self._page(self._pair)),
             Route("/enter/{token}", self._enter),
             Route("/owner", self._page(self._owner_page)),
+            Route("/owner/drop", self._form(self._owner_drops), methods=["POST"]),
+            Route("/owner/invite", self._form(self._owner_invites), methods=["POST"]),
+            Route("/owner/add", self._form(self._owner_adds), methods=["POST"]),
             Route("/switch", self._switch, methods=["POST"]),
             Route("/vote", self._form(self._vote), methods=["POST"]),
             Route("/undo", self._form(self._undo), methods=["POST"]),
@@ -141,13 +158,19 @@ class _Site:
                 return self._message(409, str(error))
             except BadFormError as error:
                 return self._message(400, str(error))
+            except NotOwnerError:
+                return self._message(404, "There is no such page.")
+            except DataError as error:
+                return self._message(409, str(error), on="/owner")
 
         return handle
 
     def _visitor(self, request: Request, form: Mapping[str, str]) -> _Visitor | None:
-        """None for who brings no session, or none that could be one."""
+        """None for who brings no session, none that could be one, or two: whose they are cannot be told."""
         session = request.cookies.get(self._cookie, "")
-        return _Visitor(session, form) if session and len(session) <= _LONGEST_SECRET else None
+        sent = ";".join(request.headers.getlist("cookie")).split(";")
+        once = sum(part.partition("=")[0].strip() == self._cookie for part in sent) == 1
+        return _Visitor(session, form) if once and session and len(session) <= _LONGEST_SECRET else None
 
     async def _who(self, visitor: _Visitor | None) -> str | None:
         """The name of a visitor; None for a stranger."""
@@ -161,19 +184,22 @@ class _Site:
     def _stranger(self, request: Request) -> Response:
         client = _client(request)
         if self._cookie in request.cookies and not self._guesses.take(client):
-            return self._message(429, "Too many wrong links. Wait a minute.", {"retry-after": "60"})
-        return self._message(401, "Open the link that you were given: it is good for one annotator, and for you alone.")
+            return self._too_many_guesses()
+        return self._message(401, _OPEN_YOUR_LINK, on=None)
+
+    def _too_many_guesses(self) -> Response:
+        return self._message(429, "Too many wrong links. Wait a minute.", {"retry-after": "60"}, on=None)
 
     async def _enter(self, request: Request) -> Response:
         """Take the token out of the address and into a cookie; nothing is written."""
         token = request.path_params["token"]
         client = _client(request)
         if self._guesses.is_empty(client):
-            return self._message(429, "Too many wrong links. Wait a minute.", {"retry-after": "60"})
+            return self._too_many_guesses()
         who = await self._holder(token)
         if who is None:
             self._guesses.take(client)
-            return self._message(404, "This link is not valid, or not any more. Ask for a new one.")
+            return self._message(404, _BAD_LINK, on=None)
         visitor = self._visitor(request, {})
         present = await self._who(visitor)
         if visitor is not None and present is not None and present != who:
@@ -192,7 +218,7 @@ class _Site:
         token = form.get("token", "")
         who = await self._holder(token)
         if who is None:
-            return self._message(404, "This link is not valid, or not any more. Ask for a new one.")
+            return self._message(404, _BAD_LINK, on=None)
         return self._entered(token, who)
 
     async def _holder(self, token: str) -> str | None:
@@ -273,13 +299,41 @@ class _Site:
 
         return answer
 
-    # What the owner sees.
+    # What the owner sees and does.
 
     async def _owner_page(self, request: Request, visitor: _Visitor) -> Response:
         if await self._look(visitor.known) != OWNER:
             return self._message(404, "There is no such page.")
         seen = await self._owner.seen()
         return HTMLResponse(self._pages.owner(seen, form_token(visitor.session)))
+
+    async def _owner_drops(self, request: Request, visitor: _Visitor) -> Response:
+        await self._owner_acts(visitor, acts.drop)
+        return RedirectResponse("/owner", 303)
+
+    async def _owner_adds(self, request: Request, visitor: _Visitor) -> Response:
+        await self._owner_acts(visitor, acts.join)
+        return await self._owner_invites(request, visitor)
+
+    async def _owner_invites(self, request: Request, visitor: _Visitor) -> Response:
+        """The new link is on the page that answers, and nowhere else ever."""
+        token = new_token()
+        name = await self._owner_acts(visitor, lambda campaign, name: acts.invite(campaign, name, token))
+        origin = self._policy.origin_of(request.headers["host"])
+        return HTMLResponse(self._pages.link(name, f"{origin}/enter/{token}"))
+
+    async def _owner_acts(self, visitor: _Visitor, act: Callable[[Campaign, str], Sequence[Event]]) -> str:
+        """The name in the form, after `act` on it."""
+        name = visitor.form.get("name", "").strip()
+
+        def decide(campaign: Campaign) -> Sequence[Event]:
+            visitor.owner(campaign)
+            if name == OWNER:
+                raise DataError(f"expected an annotator, got {OWNER!r}.")
+            return act(campaign, name)
+
+        await self._happen(decide)
+        return name
 
     # The rest.
 
@@ -289,8 +343,10 @@ class _Site:
     async def _happen(self, decide: Callable[[Campaign], Sequence[Event]]) -> None:
         await _result(self._desk.act(decide, lambda _: None))
 
-    def _message(self, status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
-        return HTMLResponse(self._pages.message(text), status, headers)
+    def _message(
+        self, status: int, text: str, headers: Mapping[str, str] | None = None, *, on: str | None = "/pair"
+    ) -> Response:
+        return HTMLResponse(self._pages.message(text, on), status, headers)
 
     async def _not_found(self, request: Request, error: Exception) -> Response:
         status = getattr(error, "status_code", 404)
