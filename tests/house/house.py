@@ -42,6 +42,7 @@ NEEDS_EXTRA: Mapping[str, tuple[str, ...]] = {
 
 FREE_AFTER_ALL = (
     "pasture.machine.executor",
+    "pasture.machine.launch",
     "pasture.machine.ray_cluster",
     "pasture.models.card",
     "pasture.models.sampler_config",

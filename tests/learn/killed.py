@@ -61,7 +61,7 @@ EXPERT = expert_iteration.Config(
 )
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
     return Environment(toy.instructions(20), toy.TEMPLATE, toy.count_liked)
 
 
@@ -72,21 +72,21 @@ TRAININGS: dict[str, Callable[..., None]] = {
     "reward_model": lambda base, value, **end: reward_model.train(
         REWARD, start=base, feedback=toy.separable_feedback(16), template=toy.TEMPLATE, **end
     ),
-    "ppo": lambda base, value, **end: ppo.train(PPO, start=base, value_start=value, environment=_environment(), **end),
+    "ppo": lambda base, value, **end: ppo.train(PPO, start=base, value_start=value, environment=environment(), **end),
     "rloo": lambda base, value, **end: rloo.train(
-        rloo.Config(group_size=4, **OWN_ANSWERS), start=base, environment=_environment(), **end
+        rloo.Config(group_size=4, **OWN_ANSWERS), start=base, environment=environment(), **end
     ),
     "grpo": lambda base, value, **end: grpo.train(
-        grpo.Config(group_size=4, **OWN_ANSWERS), start=base, environment=_environment(), **end
+        grpo.Config(group_size=4, **OWN_ANSWERS), start=base, environment=environment(), **end
     ),
     "online_dpo": lambda base, value, **end: online_dpo.train(
-        online_dpo.Config(**OWN_ANSWERS), start=base, environment=_environment(), **end
+        online_dpo.Config(**OWN_ANSWERS), start=base, environment=environment(), **end
     ),
     "quark": lambda base, value, **end: quark.train(
-        quark.Config(train_on="all", pool_steps=3, **OWN_ANSWERS), start=base, environment=_environment(), **end
+        quark.Config(train_on="all", pool_steps=3, **OWN_ANSWERS), start=base, environment=environment(), **end
     ),
     "expert_iteration": lambda base, value, **end: expert_iteration.train(
-        EXPERT, start=base, environment=_environment(), **end
+        EXPERT, start=base, environment=environment(), **end
     ),
 }
 """Each method's training, given a base model, a reward model, and where and how to run."""

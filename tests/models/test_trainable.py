@@ -179,4 +179,4 @@ def test_adapters_of_a_coarse_model_are_kept_and_merged_in_float32(start: Path):
     name, layer = adapted_layers(model)[0]
     delta = layer.get_delta_weight("default")
     expected = (layer.base_layer.weight.float() + delta).bfloat16()
-    assert torch.equal(merged_weights(model)[f"{name}.weight"], expected)
+    assert torch.equal(merged_weights(model, model.state_dict())[f"{name}.weight"], expected)

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from pasture import estimate, flow
 from pasture.cli.screen import LiveScreen, duration, money
+from pasture.machine.launch import check_alone
 from pasture.plan import BOARD, REPORT
 
 BOARD_SUMMARY = f"{BOARD}/leaderboard.txt"
@@ -54,6 +55,7 @@ def run(
     allow_code: AllowCode = False,
 ) -> None:
     """Do what a recipe asks for, from instructions to the report; finished steps are skipped."""
+    check_alone("run")
     console = Console()
     prepared = flow.prepare(recipe, overrides or [], out, allow_code=allow_code)
     with LiveScreen(console, prepared, workers) as screen:

@@ -19,6 +19,7 @@ from pasture.data.answers import Answers, answers_of_row
 from pasture.data.instructions import load_demonstrations, load_prompts
 from pasture.data.preferences import FeedbackFile, load_feedback
 from pasture.flow import training_module
+from pasture.machine.launch import Sharding
 from pasture.recipe import BUILT_IN, apply_override, start_folder
 
 DATA_HELP = "JSON, JSONL, CSV or Parquet, a folder, or hub:ORG/NAME/FILES@REVISION; see docs/data.md."
@@ -85,6 +86,24 @@ class Data:
         return {**given, "names": {role: getattr(self, role) for role in roles if getattr(self, role) is not None}}
 
 
+@dataclass(frozen=True)
+class Running:
+    """Options: where the work goes, and who does it."""
+
+    title: ClassVar[str] = "Running"
+    allow_code: Annotated[bool, typer.Option("--allow-code", help="Let METHOD be a Python file.")] = False
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder; the same command goes on in it.")] = Path(
+        "runs/train"
+    )
+    processes: Annotated[
+        int | None,
+        typer.Option("--processes", min=1, help="Processes that a launcher must have started; an error else."),
+    ] = None
+    sharding: Annotated[
+        Sharding, typer.Option("--sharding", help="fsdp2: no process holds a whole model; docs/several_processes.md.")
+    ] = "none"
+
+
 @spread
 def train(
     method: Annotated[str, typer.Argument(help="sft, reward_model, dpo, ppo and so on: a method, or a file of yours.")],
@@ -93,32 +112,32 @@ def train(
     start: Annotated[str, typer.Option("--start", help="Folder of the model to begin with.")] = BUILT_IN,
     data: Data,
     how: How,
-    allow_code: Annotated[bool, typer.Option("--allow-code", help="Let METHOD be a Python file.")] = False,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder; the same command goes on in it.")] = Path(
-        "runs/train"
-    ),
+    running: Running,
 ) -> None:
     """Train a model with one method, on files; a kill costs a few steps at most, and the same command goes on."""
-    console = Console()
-    if method.endswith(".py") and not allow_code:
+    if method.endswith(".py") and not running.allow_code:
         raise RecipeError(f"{method!r} would run as part of Pasture. Read it, then pass --allow-code.")
     table: dict[str, Any] = {}
     for override in settings or ():
         apply_override(table, override)
-    alone = training_module("pasture.steps.alone")
-    begun = start_folder(start)
-    training = alone.Training(
-        method=method,
-        settings=table,
-        start=begun,
-        template=chosen_template(how.template, begun),
-        seed=how.seed,
-        folder=out,
-        **data.read(console),
-    )
-    with shown_progress(console, "training") as progress:
-        model = alone.train(training, progress)
-    console.print(f"Model and its card: {model}", soft_wrap=True, markup=False)
+    distributed = training_module("pasture.machine.distributed")
+    on_cpu = table.get("device") == "cpu"
+    with distributed.processes(expected=running.processes, sharding=running.sharding, on_cpu=on_cpu):
+        console = Console(quiet=not distributed.is_main())
+        alone = training_module("pasture.steps.alone")
+        begun = start_folder(start)
+        training = alone.Training(
+            method=method,
+            settings=table,
+            start=begun,
+            template=chosen_template(how.template, begun),
+            seed=how.seed,
+            folder=running.out,
+            **data.read(console),
+        )
+        with shown_progress(console, "training") as progress:
+            model = alone.train(training, progress)
+        console.print(f"Model and its card: {model}", soft_wrap=True, markup=False)
 
 
 def score(

@@ -17,6 +17,7 @@ What differs:
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -32,6 +33,7 @@ from pasture.core.templates import PromptTemplate
 from pasture.learn import reward_model
 from pasture.learn.feedback import encode_feedback, split
 from pasture.learn.resume import METRICS_FILE, MODEL_FOLDER, claim, fingerprint
+from pasture.machine.distributed import check_same, on_main
 from pasture.machine.meter import MetricsLog
 from pasture.models.encode import Encoder
 from pasture.models.load import load_causal_lm, load_tokenizer
@@ -178,7 +180,9 @@ def train(
     held_out = [both for both in feedback if both[0].instruction.id not in kept]
     places = [f"members/{number:02d}" for number in range(config.members)]
     for number, place in enumerate(places):
-        if (folder / MODEL_FOLDER / place).exists():
+        trained = (folder / MODEL_FOLDER / place).exists()
+        check_same(trained, str(folder / MODEL_FOLDER / place))
+        if trained:
             continue
         reward_model.train(
             reward_model.Config(**{name: getattr(config, name) for name in _MEMBER_SETTINGS}),
@@ -190,12 +194,16 @@ def train(
             progress=_Report(progress, number, config.members),
         )
         # The last act of a member: where its folder stands, it is done.
-        (folder / MODEL_FOLDER / place).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "training").rename(folder / MODEL_FOLDER / place)
-    _write_list(config, folder / MODEL_FOLDER, places)
+        on_main(partial(_move, folder / "training", folder / MODEL_FOLDER / place))
+    on_main(lambda: _write_list(config, folder / MODEL_FOLDER, places))
     with MetricsLog(folder / METRICS_FILE) as log:
         scorer = EnsembleScorer.load(folder / MODEL_FOLDER, template, max_tokens=config.max_tokens)
         log.write(config.members, **left_out, **evaluate(scorer, held_out))
+
+
+def _move(training: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    training.rename(target)
 
 
 _MEMBER_SETTINGS = [name for name in reward_model.Config.model_fields if name != "held_out_count"]

@@ -14,6 +14,7 @@ What differs:
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Literal
@@ -29,6 +30,7 @@ from pasture.learn import best_of_n, sft
 from pasture.learn.resume import METRICS_FILE, MODEL_FOLDER, claim, fingerprint
 from pasture.learn.rollouts import Environment, check_instructions, checked_scores, draw
 from pasture.machine.device import resolve_device
+from pasture.machine.distributed import check_same, on_main
 from pasture.machine.meter import MetricsLog
 from pasture.models.encode import Encoder
 from pasture.models.load import load_causal_lm, load_tokenizer, save_model
@@ -87,6 +89,7 @@ def train(
     claim(folder, fingerprint(config.model_dump(), seed, prompts, modules=models))
     del models
     done = len(list((folder / "steps").glob("*")))
+    check_same(done, str(folder / "steps"))
     report = _Report(progress, config, len(prompts), rounds_done=done)
     with MetricsLog(folder / METRICS_FILE, after_step=done) as log:
         for number in range(done + 1, config.rounds + 1):
@@ -110,10 +113,14 @@ def train(
             log.write(number, **figures(winners))
             report.rounds_done += 1
             # The last act of a round: where its policy stands, the round is done.
-            _policy_folder(folder, number).parent.mkdir(exist_ok=True)
-            (place / MODEL_FOLDER).rename(_policy_folder(folder, number))
+            on_main(partial(_move, place / MODEL_FOLDER, _policy_folder(folder, number)))
     last = _policy_folder(folder, config.rounds)
     save_model(load_causal_lm(last), load_tokenizer(last), folder / MODEL_FOLDER)
+
+
+def _move(policy: Path, target: Path) -> None:
+    target.parent.mkdir(exist_ok=True)
+    policy.rename(target)
 
 
 def _policy_folder(folder: Path, number: int) -> Path:
@@ -153,10 +160,12 @@ def draw_winners(
     for number, begin in enumerate(range(0, len(environment.instructions), INSTRUCTIONS_A_FILE)):
         instructions = environment.instructions[begin : begin + INSTRUCTIONS_A_FILE]
         path = place / "winners" / f"{number:05d}.jsonl"
-        if not path.exists():
+        drawn = path.exists()
+        check_same(drawn, str(path))
+        if not drawn:
             policy = policy or load_causal_lm(policy_folder, device=resolve_device(config.device), tokenizer=tokenizer)
             found = best_answers(config, policy, encoder, environment, instructions, derived_seed(seed, "file", number))
-            write_records(path, found)
+            on_main(partial(write_records, path, found))
         found = read_records(path, Winner)
         winners += found
         report.drawn(number + 1, score=fmean(max(one.scores) for one in found))

@@ -49,6 +49,7 @@ from pasture.learn.rollouts import (
 )
 from pasture.learn.update import adamw, linear_factor, take_step
 from pasture.machine.device import DeviceChoice, resolve_device
+from pasture.machine.distributed import share, total
 from pasture.models.encode import Encoder
 from pasture.models.load import load_tokenizer, save_model
 from pasture.models.response import ResponseModel
@@ -261,7 +262,7 @@ def accumulate_gradients(
     lengths = torch.tensor([float(len(rollouts.rows[number].response_ids)) for number in numbers])
     token_weight_B = token_weights(lengths.to(rollouts.ids_BT.device), config)
     sums = []
-    for batch in rollouts.batches(numbers, config.micro_batch_tokens):
+    for batch, weight in share(rollouts.batches(numbers, config.micro_batch_tokens)):
         ids_BT, mask_BT, place = rollouts.part([numbers[row] for row in batch])
         hidden_NH = policy.hidden(ids_BT[:, :-1], mask_BT)
         logprob_N, entropy_N = head_logprobs_with_entropy(
@@ -278,12 +279,12 @@ def accumulate_gradients(
             * weight_N
             * grpo_loss(logprob_N, old_logprob_N, reference_logprob_N, advantage_N, config)
         )
-        torch.autograd.backward(loss_N.sum())
+        torch.autograd.backward(weight * loss_N.sum())
         with torch.no_grad():
             log_ratio_N = logprob_N - old_logprob_N
             ratio_N = log_ratio_N.exp()
             outside_N = (ratio_N < 1 - config.clip_low) | (ratio_N > 1 + config.clip_high)
             reference_kl_N = k3(logprob_N, reference_logprob_N)
             figures = (loss_N, outside_N.float(), log_ratio_N.square() / 2, reference_kl_N, entropy_N, ratio_N)
-            sums.append(torch.stack([figure.sum() for figure in figures]))
-    return torch.stack(sums).sum(0)
+            sums.append(weight * torch.stack([figure.sum() for figure in figures]))
+    return total(torch.stack(sums).sum(0))

@@ -12,6 +12,7 @@ from pasture.core.records import Comparison, Instruction, Preference
 from pasture.core.templates import PromptTemplate
 from pasture.learn.feedback import TIE
 from pasture.learn.rollouts import Answers, Environment, checked_scores
+from pasture.machine.distributed import from_main
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def _asked(annotator: Annotator, answers: Answers, equal: list[bool]) -> list[fl
         )
     ]
     asked = [comparison for comparison, same in zip(comparisons, equal, strict=True) if not same]
-    preferences = _preferences(annotator, asked)
+    preferences = from_main(lambda: _preferences(annotator, asked))
     said: dict[str, list[float]] = {comparison.id: [] for comparison in asked}
     for preference in preferences:
         if preference.preferred != "unjudged":

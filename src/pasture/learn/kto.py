@@ -46,6 +46,7 @@ from pasture.learn.likelihoods import answer_logprobs, reference_logprobs
 from pasture.learn.resume import Resumable, fingerprint
 from pasture.learn.update import adamw, take_step
 from pasture.machine.device import DeviceChoice, resolve_device
+from pasture.machine.distributed import share, together, total
 from pasture.models.batches import token_budget_batches
 from pasture.models.encode import EncodedPair, Encoder
 from pasture.models.load import load_tokenizer, save_model
@@ -232,11 +233,11 @@ def accumulate_gradients(
     """Add the gradients of a batch's mean loss per answer; means over its pairs of `PAIR_FIGURES`, and the drift."""
     divergence = _drift(config, policy, layout, batch)
     sums = []
-    for numbers in pair_batches(layout, batch.pairs, config.micro_batch_tokens):
+    for numbers, weight in share(pair_batches(layout, batch.pairs, config.micro_batch_tokens)):
         loss_P, figures = _losses(config, policy, layout, batch.part(numbers), divergence)
-        torch.autograd.backward(loss_P.sum() / len(batch.pairs))
-        sums.append(figures)
-    return named_figures(torch.stack(sums).sum(0), len(batch.pairs)) | {"kl": divergence}
+        torch.autograd.backward(weight * loss_P.sum() / len(batch.pairs))
+        sums.append(weight * figures)
+    return named_figures(total(torch.stack(sums).sum(0)), len(batch.pairs)) | {"kl": divergence}
 
 
 @torch.no_grad()
@@ -246,21 +247,22 @@ def evaluate(
     """Means over held-out pairs of `PAIR_FIGURES`, and their drift, under names that begin with "held_out_"."""
     divergence = _drift(config, policy, layout, held_out)
     sums = [
-        _losses(config, policy, layout, held_out.part(numbers), divergence)[1]
-        for numbers in pair_batches(layout, held_out.pairs, config.micro_batch_tokens)
+        weight * _losses(config, policy, layout, held_out.part(numbers), divergence)[1]
+        for numbers, weight in share(pair_batches(layout, held_out.pairs, config.micro_batch_tokens))
     ]
-    figures = named_figures(torch.stack(sums).sum(0), len(held_out.pairs), prefix="held_out_")
+    figures = named_figures(total(torch.stack(sums).sum(0)), len(held_out.pairs), prefix="held_out_")
     return figures | {"held_out_kl": divergence}
 
 
 @torch.no_grad()
 def _drift(config: Config, policy: ResponseModel, layout: AnswerLayout, batch: Material) -> Float[Tensor, ""]:
-    ratios = []
+    ratios: list[Tensor] = []
     counts = [layout.token_count(group) for group in batch.lent]
-    for numbers in token_budget_batches(counts, config.micro_batch_tokens):
+    for numbers, weight in share(token_budget_batches(counts, config.micro_batch_tokens)):
         part = batch.part(numbers)
-        ratios.append(answer_logprobs(policy, layout, part.lent) - part.lent_reference_P2.flatten())
-    return drift(torch.cat(ratios))
+        ratio_A = answer_logprobs(policy, layout, part.lent) - part.lent_reference_P2.flatten()
+        ratios += [ratio_A] if weight else []
+    return drift(torch.cat([ratio_A.to(layout.device) for ratio_A in together(ratios)]))
 
 
 def _losses(

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from jaxtyping import Float
 from torch import Tensor
 
 from pasture.learn.resume import fingerprint
 from pasture.machine.checkpoint import load_checkpoint, save_checkpoint
+from pasture.machine.distributed import check_same, on_main, row_by_row
 from pasture.models.batches import token_budget_batches
 from pasture.models.encode import EncodedPair
 from pasture.models.response import ResponseModel
@@ -39,11 +41,15 @@ def reference_logprobs(
     """
     answers = [[(answer.prompt_ids, answer.response_ids) for answer in group] for group in groups]
     identity = fingerprint(answers, modules=[model.model])
-    found = load_checkpoint(folder / REFERENCE_FOLDER)
-    if found is not None and found.facts["identity"] == identity:
+    place = folder / REFERENCE_FOLDER
+    found = load_checkpoint(place)
+    fits = found is not None and found.facts["identity"] == identity
+    check_same(fits, str(place))
+    if found is not None and fits:
         return found.tensors["logprob_A"].to(layout.device)
     logprob_A = _all_logprobs(model, layout, groups, micro_batch_tokens)
-    save_checkpoint(folder / REFERENCE_FOLDER, step=0, tensors={"logprob_A": logprob_A}, facts={"identity": identity})
+    kept, facts = {"logprob_A": logprob_A}, {"identity": identity}
+    on_main(lambda: save_checkpoint(place, step=0, tensors=kept, facts=facts))
     return logprob_A
 
 
@@ -51,9 +57,13 @@ def reference_logprobs(
 def _all_logprobs(
     model: ResponseModel, layout: AnswerLayout, groups: Sequence[Sequence[EncodedPair]], micro_batch_tokens: int
 ) -> Float[Tensor, " A"]:
-    parts: dict[int, Tensor] = {}
-    for numbers in token_budget_batches([layout.token_count(group) for group in groups], micro_batch_tokens):
+    widest = max(len(group) for group in groups)
+
+    def of_groups(numbers: list[int]) -> Tensor:
         batch = [groups[number] for number in numbers]
-        logprobs = answer_logprobs(model, layout, batch)
-        parts |= dict(zip(numbers, torch.split(logprobs, [len(group) for group in batch]), strict=True))
-    return torch.cat([parts[number] for number in range(len(groups))])
+        parts = torch.split(answer_logprobs(model, layout, batch), [len(group) for group in batch])
+        return torch.stack([F.pad(part, (0, widest - len(part))) for part in parts])
+
+    counts = [layout.token_count(group) for group in groups]
+    logprob_NG = row_by_row(token_budget_batches(counts, micro_batch_tokens), of_groups)
+    return torch.cat([row[: len(group)] for row, group in zip(logprob_NG, groups, strict=True)])

@@ -48,6 +48,7 @@ from pasture.learn.rollouts import (
 )
 from pasture.learn.update import adamw, linear_factor, take_step
 from pasture.machine.device import DeviceChoice, resolve_device
+from pasture.machine.distributed import share, total
 from pasture.models.batches import token_budget_batches
 from pasture.models.encode import Encoder
 from pasture.models.load import load_tokenizer, save_model
@@ -235,7 +236,7 @@ def accumulate_gradients(
     sides = [(2 * experience.pairs[number], 2 * experience.pairs[number] + 1) for number in numbers]
     lengths = [2 * max(len(answers.rows[first]), len(answers.rows[second])) for first, second in sides]
     sums = []
-    for batch in token_budget_batches(lengths, config.micro_batch_tokens):
+    for batch, weight in share(token_budget_batches(lengths, config.micro_batch_tokens)):
         rows = [sides[pair][side] for side in (0, 1) for pair in batch]
         ids_BT, mask_BT, (row_B, _) = answers.part(rows)
         hidden_NH = policy.hidden(ids_BT[:, :-1], mask_BT)
@@ -244,9 +245,9 @@ def accumulate_gradients(
         first_P, second_P = logratio_B[: len(batch)], logratio_B[len(batch) :]
         target_P = torch.tensor([experience.first_preferred[numbers[pair]] for pair in batch], device=first_P.device)
         loss_P = online_dpo_loss(first_P, second_P, target_P, config)
-        torch.autograd.backward(loss_P.sum() / len(numbers))
+        torch.autograd.backward(weight * loss_P.sum() / len(numbers))
         with torch.no_grad():
             margin_P = (first_P - second_P) * (2 * target_P - 1)
             figures = (loss_P, margin_P, (torch.sign(margin_P) + 1) / 2)
-            sums.append(torch.stack([figure.sum() for figure in figures]))
-    return torch.stack(sums).sum(0)
+            sums.append(weight * torch.stack([figure.sum() for figure in figures]))
+    return total(torch.stack(sums).sum(0))

@@ -51,6 +51,7 @@ from pasture.learn.rollouts import (
 )
 from pasture.learn.update import adamw, linear_factor, take_step
 from pasture.machine.device import DeviceChoice, resolve_device
+from pasture.machine.distributed import share, total
 from pasture.models.batches import token_budget_batches
 from pasture.models.encode import Encoder
 from pasture.models.heads import ScalarModel
@@ -311,7 +312,8 @@ def accumulate_gradients(
     rollouts = experience.rollouts
     policy = models.policy
     sums = []
-    for batch in token_budget_batches([len(rollouts.rows[number]) for number in numbers], config.micro_batch_tokens):
+    lengths = [len(rollouts.rows[number]) for number in numbers]
+    for batch, weight in share(token_budget_batches(lengths, config.micro_batch_tokens)):
         ids_BT, mask_BT, place = rollouts.part([numbers[row] for row in batch])
         hidden_NH = policy.hidden(ids_BT[:, :-1], mask_BT)
         logprob_N, entropy_N = head_logprobs_with_entropy(
@@ -326,7 +328,7 @@ def accumulate_gradients(
         policy_loss_N = experience.weight_BT[place][mask_BT] * surrogate_N
         value_loss_N = value_loss(value_N, old_value_N, return_N, config.value_clip_range)
         loss = (policy_loss_N.sum() + config.value_coefficient * value_loss_N.sum()) / token_count
-        torch.autograd.backward(loss)
+        torch.autograd.backward(weight * loss)
         with torch.no_grad():
             log_ratio_N = logprob_N - old_logprob_N
             figures = (
@@ -338,5 +340,5 @@ def accumulate_gradients(
                 entropy_N,
                 log_ratio_N.exp(),
             )
-            sums.append(torch.stack([figure.sum() for figure in figures]))
-    return torch.stack(sums).sum(0)
+            sums.append(weight * torch.stack([figure.sum() for figure in figures]))
+    return total(torch.stack(sums).sum(0))

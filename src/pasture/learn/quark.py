@@ -53,6 +53,7 @@ from pasture.learn.rollouts import (
 )
 from pasture.learn.update import adamw, linear_factor, take_step
 from pasture.machine.device import DeviceChoice, resolve_device
+from pasture.machine.distributed import on_main, share, total
 from pasture.models.batches import token_budget_batches
 from pasture.models.control_tokens import add_control_tokens, set_answer_prefix
 from pasture.models.encode import EncodedPair, Encoder
@@ -156,7 +157,7 @@ class Pool:
         self.answers[step] = answers
         self.answers = {one: kept for one, kept in self.answers.items() if one >= self._oldest(step + 1)}
         if self.pool_steps != 1:
-            write_records(self._file(step), answers)
+            on_main(lambda: write_records(self._file(step), answers))
 
     def all(self) -> list[ScoredAnswer]:
         """Every answer, the oldest first."""
@@ -341,7 +342,8 @@ def accumulate_gradients(config: Config, models: Models, rows: Sequence[Row]) ->
     token_count = sum(len(row.plain.response_ids) for row in rows)
     policy, reference = models.policy, models.reference
     sums = []
-    for batch in token_budget_batches([len(row.conditioned) for row in rows], config.micro_batch_tokens):
+    lengths = [len(row.conditioned) for row in rows]
+    for batch, weight in share(token_budget_batches(lengths, config.micro_batch_tokens)):
         # What pads hold is never looked at.
         ids_BT, mask_BT = batch_tensors([rows[number].conditioned for number in batch], 0, policy.model.device)
         plain_ids_BT, plain_mask_BT = batch_tensors([rows[number].plain for number in batch], 0, policy.model.device)
@@ -354,7 +356,7 @@ def accumulate_gradients(config: Config, models: Models, rows: Sequence[Row]) ->
             models.shared_tokens,
         )
         loss_N = quark_loss(logprob_N, kl_N, config.kl_coefficient)
-        torch.autograd.backward(loss_N.sum() / token_count)
+        torch.autograd.backward(weight * loss_N.sum() / token_count)
         with torch.no_grad():
-            sums.append(torch.stack([figure.sum() for figure in (loss_N, -logprob_N, kl_N)]))
-    return torch.stack(sums).sum(0)
+            sums.append(weight * torch.stack([figure.sum() for figure in (loss_N, -logprob_N, kl_N)]))
+    return total(torch.stack(sums).sum(0))

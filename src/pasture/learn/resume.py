@@ -23,7 +23,9 @@ from pasture.machine.checkpoint import (
     save_checkpoint,
     under_prefix,
 )
+from pasture.machine.distributed import check_same, is_main, on_main
 from pasture.machine.meter import MetricsLog
+from pasture.machine.sharded import load_whole_state, rest, whole, whole_state
 
 CHECKPOINT_FOLDER = "checkpoint"
 IDENTITY_FILE = "identity.json"
@@ -40,8 +42,10 @@ def claim(folder: Path, identity: str) -> None:
         RunFolderError: if it began with something else.
     """
     path = folder / IDENTITY_FILE
-    if not path.exists():
-        write_json_lines(path, [{"identity": identity}])
+    begun = path.exists()
+    check_same(begun, str(path))
+    if not begun:
+        on_main(lambda: write_json_lines(path, [{"identity": identity}]))
     elif read_json_lines(path) != [{"identity": identity}]:
         raise RunFolderError(
             f"{folder} was begun with another model, other instructions or other settings. Remove it to begin anew, or "
@@ -52,7 +56,8 @@ def claim(folder: Path, identity: str) -> None:
 class Resumable:
     """What one training run keeps in its folder, while its block runs: checkpoint, metrics and, at the end, the model.
 
-    Random draws must come from named streams that the step alone decides; then nothing else needs keeping.
+    Random draws must come from named streams that the step alone decides; then nothing else needs keeping. Of several
+    processes the main one writes; as what it writes is whole, another number of processes may go on from there.
     """
 
     def __init__(
@@ -98,6 +103,7 @@ class Resumable:
                 _put_back(module, under_prefix(f"{name}/", found.tensors))
             restore_optimizer(self.optimizer, under_prefix("optimizer/", found.tensors))
         step = 0 if found is None else found.step
+        check_same(step, str(self.folder / CHECKPOINT_FOLDER))
         self._log = MetricsLog(self.folder / METRICS_FILE, after_step=step)
         return step, {} if found is None else found.facts["numbers"]  # type: ignore[return-value]
 
@@ -114,6 +120,8 @@ class Resumable:
     def report(self, progress: Progress, done: int, total: int, **figures: Tensor | float) -> None:
         """Tell `progress` where training is, unless it was told a moment ago."""
         now = time.monotonic()
+        if not is_main():
+            return
         if done == total or now - self._reported_at >= SECONDS_BETWEEN_REPORTS:
             self._reported_at = now
             progress(done, total, **{name: float(value) for name, value in figures.items()})
@@ -125,12 +133,16 @@ class Resumable:
         for name, module in self.modules.items():
             tensors |= prefixed(f"{name}/", _changing(module))
         facts = {"identity": self.identity, "numbers": numbers}
-        save_checkpoint(self.folder / CHECKPOINT_FOLDER, step=step, tensors=tensors, facts=facts)
+        folder = self.folder / CHECKPOINT_FOLDER
+        on_main(lambda: save_checkpoint(folder, step=step, tensors=tensors, facts=facts))
 
     def finish(self, save: Callable[[Path], None]) -> None:
         """Write the model with `save`, then drop the checkpoint."""
         self._write_logs()
         save(self.folder / MODEL_FOLDER)
+        on_main(self._drop_checkpoint)
+
+    def _drop_checkpoint(self) -> None:
         remove_checkpoint(self.folder / CHECKPOINT_FOLDER)
         if (self.folder / CHECKPOINT_FOLDER).exists():
             (self.folder / CHECKPOINT_FOLDER).rmdir()
@@ -145,18 +157,22 @@ class Resumable:
 
 def _changing(module: nn.Module) -> dict[str, Tensor]:
     """What training can change of a module: its state but for frozen weights, which the start brings back."""
-    frozen = {name for name, one in module.named_parameters(remove_duplicate=False) if not one.requires_grad}
-    return {name: tensor for name, tensor in module.state_dict().items() if name not in frozen}
+    frozen = _frozen(module)
+    return {name: tensor for name, tensor in whole_state(module).items() if name not in frozen}
+
+
+def _frozen(module: nn.Module) -> set[str]:
+    return {name for name, one in module.named_parameters(remove_duplicate=False) if not one.requires_grad}
 
 
 def _put_back(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    expected = set(_changing(module))
+    expected = set(module.state_dict()) - _frozen(module)
     if expected != set(tensors):
         raise RunFolderError(
             f"the checkpoint holds other weights than this training changes (first: "
             f"{min(expected ^ set(tensors))}). Remove it to begin anew."
         )
-    module.load_state_dict(dict(tensors), strict=False)
+    load_whole_state(module, tensors)
 
 
 def fingerprint(*parts: object, modules: Sequence[nn.Module]) -> str:
@@ -166,8 +182,9 @@ def fingerprint(*parts: object, modules: Sequence[nn.Module]) -> str:
     """
     digest = hashlib.sha256(json.dumps(parts).encode())
     for module in modules:
+        rest(module)
         for name, parameter in module.named_parameters():
             digest.update(f"{name} {tuple(parameter.shape)}".encode())
-            head = parameter.detach().flatten()[:16].float().cpu()
+            head = whole(parameter.detach()).flatten()[:16].float().cpu()
             digest.update(head.numpy().tobytes())
     return digest.hexdigest()

@@ -38,12 +38,13 @@ from pasture.learn.feedback import TIE, JudgedPair, agreement, encode_feedback, 
 from pasture.learn.resume import Resumable, fingerprint
 from pasture.learn.update import adamw, cosine_factor, take_step
 from pasture.machine.device import DeviceChoice, resolve_device
+from pasture.machine.distributed import row_by_row, share, total
 from pasture.models.batches import pad_right, token_budget_batches
 from pasture.models.encode import EncodedPair, Encoder
 from pasture.models.heads import ScalarModel
 from pasture.models.load import load_tokenizer, save_pretrained
 from pasture.models.shared_prompt import AnswerLayout
-from pasture.models.trainable import load_trainable
+from pasture.models.trainable import begin_trainable_scalar
 from pasture.models.trunk import Rows
 from pasture.models.weights_config import Weights
 
@@ -110,8 +111,10 @@ def train(
     encoder = Encoder(tokenizer, template, max_tokens=config.max_tokens)
     pairs, left_out = encode_feedback(encoder, feedback)
     device = resolve_device(config.device)
-    language_model = load_trainable(start, config.weights, tokenizer=tokenizer, device=device, seed=seed)
-    model = ScalarModel.from_causal_lm(language_model, seed=derived_seed(seed, "reward-head"))
+    head_seed = derived_seed(seed, "reward-head")
+    model = begin_trainable_scalar(
+        start, config.weights, tokenizer=tokenizer, device=device, seed=seed, head_seed=head_seed
+    )
     layout = AnswerLayout(model.backbone, encoder.pad_id)
     training_pairs, held_out_pairs = split(pairs, config.held_out_count, seed)
     optimizer = adamw(model, weight_decay=config.weight_decay)
@@ -177,15 +180,15 @@ def accumulate_gradients(
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Add the gradients of a batch's mean loss per pair; that loss and the batch's accuracy come back."""
     losses, agreements = [], []
-    for numbers in pair_batches(layout, batch, micro_batch_tokens):
+    for numbers, weight in share(pair_batches(layout, batch, micro_batch_tokens)):
         pairs = [batch[number] for number in numbers]
         first_P, second_P = pair_scores(model, layout, pairs)
         target_P = torch.tensor([pair.first_preferred for pair in pairs], device=first_P.device)
-        loss = bradley_terry_loss(first_P, second_P, target_P).sum() / len(batch)
+        loss = weight * bradley_terry_loss(first_P, second_P, target_P).sum() / len(batch)
         torch.autograd.backward(loss)
         losses.append(loss.detach())
-        agreements.append(agreement(first_P.detach(), second_P.detach(), target_P).sum())
-    return torch.stack(losses).sum(), torch.stack(agreements).sum() / len(batch)
+        agreements.append(weight * agreement(first_P.detach(), second_P.detach(), target_P).sum())
+    return total(torch.stack(losses).sum()), total(torch.stack(agreements).sum()) / len(batch)
 
 
 @torch.no_grad()
@@ -193,35 +196,26 @@ def evaluate(
     model: ScalarModel, layout: AnswerLayout, pairs: Sequence[JudgedPair], micro_batch_tokens: int
 ) -> dict[str, Tensor | float]:
     """Mean loss over all pairs, and the share of pairs without ties whose preferred answer scores higher."""
-    losses, agreements, decided = [], [], 0
-    for numbers in pair_batches(layout, pairs, micro_batch_tokens):
+    losses, agreements = [], []
+    for numbers, weight in share(pair_batches(layout, pairs, micro_batch_tokens)):
         batch = [pairs[number] for number in numbers]
         first_P, second_P = pair_scores(model, layout, batch)
         target_P = torch.tensor([pair.first_preferred for pair in batch], device=first_P.device)
-        losses.append(bradley_terry_loss(first_P, second_P, target_P).sum())
-        decided_P = target_P != TIE
-        agreements.append(agreement(first_P, second_P, target_P)[decided_P].sum())
-        decided += int(decided_P.sum())
-    figures: dict[str, Tensor | float] = {"held_out_loss": torch.stack(losses).sum() / len(pairs)}
+        losses.append(weight * bradley_terry_loss(first_P, second_P, target_P).sum())
+        agreements.append(weight * agreement(first_P, second_P, target_P)[target_P != TIE].sum())
+    decided = sum(pair.first_preferred != TIE for pair in pairs)
+    figures: dict[str, Tensor | float] = {"held_out_loss": total(torch.stack(losses).sum()) / len(pairs)}
     if decided:
-        figures["held_out_accuracy"] = torch.stack(agreements).sum() / decided
+        figures["held_out_accuracy"] = total(torch.stack(agreements).sum()) / decided
     return figures
 
 
 @torch.no_grad()
 def centre(model: ScalarModel, answers: Sequence[EncodedPair], pad_id: int, micro_batch_tokens: int) -> None:
     """Shift the model so that `answers` score 0 on average."""
-    scores = _scores(model, answers, pad_id, micro_batch_tokens)
-    model.offset += sum(scores) / len(scores)
-
-
-def _scores(model: ScalarModel, rows: Sequence[EncodedPair], pad_id: int, micro_batch_tokens: int) -> list[float]:
-    scores = [0.0] * len(rows)
-    for numbers in token_budget_batches([len(row) for row in rows], micro_batch_tokens):
-        values = answer_scores(model, [rows[number] for number in numbers], pad_id).tolist()
-        for number, value in zip(numbers, values, strict=True):
-            scores[number] = value
-    return scores
+    batches = token_budget_batches([len(row) for row in answers], micro_batch_tokens)
+    scores = row_by_row(batches, lambda numbers: answer_scores(model, [answers[number] for number in numbers], pad_id))
+    model.offset += sum(scores.tolist()) / len(answers)
 
 
 def _save(model: ScalarModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -269,4 +263,9 @@ class ModelScorer:
                     f"instruction {instruction.id!r}. Hand both over in one order."
                 )
         rows = [self.encoder.pair(*both) for both in zip(instructions, completions, strict=True)]
-        return _scores(self.model, rows, self.encoder.pad_id, self.micro_batch_tokens)
+        scores = [0.0] * len(rows)
+        for numbers in token_budget_batches([len(row) for row in rows], self.micro_batch_tokens):
+            values = answer_scores(self.model, [rows[number] for number in numbers], self.encoder.pad_id).tolist()
+            for number, value in zip(numbers, values, strict=True):
+                scores[number] = value
+        return scores

@@ -47,6 +47,7 @@ from pasture.learn.rollouts import (
 )
 from pasture.learn.update import adamw, linear_factor, take_step
 from pasture.machine.device import DeviceChoice, resolve_device
+from pasture.machine.distributed import share, total
 from pasture.models.encode import Encoder
 from pasture.models.load import load_tokenizer, save_model
 from pasture.models.response import ResponseModel
@@ -231,7 +232,7 @@ def accumulate_gradients(
     """Add the gradients of a minibatch's mean loss per answer; sums over its answers of `_ANSWER_FIGURES` come back."""
     rollouts = experience.rollouts
     sums = []
-    for batch in rollouts.batches(numbers, config.micro_batch_tokens):
+    for batch, weight in share(rollouts.batches(numbers, config.micro_batch_tokens)):
         ids_BT, mask_BT, (row_B, _) = rollouts.part([numbers[row] for row in batch])
         hidden_NH = policy.hidden(ids_BT[:, :-1], mask_BT)
         logprob_N = head_logprobs(hidden_NH, policy.head, ids_BT[:, 1:][mask_BT], policy.vocabulary_size)
@@ -239,10 +240,10 @@ def accumulate_gradients(
         loss_B = experience.weight_B[row_B] * rloo_loss(
             logprob_B, old_logprob_B, experience.advantage_B[row_B], config.clip_range
         )
-        torch.autograd.backward(loss_B.sum() / len(numbers))
+        torch.autograd.backward(weight * loss_B.sum() / len(numbers))
         with torch.no_grad():
             ratio_B = (logprob_B - old_logprob_B).exp()
             outside_B = (ratio_B - 1).abs() > (torch.inf if config.clip_range is None else config.clip_range)
             figures = (loss_B, outside_B.float(), (logprob_B - old_logprob_B).square() / 2, ratio_B)
-            sums.append(torch.stack([figure.sum() for figure in figures]))
-    return torch.stack(sums).sum(0)
+            sums.append(weight * torch.stack([figure.sum() for figure in figures]))
+    return total(torch.stack(sums).sum(0))

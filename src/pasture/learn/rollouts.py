@@ -16,6 +16,8 @@ from pasture.core.seeds import derived_seed, stream
 from pasture.core.templates import PromptTemplate
 from pasture.formulas.logprobs import head_logprobs
 from pasture.formulas.masks import prediction_mask, response_mask
+from pasture.machine.distributed import own_part, share, together, total
+from pasture.machine.sharded import gathered
 from pasture.models.batches import grouped_batches, pad_right
 from pasture.models.encode import EncodedPair, Encoder
 from pasture.models.load import stop_token_ids
@@ -83,12 +85,13 @@ class Answers:
     def spread(self, of_tokens: Callable[[Tensor, Tensor], Tensor], micro_batch_tokens: int) -> Float[Tensor, "B T"]:
         """`of_tokens(ids, mask)`, one number for each unmasked entry, over all rows; 0 at masked entries."""
         result_BT = torch.zeros_like(self.sampler_logprob_BT)
-        for numbers in self.batches(range(len(self.rows)), micro_batch_tokens):
+        for numbers, weight in share(self.batches(range(len(self.rows)), micro_batch_tokens)):
             ids_BT, mask_BT, place = self.part(numbers)
             block_BT = torch.zeros(mask_BT.shape, device=mask_BT.device)
             block_BT[mask_BT] = of_tokens(ids_BT, mask_BT)
-            result_BT[place] = block_BT
-        return result_BT
+            if weight:
+                result_BT[place] = block_BT
+        return total(result_BT)
 
     def batches(self, numbers: Sequence[int], micro_batch_tokens: int) -> list[list[int]]:
         """Places in `numbers` in micro-batches, with answers to one prompt in one where they fit: it is read once."""
@@ -150,13 +153,18 @@ def draw(
 ) -> Answers:
     """`group_size` answers of `model` to each instruction, side by side; a group's prompt is read once.
 
+    Each process draws its share, and has all answers; as every answer has a random stream of its own, they do not
+    depend on the shares.
     The log-probabilities that come back are the model's own, whatever temperature and truncation it was drawn at.
     """
     asked = [instruction for instruction in instructions for _ in range(group_size)]
     prompts = [encoder.prompt(instruction) for instruction in asked]
     seeds = [derived_seed(seed, "answer", place) for place in range(len(prompts))]
     stop_ids = stop_token_ids(model, encoder.tokenizer)
-    samples = sample(model, stop_ids, prompts, seeds, sampling)
+    groups = own_part(len(instructions))
+    own = slice(groups.start * group_size, groups.stop * group_size)
+    with gathered(model):
+        samples = together(sample(model, stop_ids, prompts[own], seeds[own], sampling))
     completions = [
         Completion(
             instruction_id=instruction.id,
@@ -253,11 +261,20 @@ def objective_figures(
 def checked_scores(
     scorer: Scorer, instructions: Sequence[Instruction], completions: Sequence[Completion]
 ) -> list[float]:
-    """The scorer's numbers, one for each completion.
+    """The scorer's numbers, one for each completion; of several processes each asks for its share.
 
     Raises:
         ScorerError: if the scorer raises, or does not give one finite number for each completion.
     """
+    own = own_part(len(completions))
+    return together(_checked_scores(scorer, instructions[own], completions[own]))
+
+
+def _checked_scores(
+    scorer: Scorer, instructions: Sequence[Instruction], completions: Sequence[Completion]
+) -> list[float]:
+    if not completions:
+        return []
     try:
         scores = [float(score) for score in scorer(instructions, completions)]
     except PastureError:

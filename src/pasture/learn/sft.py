@@ -31,6 +31,7 @@ from pasture.formulas.masks import prediction_mask, response_mask
 from pasture.learn.resume import Resumable, fingerprint
 from pasture.learn.update import adamw, cosine_factor, take_step
 from pasture.machine.device import DeviceChoice, resolve_device
+from pasture.machine.distributed import share, total
 from pasture.models.batches import pad_right, token_budget_batches
 from pasture.models.encode import EncodedPair, Encoder
 from pasture.models.load import load_tokenizer, save_model
@@ -156,12 +157,12 @@ def accumulate_gradients(
     """Add the gradients of a batch's mean loss per response token; that loss comes back."""
     token_count = sum(len(row.response_ids) for row in batch)
     losses = []
-    for numbers in token_budget_batches([len(row) for row in batch], micro_batch_tokens):
+    for numbers, weight in share(token_budget_batches([len(row) for row in batch], micro_batch_tokens)):
         rows = [batch[number] for number in numbers]
-        loss = sft_loss(response_logprobs(responder, rows, pad_id), token_count)
+        loss = weight * sft_loss(response_logprobs(responder, rows, pad_id), token_count)
         torch.autograd.backward(loss)
         losses.append(loss.detach())
-    return torch.stack(losses).sum()
+    return total(torch.stack(losses).sum())
 
 
 def response_logprobs(responder: ResponseModel, rows: Sequence[EncodedPair], pad_id: int) -> Float[Tensor, " N"]:
@@ -178,7 +179,8 @@ def response_logprobs(responder: ResponseModel, rows: Sequence[EncodedPair], pad
 @torch.no_grad()
 def mean_loss(responder: ResponseModel, rows: Sequence[EncodedPair], pad_id: int, micro_batch_tokens: int) -> float:
     """Mean negative log-likelihood per response token, in nats."""
-    total = 0.0
-    for numbers in token_budget_batches([len(row) for row in rows], micro_batch_tokens):
-        total -= float(response_logprobs(responder, [rows[number] for number in numbers], pad_id).sum())
-    return total / sum(len(row.response_ids) for row in rows)
+    loss = 0.0
+    for numbers, weight in share(token_budget_batches([len(row) for row in rows], micro_batch_tokens)):
+        loss -= weight * float(response_logprobs(responder, [rows[number] for number in numbers], pad_id).sum())
+    summed = total(torch.tensor(loss, dtype=torch.float64, device=responder.model.device))
+    return float(summed) / sum(len(row.response_ids) for row in rows)

@@ -33,6 +33,7 @@ from pasture.learn.feedback import JudgedPair, encode_feedback, named_figures, p
 from pasture.learn.resume import Resumable, fingerprint
 from pasture.learn.update import adamw, take_step
 from pasture.machine.device import DeviceChoice, resolve_device
+from pasture.machine.distributed import share, total
 from pasture.models.encode import Encoder
 from pasture.models.load import load_tokenizer, save_model
 from pasture.models.response import ResponseModel
@@ -155,11 +156,11 @@ def accumulate_gradients(
 ) -> dict[str, Tensor | float]:
     """Add the gradients of a batch's mean loss per pair; means over the batch of `PAIR_FIGURES` come back."""
     sums = []
-    for numbers in pair_batches(layout, batch, config.micro_batch_tokens):
+    for numbers, weight in share(pair_batches(layout, batch, config.micro_batch_tokens)):
         loss_P, figures = _losses(config, policy, layout, [batch[number] for number in numbers])
-        torch.autograd.backward(loss_P.sum() / len(batch))
-        sums.append(figures)
-    return named_figures(torch.stack(sums).sum(0), len(batch))
+        torch.autograd.backward(weight * loss_P.sum() / len(batch))
+        sums.append(weight * figures)
+    return named_figures(total(torch.stack(sums).sum(0)), len(batch))
 
 
 @torch.no_grad()
@@ -171,10 +172,10 @@ def evaluate(
 ) -> dict[str, Tensor | float]:
     """Means over held-out pairs of `PAIR_FIGURES`, under names that begin with "held_out_"."""
     sums = [
-        _losses(config, policy, layout, [pairs[number] for number in numbers])[1]
-        for numbers in pair_batches(layout, pairs, config.micro_batch_tokens)
+        weight * _losses(config, policy, layout, [pairs[number] for number in numbers])[1]
+        for numbers, weight in share(pair_batches(layout, pairs, config.micro_batch_tokens))
     ]
-    return named_figures(torch.stack(sums).sum(0), len(pairs), prefix="held_out_")
+    return named_figures(total(torch.stack(sums).sum(0)), len(pairs), prefix="held_out_")
 
 
 def _losses(

@@ -7,12 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pasture.machine.distributed import sum_gradients
+from pasture.machine.sharded import rest, whole
+
 
 def adamw(*modules: nn.Module, epsilon: float = 1e-8, weight_decay: float = 0.0) -> torch.optim.AdamW:
     """AdamW over what is trained of each module, a parameter group each; `take_step` sets its learning rate.
 
     Source: Loshchilov & Hutter 2019, Algorithm 2, https://arxiv.org/abs/1711.05101
     """
+    for module in modules:
+        rest(module)
     groups = [[one for one in module.parameters() if one.requires_grad] for module in modules]
     return AdamWInFloat32(groups, epsilon=epsilon, weight_decay=weight_decay)
 
@@ -81,12 +86,17 @@ _COPY = "float32_copy"
 
 
 def take_step(optimizer: torch.optim.Optimizer, *, learning_rate: float, max_gradient_norm: float) -> list[Tensor]:
-    """Clip the gradients, step and drop them; the norm of each parameter group before clipping comes back.
+    """Add up the gradients of all processes, clip, step and drop them; the norms before clipping come back, by group.
 
     Each group is clipped on its own: where a policy and a value model share an optimizer, neither shrinks the other's
     step.
     """
-    norms = [nn.utils.clip_grad_norm_(group["params"], max_gradient_norm) for group in optimizer.param_groups]
+    norms = []
+    for group in optimizer.param_groups:
+        sum_gradients(group["params"])
+        norm = whole(nn.utils.get_total_norm([one.grad for one in group["params"] if one.grad is not None]))
+        nn.utils.clip_grads_with_norm_(group["params"], max_gradient_norm, norm)
+        norms.append(norm)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     optimizer.step()

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from pasture.core.errors import RunFolderError
 from pasture.core.files import atomic_file, unwritable
+from pasture.machine.sharded import kept_whole, part_like
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
@@ -118,7 +119,7 @@ def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     """An optimizer's state and learning rates as tensors; its other settings belong to the recipe."""
     state = optimizer.state_dict()
     tensors = {
-        f"state.{parameter}.{name}": torch.as_tensor(value)
+        f"state.{parameter}.{name}": kept_whole(torch.as_tensor(value))
         for parameter, values in state["state"].items()
         for name, value in values.items()
     }
@@ -148,6 +149,9 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> No
                 f"the checkpoint's optimizer state {index} does not fit this model's parameters. "
                 "The checkpoint is of another model; remove it to begin this training anew."
             )
+        restored[index] = {
+            key: value if value.ndim == 0 else part_like(value, parameters[index]) for key, value in values.items()
+        }
     for number, group in enumerate(state["param_groups"]):
         group["lr"] = float(tensors[f"learning_rate.{number}"])
     optimizer.load_state_dict({"state": restored, "param_groups": state["param_groups"]})

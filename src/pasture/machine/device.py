@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 import torch
 
 from pasture.core.errors import RecipeError
+from pasture.machine.distributed import joined
 
 DeviceChoice: TypeAlias = Literal["auto", "cpu", "cuda"]
 DtypeChoice: TypeAlias = Literal["float32", "bfloat16"]
@@ -15,9 +16,18 @@ DtypeChoice: TypeAlias = Literal["float32", "bfloat16"]
 def resolve_device(choice: DeviceChoice) -> torch.device:
     """The device of that name; 'auto' is the GPU where there is one.
 
+    Of several processes each has its own GPU, or all compute on the CPU.
+
     Raises:
-        RecipeError: if 'cuda' is asked for and no CUDA device answers.
+        RecipeError: if 'cuda' is asked for and no CUDA device answers, or the processes were joined on another.
     """
+    place = joined()
+    if place is not None:
+        if choice not in ("auto", place.device.type):
+            raise RecipeError(
+                f"device = '{choice}', but the processes were joined on '{place.device.type}'. Leave device out."
+            )
+        return place.device
     if choice == "cuda" and not torch.cuda.is_available():
         raise RecipeError(
             f"device = 'cuda', but torch {torch.__version__} finds no CUDA device. "

@@ -4,6 +4,7 @@ import json
 import math
 import resource
 import sys
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,13 +13,14 @@ import torch
 
 from pasture.core.errors import TrainingError
 from pasture.core.files import unwritable, write_text
+from pasture.machine.distributed import is_main
 
 
 class MetricsLog:
     """Rows of `metrics.jsonl`, each on disk as soon as it is written.
 
     A run that was killed and resumed leaves the same bytes as one that was not: rows after the checkpoint are dropped
-    on opening, and no row holds a time.
+    on opening, and no row holds a time. Of several processes the main one writes.
     """
 
     def __init__(self, path: Path, *, after_step: int = 0) -> None:
@@ -28,6 +30,9 @@ class MetricsLog:
             RunFolderError: if the file cannot be written.
         """
         self.path = path
+        self._file: FileIO | None = None
+        if not is_main():
+            return
         write_text(path, "".join(_rows_up_to(path, after_step)))
         try:
             # Unbuffered: a row is with the system before `write` returns, and closing a full disk's file cannot fail.
@@ -47,6 +52,8 @@ class MetricsLog:
                 raise TrainingError(
                     f"step {step}: {name} is {value}. Lower the learning rate, or look at the data of this step."
                 )
+        if self._file is None:
+            return
         try:
             self._file.write(json.dumps({"step": step, **figures}).encode() + b"\n")
         except OSError as error:
@@ -54,7 +61,8 @@ class MetricsLog:
 
     def close(self) -> None:
         """Close the file; every row is in it."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self

@@ -8,12 +8,13 @@ Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
+from peft.utils.other import transpose
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -83,37 +84,42 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def merged_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The weights of the model without adapters that computes the same, under its own names; `model` stays as it is."""
+def merged_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of the model without adapters that computes the same, under its own names.
+
+    `weights` are the model's state, each tensor whole; it stays as it is.
+    """
     layers = dict(adapted_layers(model))
     merged = {}
-    for name, tensor in model.state_dict().items():
+    for name, tensor in weights.items():
         owner, _, last = name.rpartition(".")
-        layer = layers.get(owner.removesuffix(".base_layer"))
+        place = owner.removesuffix(".base_layer")
+        layer = layers.get(place)
         if layer is None:
             if ".lora_" not in name:
                 merged[name] = tensor
         elif last == "weight":
             # Added in float32: in bfloat16 a small change would be lost.
-            delta = layer.get_delta_weight(_NAME)
-            merged[f"{owner.removesuffix('.base_layer')}.weight"] = (tensor.float() + delta).to(tensor.dtype)
+            first, second = (weights[f"{place}.{part}.{_NAME}.weight"] for part in ("lora_A", "lora_B"))
+            delta = transpose(second @ first, layer.fan_in_fan_out) * layer.scaling[_NAME]
+            merged[f"{place}.weight"] = (tensor.float() + delta).to(tensor.dtype)
         else:
-            merged[f"{owner.removesuffix('.base_layer')}.{last}"] = tensor
+            merged[f"{place}.{last}"] = tensor
     return merged
 
 
-def save_adapters(model: PreTrainedModel, folder: Path) -> None:
+def save_adapters(model: PreTrainedModel, weights: Mapping[str, Tensor], folder: Path) -> None:
     """Write the adapters alone into `folder`, for `PeftModel.from_pretrained` on the model that they belong to.
 
-    `model` is a language model or its backbone; what is written is for the same kind.
+    `model` is a language model or its backbone; what is written is for the same kind. `weights` are its state, whole.
     """
     layers = adapted_layers(model)
     config = copy.copy(model.peft_config[_NAME])
     config.target_modules = sorted(name for name, _ in layers)
     config.task_type = None if model.base_model is model else "CAUSAL_LM"
     tensors = {
-        f"base_model.model.{name}.{part}.weight": getattr(layer, part)[_NAME].weight.detach().cpu().contiguous()
-        for name, layer in layers
+        f"base_model.model.{name}.{part}.weight": weights[f"{name}.{part}.{_NAME}.weight"].cpu().contiguous()
+        for name, _ in layers
         for part in ("lora_A", "lora_B")
     }
     folder.mkdir(parents=True, exist_ok=True)

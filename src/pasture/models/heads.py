@@ -12,6 +12,8 @@ from transformers import AutoModel, PreTrainedModel
 from pasture.core.errors import ModelError
 from pasture.core.files import atomic_file
 from pasture.core.seeds import stream
+from pasture.machine.distributed import is_main, wait
+from pasture.machine.sharded import kept_whole
 from pasture.models.batches import positions
 from pasture.models.load import load_weights, local_folder, save_pretrained
 from pasture.models.trunk import Trunk
@@ -78,8 +80,11 @@ class ScalarModel(nn.Module):
         """
         save_pretrained(self.backbone, folder)
         tensors = {"weight": self.head.weight, "bias": self.head.bias, "offset": self.offset}
-        with atomic_file(folder / HEAD_FILE) as draft:
-            save_file({name: tensor.detach().cpu() for name, tensor in tensors.items()}, draft)
+        kept = {name: kept_whole(tensor.detach()).cpu() for name, tensor in tensors.items()}
+        if is_main():
+            with atomic_file(folder / HEAD_FILE) as draft:
+                save_file(kept, draft)
+        wait()
 
     @classmethod
     def load(

@@ -7,17 +7,20 @@ to stop. `load_tokenizer` therefore picks a distinct pad, or adds one, and `load
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from pasture.core.errors import ModelError
 from pasture.core.files import unwritable
+from pasture.machine.distributed import is_main, wait
+from pasture.machine.sharded import whole_state
 from pasture.models.adapters import ADAPTER_FOLDER, adapted_layers, merged_weights, save_adapters
 
 Source: TypeAlias = Path | str
@@ -150,19 +153,30 @@ def save_pretrained(part: PreTrainedModel | PreTrainedTokenizerBase, folder: Pat
     """`part.save_pretrained(folder)` with errors that say what to do.
 
     A model with adapters is written as the model without them that answers the same, and the adapters once more on
-    their own, in `adapter/`.
+    their own, in `adapter/`. Of several processes, which must all call it, the main one writes.
 
     Raises:
         RunFolderError: if the disk is full or the folder cannot be written.
     """
+    weights = whole_state(part) if isinstance(part, PreTrainedModel) else {}
+    if is_main():
+        _write_pretrained(part, weights, folder)
+    wait()
+
+
+def _write_pretrained(
+    part: PreTrainedModel | PreTrainedTokenizerBase, weights: Mapping[str, Tensor], folder: Path
+) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _without_progress_bars():
-            if isinstance(part, PreTrainedModel) and adapted_layers(part):
-                part.save_pretrained(folder, state_dict=merged_weights(part))
-                save_adapters(part, folder / ADAPTER_FOLDER)
-            else:
+            if not isinstance(part, PreTrainedModel):
                 part.save_pretrained(folder)
+            elif adapted_layers(part):
+                part.save_pretrained(folder, state_dict=merged_weights(part, weights))
+                save_adapters(part, weights, folder / ADAPTER_FOLDER)
+            else:
+                part.save_pretrained(folder, state_dict=dict(weights))
     except SafetensorError as error:
         raise unwritable(folder, OSError(str(error))) from error
     except OSError as error:

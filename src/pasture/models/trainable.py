@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pasture.core.errors import ModelError
+from pasture.machine import sharded
 from pasture.models.adapters import adapters_off, add_adapters
 from pasture.models.heads import ScalarModel
 from pasture.models.load import load_causal_lm
@@ -34,11 +35,55 @@ def load_trainable(
         ModelError: if it cannot be loaded, has no layers of the names that adapters are asked for, or cannot compute
             layers again.
     """
-    model = load_causal_lm(start, dtype=_DTYPES[weights.dtype], device=device, tokenizer=tokenizer)
+    model = _load(start, weights, tokenizer=tokenizer, device=device, seed=seed)
+    sharded.share_out(model)
+    return model
+
+
+def begin_trainable_scalar(
+    start: Path,
+    weights: Weights,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    device: str | torch.device,
+    seed: int,
+    head_seed: int,
+) -> ScalarModel:
+    """The language model of `start` under a new head, ready to be trained as `weights` says.
+
+    Raises:
+        ModelError: as `load_trainable` does.
+    """
+    language_model = _load(start, weights, tokenizer=tokenizer, device=device, seed=seed)
+    return _share_out_scalar(ScalarModel.from_causal_lm(language_model, seed=head_seed), device)
+
+
+def _load(
+    start: Path,
+    weights: Weights,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    device: str | torch.device,
+    seed: int,
+) -> PreTrainedModel:
+    model = load_causal_lm(start, dtype=_DTYPES[weights.dtype], device=_loads_to(device), tokenizer=tokenizer)
     if weights.lora is not None:
         add_adapters(model, weights.lora, seed=seed, base=str(start))
     if weights.gradient_checkpointing:
         compute_layers_again(model)
+    return model
+
+
+def _loads_to(device: str | torch.device) -> str | torch.device:
+    """Where a model is loaded to: weights that are shared out go to their device layer by layer."""
+    return "cpu" if sharded.is_asked_for() else device
+
+
+def _share_out_scalar(model: ScalarModel, device: str | torch.device) -> ScalarModel:
+    sharded.share_out(model.backbone)
+    model.head.to(device)
+    model.offset = model.offset.to(device)
+    sharded.share_out_head(model.head)
     return model
 
 
@@ -50,12 +95,12 @@ def load_trainable_scalar(
     Raises:
         ModelError: as `load_trainable` does.
     """
-    model = ScalarModel.load(folder, dtype=_DTYPES[weights.dtype], device=device)
+    model = ScalarModel.load(folder, dtype=_DTYPES[weights.dtype], device=_loads_to(device))
     if weights.lora is not None:
         add_adapters(model.backbone, weights.lora, seed=seed, base=str(folder))
     if weights.gradient_checkpointing:
         compute_layers_again(model.backbone)
-    return model
+    return _share_out_scalar(model, device)
 
 
 def reference_of(
@@ -68,7 +113,9 @@ def reference_of(
     """What `policy` began as: itself with its adapters off, or a copy of `start` where all weights are trained."""
     if weights.lora is not None:
         return WithoutAdapters(policy)
-    return ResponseModel(load_causal_lm(start, dtype=policy.dtype, device=policy.device, tokenizer=tokenizer))
+    copy = load_causal_lm(start, dtype=policy.dtype, device=_loads_to(policy.device), tokenizer=tokenizer)
+    sharded.share_out(copy)
+    return ResponseModel(copy)
 
 
 class WithoutAdapters(ResponseModel):

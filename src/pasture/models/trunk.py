@@ -139,7 +139,7 @@ class _Gather(torch.autograd.Function):
         return gradient_Rhd.masked_fill_(ctx.packing.left_out_R11, 0.0), None
 
 
-def packed_attention(  # noqa: PLR0913, PLR0917 - the signature that transformers calls
+def packed_attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
