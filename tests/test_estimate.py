@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pasture import estimate
+from pasture.plan import Step
 from pasture.recipe import parse
 from tests.test_plan import planned
 
@@ -65,3 +66,19 @@ def test_a_price_that_nobody_knows_is_unknown_and_never_nothing():
     recipe = parse({"name": "paid", **changes}, "paid.toml")
     step = {step.name: step for step in planned(**changes).steps}["3-annotate/preference"]
     assert estimate.price(step, recipe) is None
+
+
+def test_workers_share_the_steps_and_wait_for_what_these_need(tiny, monkeypatch):
+    monkeypatch.setattr(estimate, "seconds", lambda step, recipe: step.units)
+    steps = [
+        Step("a", "x.x", {}, {"data": "done before"}, units=3),
+        Step("b", "x.x", {}, {"a": "a"}, units=4),
+        Step("c", "x.x", {}, {"a": "a"}, units=2),
+        Step("d", "x.x", {}, {"c": "c"}, units=5),
+        Step("e", "x.x", {}, {}, units=1),
+    ]
+    assert estimate.span(steps, tiny, 1) == 15
+    # By hand, two workers: a 0-3 beside e 0-1; b 3-7 beside c 3-5; d 5-10.
+    assert estimate.span(steps, tiny, 2) == 10
+    assert estimate.span(steps, tiny, 5) == 10  # a, c and d one after the other
+    assert estimate.span([], tiny, 2) == 0

@@ -4,6 +4,8 @@ Rates were measured with the built-in model on two cores (benchmarks/loop.py); w
 number of its weights, which is right to a factor of a few.
 """
 
+import heapq
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,6 +55,27 @@ def seconds(step: Step, recipe: Recipe) -> float:
     rate = _SECONDS_PER_UNIT[step.work]
     scale = _model_scale(recipe) if step.work.startswith(_SCALES_WITH_MODEL) else 1.0
     return rate * step.units * scale
+
+
+def span(steps: Sequence[Step], recipe: Recipe, workers: int) -> float:
+    """Expected seconds until all of `steps` are done by so many workers, each taking the first in order that can begin.
+
+    Steps that these need and that are not among them are done already.
+    """
+    left = {step.name: step for step in steps}
+    ends: dict[str, float] = {}
+    free = [0.0] * workers
+    while left:
+        ready = {
+            name: max((ends[need] for need in step.needs.values() if need in ends), default=0.0)
+            for name, step in left.items()
+            if not left.keys() & set(step.needs.values())
+        }
+        now = max(heapq.heappop(free), min(ready.values()))
+        first = next(name for name, since in ready.items() if since <= now)
+        ends[first] = now + seconds(left.pop(first), recipe)
+        heapq.heappush(free, ends[first])
+    return max(ends.values(), default=0.0)
 
 
 class Price(NamedTuple):

@@ -73,20 +73,25 @@ def run(
     console.print(f"Report: {prepared.folder.step_path(REPORT) / 'index.html'}", soft_wrap=True)
 
 
-def plan(recipe: RecipePath, overrides: Overrides = None, out: Out = None, allow_code: AllowCode = False) -> None:
+def plan(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    out: Out = None,
+    workers: Workers = 1,
+    allow_code: AllowCode = False,
+) -> None:
     """Show the steps of a recipe, which of them are done, and what the rest would take; nothing is done or spent."""
     console = Console()
     prepared = flow.prepare(recipe, overrides or [], out, allow_code=allow_code)
-    pending = {step.name for step in prepared.pending()}
+    left = prepared.pending()
+    pending = {step.name for step in left}
     table = Table(title=f"{prepared.recipe.name} in {prepared.folder.path}", title_justify="left", box=None)
     for column, justify in (("step", "left"), ("state", "left"), ("time", "right"), ("cost", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    total = 0.0
     cost: estimate.Price | None = estimate.FREE
     for step in prepared.plan.steps:
         seconds, price = estimate.seconds(step, prepared.recipe), estimate.price(step, prepared.recipe)
         if step.name in pending:
-            total += seconds
             cost = None if cost is None or price is None else cost + price
         state = "to do" if step.name in pending else "done"
         table.add_row(step.name, state, f"~{duration(seconds)}", _priced(price))
@@ -95,9 +100,10 @@ def plan(recipe: RecipePath, overrides: Overrides = None, out: Out = None, allow
     shared = len(prepared.plan.views) - len(set(prepared.plan.views.values()))
     if shared:
         console.print(f"{shared} steps of these runs are done once for several.")
+    at_once = f"{workers} steps at once" if workers > 1 else "one step at a time"
     console.print(
-        f"{len(pending)} steps to do, {done} done; about {duration(total)} {estimate.ON_WHAT}, "
-        f"{_priced(cost)} for labels."
+        f"{len(pending)} steps to do, {done} done; about {duration(estimate.span(left, prepared.recipe, workers))} "
+        f"{estimate.ON_WHAT}, {at_once}; {_priced(cost)} for labels."
     )
 
 
