@@ -151,3 +151,19 @@ def test_token_counts_are_those_of_the_rows():
     for shares, count in ((True, 3 + 5 + 2), (False, 2 * (3 + 5))):
         layout.shares_prompts = shares
         assert layout.token_count(pair) == layout.rows([pair]).inputs["input_ids"].numel() == count
+
+
+def test_rows_without_a_pad_keep_their_own_attention():
+    # Rows as long as each other, in the reverse order of a dictionary, whose prompts end at different places.
+    model = tiny_model("llama", 32, seed=0)
+    layout = AnswerLayout(model.base_model, PAD)
+    long = [
+        [EncodedPair([9, 8, 7], [6, 5]), EncodedPair([9, 8, 7], [4])],
+        [EncodedPair([3], [1, 2]), EncodedPair([3], [5, 6, 7])],
+    ]
+    responder, rows = ResponseModel(model), layout.rows(long)
+    assert bool(rows.rows.own_BT.all())
+    with torch.no_grad():
+        found = responder.answer_logprobs(rows)
+    expected = [alone(model, answer)[0] for group in long for answer in group]
+    np.testing.assert_allclose(found, torch.cat(expected), atol=1e-5)

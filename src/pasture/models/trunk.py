@@ -55,8 +55,8 @@ class Packing:
         left_out_R[self.kept_N] = False
         self.left_out_R11 = left_out_R[:, None, None]
         """True at pads, and at places whose token has another place."""
-        self.plain = bool((self.kept_N == self.source_R).all()) if len(self.kept_N) == len(left_out_R) else False
-        """Whether tokens and places are the same."""
+        self.plain = torch.equal(self.kept_N, torch.arange(new_BT.numel(), device=new_BT.device))
+        """Whether each place is a token of its own, in order."""
         self.again_D = (left_out_R & rows.own_BT.flatten()).nonzero().squeeze(1)
         """The other places of tokens that have several."""
 
@@ -64,13 +64,15 @@ class Packing:
         """Queries, keys or values of the tokens as B h T d; what is at pads is a number and means nothing."""
         x_Nhd = x_1hNd[0].transpose(0, 1)
         if not self.plain:
-            x_Nhd = _Spread.apply(x_Nhd, self)
+            x_Nhd = _Spread.apply(x_Nhd, self)  # type: ignore[no-untyped-call]
         return x_Nhd.reshape(*self.shape, *x_Nhd.shape[1:]).transpose(1, 2)
 
     def gather(self, x_BhTd: Tensor) -> Tensor:
         """The tokens' entries of B h T d as 1 N h d."""
         x_Rhd = x_BhTd.transpose(1, 2).flatten(0, 1)
-        return (x_Rhd if self.plain else _Gather.apply(x_Rhd, self))[None]
+        if not self.plain:
+            x_Rhd = _Gather.apply(x_Rhd, self)  # type: ignore[no-untyped-call]
+        return x_Rhd[None]
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class _Spread(torch.autograd.Function):
         return x_Nhd.index_select(0, packing.source_R)
 
     @staticmethod
-    def backward(ctx: Any, gradient_Rhd: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient_Rhd: Tensor) -> tuple[Tensor, None]:
         packing = ctx.packing
         gradient_Nhd = gradient_Rhd.index_select(0, packing.kept_N)
         if len(packing.again_D):
@@ -134,7 +136,7 @@ class _Gather(torch.autograd.Function):
         return x_Rhd.index_select(0, packing.kept_N)
 
     @staticmethod
-    def backward(ctx: Any, gradient_Nhd: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient_Nhd: Tensor) -> tuple[Tensor, None]:
         gradient_Rhd = gradient_Nhd.index_select(0, ctx.packing.source_R)
         return gradient_Rhd.masked_fill_(ctx.packing.left_out_R11, 0.0), None
 
