@@ -2,13 +2,19 @@
 
     python -m venv /tmp/trl && /tmp/trl/bin/pip install trl==1.16.0 peft
     python benchmarks/learn.py --trl /tmp/trl                                   # a model of 2M weights
-    python benchmarks/learn.py --trl /tmp/trl --model models/smollm2-135m-instruct --rows 32 --batch 8
+    python benchmarks/learn.py --trl /tmp/trl --lengths fixed                   # 32 tokens a prompt, 32 an answer
+    python benchmarks/learn.py --trl /tmp/trl --model models/smollm2-135m-instruct --rows 24 --batch 8
 
-The two take turns, each turn in a process of its own, so that a busy machine slows both; figures are medians over
-turns, with the least and the most. Texts are random words, 8 to 56 tokens a prompt and as many an answer, the same for
-both. Rows come in one order and rates follow one cosine, so that losses can be held side by side: the reward models
-begin with one head. RLOO and sampling draw at random and differ in what they draw, not in how much. `whole` is from
-data in memory to a saved model; `a step` leaves out loading, tokenizing, saving and the first step.
+The two take turns, each turn in a process of its own; times are its CPU seconds, which a busy machine changes least;
+figures are medians over turns, with the least and the most. Texts are random words, one token each, the same for both;
+`--lengths` says how many (see `LENGTHS`). Rows come in one order and rates follow one cosine, so that losses can be
+held side by side: the reward models begin with one head. RLOO and sampling draw at random and differ in what they draw,
+not in how much. TRL runs at its defaults, in 32-bit numbers with its fused optimizer; its options to compute without
+padding need an attention that no CPU has.
+
+`whole` is from data in memory to a saved model; `a step` leaves out loading, tokenizing, saving and the first step. A
+step of DPO bears its share of the reference's log-probabilities, which are computed before the first step here and in
+every step there. `peak` is the most memory that the process held.
 """
 
 import argparse
@@ -24,6 +30,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -34,7 +41,7 @@ import transformers
 from pasture.core.records import Comparison, Completion, Instruction, Preference
 from pasture.core.seeds import derived_seed, stream
 from pasture.core.templates import PLAIN
-from pasture.learn import dpo, resume, reward_model, rloo, sft
+from pasture.learn import dpo, likelihoods, resume, reward_model, rloo, sft
 from pasture.learn.rollouts import Environment
 from pasture.models.encode import Encoder
 from pasture.models.heads import ScalarModel
@@ -46,6 +53,16 @@ THEIRS = Path(__file__).with_name("learn_trl.py")
 CASES = ("sft", "reward_model", "dpo", "rloo", "sampling")
 STREAMS = {"sft": "sft-batches", "reward_model": "reward-batches", "dpo": "dpo-batches"}
 SEED, GROUP, NEW_TOKENS = 0, 4, 32
+LENGTHS = {
+    "fixed": ((32, 32), (32, 32)),
+    "spread": ((8, 56), (8, 56)),
+    "alpaca": ((3, 9, 12, 15, 18, 23, 28, 36, 50, 73, 192), (2, 7, 15, 25, 36, 49, 64, 80, 102, 144, 256)),
+}
+"""Tokens of prompts and of answers: quantiles at equal distances, with a line between.
+
+`alpaca` has the deciles of AlpacaEval's 805 instructions and of text-davinci-003's answers to them, in characters over
+4.4, the longest cut.
+"""
 
 
 def make_model(folder: Path) -> None:
@@ -54,17 +71,19 @@ def make_model(folder: Path) -> None:
     save_model(tiny_model("llama", len(tokenizer), seed=0, hidden_size=192, layers=4), tokenizer, folder)
 
 
-def make_rows(model: Path, count: int) -> list[dict[str, str]]:
+def make_rows(model: Path, count: int, lengths: str) -> list[dict[str, str]]:
     """Prompts with a chosen and a rejected answer, of words that are one token each."""
     vocabulary = load_tokenizer(model).get_vocab()
     words = sorted(word[1:] for word in vocabulary if word[:1] == "Ġ" and word[1:].isalpha() and word[1:].islower())
     words = words[:2000] or sorted(word for word in vocabulary if word[:1] == "w")
     rng = np.random.default_rng(0)
 
-    def text() -> str:
-        return " ".join(rng.choice(words, int(rng.integers(8, 57))))
+    def text(quantiles: tuple[int, ...]) -> str:
+        length = np.interp(rng.random(), np.linspace(0, 1, len(quantiles)), quantiles)
+        return " ".join(rng.choice(words, round(length)))
 
-    return [{"prompt": text() + "\n", "chosen": text(), "rejected": text()} for _ in range(count)]
+    prompt, answer = LENGTHS[lengths]
+    return [{"prompt": text(prompt) + "\n", "chosen": text(answer), "rejected": text(answer)} for _ in range(count)]
 
 
 def in_our_order(case: str, rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
@@ -95,15 +114,28 @@ class Clock:
 
     def __init__(self) -> None:
         self.ends: list[float] = []
+        self.before = 0.0
+        """Seconds of work before the first step that is part of all steps."""
 
     def __call__(self, done: int, total: int, **_: float) -> None:
         """Note the time."""
-        self.ends.append(time.perf_counter())
+        self.ends.append(time.process_time())
+
+    def timing(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        """`work`, its time counted as `before`."""
+
+        def timed(*given: Any, **named: Any) -> Any:
+            began = time.process_time()
+            found = work(*given, **named)
+            self.before += time.process_time() - began
+            return found
+
+        return timed
 
     @property
     def a_step(self) -> float:
-        """Mean seconds of a step after the first."""
-        return (self.ends[-1] - self.ends[0]) / max(1, len(self.ends) - 1)
+        """Mean seconds of a step after the first, with its share of the work before."""
+        return (self.ends[-1] - self.ends[0]) / max(1, len(self.ends) - 1) + self.before / len(self.ends)
 
 
 def train_ours(case: str, model: Path, rows: list[dict[str, str]], batch: int, folder: Path) -> Clock:
@@ -112,7 +144,7 @@ def train_ours(case: str, model: Path, rows: list[dict[str, str]], batch: int, f
     clock = Clock()
     end: dict[str, Any] = {"start": model, "folder": folder, "seed": SEED, "progress": clock}
     shared: dict[str, Any] = {"epochs": 1, "batch_size": batch, "learning_rate": 1e-4, "warmup_fraction": 0.0}
-    shared |= {"max_tokens": 192, "checkpoint_steps": 10**6, "micro_batch_tokens": 4096, "device": "cpu"}
+    shared |= {"max_tokens": 512, "checkpoint_steps": 10**6, "device": "cpu"}
     if case == "sft":
         pairs = [(pair[0].instruction, pair[0].first) for pair in map(judged, range(len(rows)), rows)]
         sft.train(sft.Config(**shared), demonstrations=pairs, template=PLAIN, **end)
@@ -121,7 +153,8 @@ def train_ours(case: str, model: Path, rows: list[dict[str, str]], batch: int, f
         reward_model.train(reward_model.Config(**shared), feedback=feedback, template=PLAIN, **end)
     elif case == "dpo":
         feedback = [judged(number, row) for number, row in enumerate(rows)]
-        dpo.train(dpo.Config(save_every=10**6, **shared), feedback=feedback, template=PLAIN, **end)
+        with mock.patch.object(dpo, "reference_logprobs", clock.timing(likelihoods.reference_logprobs)):
+            dpo.train(dpo.Config(save_every=10**6, **shared), feedback=feedback, template=PLAIN, **end)
     else:
         config = rloo.Config(
             steps=len(rows) // batch,
@@ -130,11 +163,10 @@ def train_ours(case: str, model: Path, rows: list[dict[str, str]], batch: int, f
             group_size=GROUP,
             learning_rate=1e-6,
             warmup_steps=0,
-            max_prompt_tokens=192,
+            max_prompt_tokens=512,
             max_new_tokens=NEW_TOKENS,
             save_every=10**6,
             checkpoint_steps=10**6,
-            micro_batch_tokens=4096,
             device="cpu",
         )
         asked = [instruction(number, row) for number, row in enumerate(rows)]
@@ -157,16 +189,17 @@ def sample_ours(model: Path, rows: list[dict[str, str]]) -> tuple[float, int]:
     prompts = [encoder.prompt(instruction(number, row)) for number, row in enumerate(rows)]
     config = SamplerConfig(max_new_tokens=NEW_TOKENS)
     sample(loaded, [-1], prompts[:2], [0, 1], config)
-    began = time.perf_counter()
+    began = time.process_time()
     drawn = sample(loaded, [-1], prompts, list(range(len(prompts))), config)
-    return time.perf_counter() - began, sum(len(one.token_ids) for one in drawn)
+    return time.process_time() - began, sum(len(one.token_ids) for one in drawn)
 
 
-def measure_ours(case: str, model: Path, rows: list[dict[str, str]], batch: int) -> dict[str, float]:
+def measure_ours(job: dict[str, Any]) -> dict[str, float]:
     """One turn in this process."""
+    case, model, rows, batch = job["case"], Path(job["model"]), job["rows"], job["batch"]
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
-        began, began_cpu = time.perf_counter(), time.process_time()
+        began = time.process_time()
         if case == "sampling":
             seconds, tokens = sample_ours(model, rows)
             figures = {"a_step": seconds, "tokens": float(tokens)}
@@ -174,9 +207,9 @@ def measure_ours(case: str, model: Path, rows: list[dict[str, str]], batch: int)
             clock = train_ours(case, model, rows, batch, Path(place))
             lines = (Path(place) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
             figures = {"a_step": clock.a_step, "loss": float(json.loads(lines[-1]).get("loss", 0.0))}
-        whole, cpu = time.perf_counter() - began, time.process_time() - began_cpu
+        whole = time.process_time() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {**figures, "whole": whole, "cpu": cpu, "peak_mib": peak}
+    return {**figures, "whole": whole, "peak_mib": peak}
 
 
 def turn(command: Sequence[str]) -> dict[str, float]:
@@ -196,7 +229,7 @@ def spread(values: Sequence[float], form: Callable[[float], str]) -> str:
 
 def compare(case: str, options: argparse.Namespace, model: Path, place: Path) -> None:
     """Print one row of the table."""
-    rows = make_rows(model, options.rows)
+    rows = make_rows(model, options.rows, options.lengths)
     job = {"case": case, "model": str(model), "batch": options.batch, "rows": rows}
     (place / "ours.json").write_text(json.dumps(job))
     if case == "reward_model":
@@ -213,11 +246,12 @@ def compare(case: str, options: argparse.Namespace, model: Path, place: Path) ->
     steps = [their["a_step"] / our["a_step"] for our, their in both]
     wholes = [their["whole"] / our["whole"] for our, their in both]
     print(
-        f"{case:13} {spread(steps, '{:.1f}x'.format):>24} {spread(wholes, '{:.1f}x'.format):>24} "
-        f"{spread([one['a_step'] for one in ours], '{:.3f}'.format):>26} "
-        f"{statistics.median(one['peak_mib'] for one in ours):6.0f} / "
-        f"{statistics.median(one['peak_mib'] for one in theirs):.0f}"
-        + (f"   {ours[-1]['loss']:.4f} / {theirs[-1]['loss']:.4f}" if case in STREAMS else ""),
+        f"| {case} | {spread(steps, '{:.1f}'.format)} | {spread(wholes, '{:.1f}'.format)} "
+        f"| {spread([one['a_step'] for one in ours], '{:.3f}'.format)} "
+        f"| {spread([one['a_step'] for one in theirs], '{:.3f}'.format)} "
+        f"| {statistics.median(one['peak_mib'] for one in ours):,.0f} / "
+        f"{statistics.median(one['peak_mib'] for one in theirs):,.0f} "
+        + (f"| {ours[-1]['loss']:.4f} / {theirs[-1]['loss']:.4f} |" if case in STREAMS else "| |"),
         flush=True,
     )
 
@@ -227,6 +261,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trl", type=Path, help="Virtual environment with TRL.")
     parser.add_argument("--model", type=Path, help="Model folder; one of 2M weights is made where absent.")
+    parser.add_argument("--lengths", choices=sorted(LENGTHS), default="alpaca")
     parser.add_argument("--rows", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
@@ -234,8 +269,7 @@ def main() -> None:
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child is not None:
-        job = json.loads(options.child.read_text())
-        print(json.dumps(measure_ours(job["case"], Path(job["model"]), job["rows"], job["batch"])))
+        print(json.dumps(measure_ours(json.loads(options.child.read_text()))))
         return
     if options.trl is None:
         parser.error("--trl is needed: the environment that holds TRL")
@@ -248,9 +282,11 @@ def main() -> None:
             [str(options.trl / "bin/python"), str(THEIRS), "--versions"], capture_output=True, text=True, check=True
         ).stdout.strip()
         load = os.getloadavg()[0]
-        print(f"{platform.processor() or platform.machine()}, load {load:.1f}; torch {torch.__version__}, "
-              f"transformers {transformers.__version__}; beside {versions}")  # fmt: skip
-        print(f"{'':13} {'faster by, a step':>24} {'faster by, whole':>24} {'seconds a step':>26} peak MiB   last loss")
+        print(f"{time.strftime('%F')}, {platform.processor() or platform.machine()}, load {load:.1f}, "
+              f"lengths {options.lengths}, {options.rows} rows, {options.batch} a step; "
+              f"torch {torch.__version__}, transformers {transformers.__version__}; beside {versions}\n")  # fmt: skip
+        print("| | faster by, a step | faster by, whole | seconds a step | TRL's | peak MiB | last loss |")
+        print("|---|---|---|---|---|---|---|", flush=True)
         for case in options.cases.split(","):
             compare(case, options, model, place)
 
