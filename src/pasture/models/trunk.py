@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
@@ -67,9 +66,9 @@ class Packing:
             x_Nhd = _Spread.apply(x_Nhd, self)  # type: ignore[no-untyped-call]
         return x_Nhd.reshape(*self.shape, *x_Nhd.shape[1:]).transpose(1, 2)
 
-    def gather(self, x_BhTd: Tensor) -> Tensor:
-        """The tokens' entries of B h T d as 1 N h d."""
-        x_Rhd = x_BhTd.transpose(1, 2).flatten(0, 1)
+    def gather(self, x_BThd: Tensor) -> Tensor:
+        """The tokens' entries of B T h d as 1 N h d."""
+        x_Rhd = x_BThd.flatten(0, 1)
         if not self.plain:
             x_Rhd = _Gather.apply(x_Rhd, self)  # type: ignore[no-untyped-call]
         return x_Rhd[None]
@@ -157,17 +156,11 @@ def packed_attention(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs
         )
         return result
-    query, key, value = (packing.spread(states) for states in (query, key, value))
-    attended = F.scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=packing.mask,
-        is_causal=packing.mask is None,
-        scale=scaling,
-        enable_gqa=query.shape[1] != key.shape[1],
+    states = (packing.spread(one) for one in (query, key, value))
+    attended_BThd, _ = sdpa_attention_forward(
+        module, *states, packing.mask, scaling=scaling, is_causal=packing.mask is None
     )
-    return packing.gather(attended), None
+    return packing.gather(attended_BThd), None
 
 
 AttentionInterface.register(NAME, packed_attention)
