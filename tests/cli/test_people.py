@@ -152,6 +152,7 @@ def test_labels_from_elsewhere_become_a_campaign_that_is_over(tmp_path: Path) ->
     assert told["closed"]
     # Of three couples of labels one agrees always, two in half of the pairs: (1 + 0.5 + 0.5) / 3.
     assert told["agreement"]["pairwise"]["value"] == pytest.approx(2 / 3)
+    assert [row["prefers_first_shown"]["of"] for row in told["annotators"]] == [0, 0, 0]  # nobody knows the order
     # h2 against h1 and h3, which are always 1: agrees in half, and kappa of chance is 0.
     assert told["agreement"]["by_annotator"]["h2"]["agreement"]["value"] == pytest.approx(0.5)
     assert told["agreement"]["by_annotator"]["h2"]["kappa"]["value"] == pytest.approx(0.0)

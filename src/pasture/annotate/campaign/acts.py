@@ -221,7 +221,7 @@ def _voted(campaign: Campaign, name: str, item: Item, ballot: Ballot) -> Voted:
     )
 
 
-def _named(said: Said, shown_first: str) -> Said:
+def _named(said: Said, shown_first: str | None) -> Said:
     """What was said of the places on the page, in the comparison's own naming; the same rule leads back."""
     if shown_first == "second" and said in ("first", "second"):
         return "second" if said == "first" else "first"

@@ -95,7 +95,8 @@ class Voted(Record):
     comparison_id: NonEmpty
     role: Role
     said: Said
-    shown_first: Literal["first", "second"]
+    shown_first: Literal["first", "second"] | None
+    """None where the order is not known, as of labels that were given elsewhere."""
     strength: Annotated[int, Field(ge=1, le=3)] | None = None
     """1 slightly, 2 clearly, 3 much better."""
     reason: Annotated[str, StringConstraints(max_length=REASON_CHARACTERS)] = ""

@@ -53,7 +53,7 @@ def preference(vote: Voted, wage_usd_per_hour: float | None) -> Preference:
         comparison_id=vote.comparison_id,
         annotator=vote.annotator,
         preferred=verdict.get(vote.said, vote.said),  # type: ignore[arg-type]  # what is left is a verdict
-        shown_first=vote.shown_first,
+        shown_first=vote.shown_first or "first",
         cost_usd=cost_usd(vote, wage_usd_per_hour),
         seconds=vote.seconds,
         evidence=evidence or None,

@@ -57,7 +57,7 @@ def finished(path: Path, name: str, labels: Sequence[str], annotator_column: str
             comparison_id=comparison.id,
             role="work",
             said=said,
-            shown_first="first",
+            shown_first=None,
         )
         for annotator, comparison, said in answers
     ]

@@ -67,7 +67,7 @@ class AnnotatorQuality:
     repeated: Ratio
     """Pairs shown twice that were answered alike both times."""
     prefers_first_shown: Ratio
-    """Of pairs that were decided; an even hand gives a half."""
+    """Of pairs that were decided and whose order is known; an even hand gives a half."""
 
 
 def annotator_quality(campaign: Campaign, name: str) -> AnnotatorQuality:
@@ -113,5 +113,5 @@ def _repeated(votes: Sequence[Voted]) -> Ratio:
 
 
 def _first_shown(work: Sequence[Voted]) -> Ratio:
-    decided = [vote for vote in work if vote.said in ("first", "second")]
+    decided = [vote for vote in work if vote.said in ("first", "second") and vote.shown_first is not None]
     return Ratio(sum(vote.said == vote.shown_first for vote in decided), len(decided))
