@@ -254,6 +254,7 @@ def _say_links(console: Console, desk: Desk, origin: str, *, everyone: bool) -> 
         token = _invited(desk, name)
         console.print(f"  {on_one_line(name):<12} {origin}/enter/{token}", markup=False, soft_wrap=True)
     console.print("Links are shown once; only their digests are kept. Ctrl-C closes the page.", markup=False)
+    console.file.flush()  # what goes into a file or a pipe is wanted now, not when the page is closed
 
 
 def _counts(state: Campaign) -> Mapping[str, Any]:

@@ -116,10 +116,10 @@ def new(
     _begin(where, [opened, *added])
     console = Console(highlight=False)
     _say_made(console, made)
-    shares = len(made.comparisons) * asked.overlap / len(opened.annotators)
+    shares = max(1, round(len(made.comparisons) * asked.overlap / len(opened.annotators)))
     console.print(
         f"{where}: {len(made.comparisons)} pairs, {asked.overlap} labels each, {len(opened.annotators)} annotators "
-        f"with about {shares:.0f} pairs each. Open it with: pasture people serve {where}",
+        f"with about {shares} pairs each. Open it with: pasture people serve {where}",
         markup=False,
         soft_wrap=True,
     )

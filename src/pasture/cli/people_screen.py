@@ -27,13 +27,16 @@ def say_quality(
         f"{on_one_line(counts['campaign'])}: {counts['labels']} labels of {counts['pairs']} pairs{wanted}.{over}",
         markup=False,
     )
-    console.print(
-        f"Two labels of one pair agree in {_share(standing.pairwise)}; Krippendorff's alpha {_number(standing.alpha)}.",
-        markup=False,
-    )
+    if standing.pairwise is not None:
+        console.print(
+            f"Two labels of one pair agree in {_share(standing.pairwise)}; Krippendorff's alpha "
+            f"{_number(standing.alpha)}.",
+            markup=False,
+        )
     table = Table(box=None)
     for name in _COLUMNS:
-        table.add_column(name, justify="left" if name == "annotator" else "right")
+        is_name = name == "annotator"
+        table.add_column(name, justify="left" if is_name else "right", min_width=len(name) if is_name else None)
     for row in quality:
         among = standing.by_annotator.get(row.name)
         state = "" if row.status == "working" else f" ({row.status})"

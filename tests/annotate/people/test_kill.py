@@ -28,7 +28,7 @@ class Process:
 
     def __init__(self, address: str, port: int = 0) -> None:
         command = [sys.executable, "-m", "pasture", "people", "serve", address, "--port", str(port)]
-        environment = {**os.environ, "COLUMNS": "300", "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "COLUMNS": "300"}
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         self.origin, self.tokens = "", {}
         assert self.process.stdout is not None
