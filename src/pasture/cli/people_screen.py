@@ -15,6 +15,9 @@ _COLUMNS = (
     "annotator", "labels", "s/pair", "agrees with others", "kappa", "gold", "same twice", "shown first", "skipped",
     "cost",
 )  # fmt: skip
+_MAY_BE_MISSING = ("gold", "same twice", "shown first", "cost")
+_WIDE = 120
+"""Columns of a terminal in which intervals find room; `--json` and the pages always have them."""
 
 
 def say_quality(
@@ -33,29 +36,42 @@ def say_quality(
             f"{_number(standing.alpha)}.",
             markup=False,
         )
-    table = Table(box=None)
-    for name in _COLUMNS:
-        is_name = name == "annotator"
-        table.add_column(name, justify="left" if is_name else "right", min_width=len(name) if is_name else None)
-    for row in quality:
-        among = standing.by_annotator.get(row.name)
-        state = "" if row.status == "working" else f" ({row.status})"
-        table.add_row(
-            on_one_line(row.name) + state,
-            f"{row.labels}/{row.share}",
-            "-" if row.median_seconds is None else f"{row.median_seconds:.0f}",
-            _share(among.agreement if among else None),
-            _number(among.kappa if among else None),
-            _ratio(row.gold),
-            _ratio(row.repeated),
-            _ratio(row.prefers_first_shown),
-            str(row.skipped),
-            "-" if row.cost_usd is None else f"${row.cost_usd:.2f}",
-        )
-    console.print(table)
+    console.print(_table(quality, standing, with_intervals=console.width >= _WIDE))
     costs = [row.cost_usd for row in quality if row.cost_usd is not None]
     if costs:
         console.print(f"{sum(row.hours for row in quality):.1f} hours, ${sum(costs):.2f} in all.")
+
+
+def _table(quality: Sequence[AnnotatorQuality], standing: Agreement, *, with_intervals: bool) -> Table:
+    """A row for each annotator; figures that nobody has are left out, and intervals where they would not fit."""
+    rows = [_row(one, standing, with_intervals) for one in quality]
+    table = Table(box=None)
+    shown = [name for name in _COLUMNS if name not in _MAY_BE_MISSING or any(row[name] != "-" for row in rows)]
+    for name in shown:
+        is_name = name == "annotator"
+        table.add_column(name, justify="left" if is_name else "right", min_width=len(name) if is_name else None)
+    for row in rows:
+        table.add_row(*(row[name] for name in shown))
+    return table
+
+
+def _row(one: AnnotatorQuality, standing: Agreement, with_intervals: bool) -> Mapping[str, str]:
+    among = standing.by_annotator.get(one.name)
+    agreement, kappa = (among.agreement, among.kappa) if among else (None, None)
+    state = "" if one.status == "working" else f" ({one.status})"
+    cells = (
+        on_one_line(one.name) + state,
+        f"{one.labels}/{one.share}",
+        "-" if one.median_seconds is None else f"{one.median_seconds:.0f}",
+        _share(agreement) if with_intervals else _share(agreement).partition(" ")[0],
+        _number(kappa) if with_intervals else _number(kappa).partition(" ")[0],
+        _ratio(one.gold),
+        _ratio(one.repeated),
+        _ratio(one.prefers_first_shown),
+        str(one.skipped),
+        "-" if one.cost_usd is None else f"${one.cost_usd:.2f}",
+    )
+    return dict(zip(_COLUMNS, cells, strict=True))
 
 
 def say_simulated(console: Console, report: AnnotatorReport) -> None:
