@@ -10,7 +10,7 @@ from tests.annotate.people.hostile import HOSTILE, harmless
 
 def test_markdown_is_laid_out_and_headings_stand_below_the_pages() -> None:
     made = as_html("# Bread\n\n3. *mix*\n4. **bake**\n\n|a|b|\n|-|-|\n|1|2|", markdown=True)
-    for part in ("<h3>Bread</h3>", '<ol start="3">', "<em>mix</em>", "<strong>bake</strong>", "<td>2</td>"):
+    for part in ("<h3>Bread</h3>", '<ol dir="auto" start="3">', "<em>mix</em>", "<strong>bake</strong>", "<td>2</td>"):
         assert part in made
 
 
@@ -43,3 +43,9 @@ def test_were_the_parser_to_let_html_pass_it_would_be_cleaned_away(text: str, mo
     prose._laid_out.cache_clear()
     harmless(f"<body>{prose._laid_out(text)}</main>")
     prose._laid_out.cache_clear()
+
+
+def test_lists_tables_and_quotations_stand_on_the_side_on_which_their_text_begins() -> None:
+    page = as_html("- \u0639\u0646\u0635\u0631\n\n> \u0639\n\n| \u0639 |\n|---|\n| 1 |", markdown=True)
+    for tag in ("ul", "blockquote", "table"):
+        assert f'<{tag} dir="auto">' in page
