@@ -65,7 +65,7 @@ def leave_one_out_advantages(reward_NG: Float[Tensor, "N G"]) -> Float[Tensor, "
     Raises:
         ValueError: if a prompt has fewer than two answers.
 
-    Source: Kool et al. 2019, Eq. 8, https://openreview.net/forum?id=r1lgTGL5DE; Ahmadian et al. 2024, Eq. 6,
+    Source: Kool et al. 2019, https://openreview.net/forum?id=r1lgTGL5DE; Ahmadian et al. 2024,
     https://arxiv.org/abs/2402.14740
     """
     size = reward_NG.shape[1]

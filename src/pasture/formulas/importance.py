@@ -12,7 +12,7 @@ def truncated_importance_weights(
     The cap trades a bias toward what the sampler likes for a bounded variance. Where both agree, the weight is exactly
     1.
 
-    Source: Ionides 2008, Section 2, https://doi.org/10.1198/106186008X320456; for the tokens of a rollout engine,
+    Source: Ionides 2008, https://doi.org/10.1198/106186008X320456; for the tokens of a rollout engine,
     Yao et al. 2025, https://fengyao.notion.site/off-policy-rl
     """
     ratio = (logprob - sampler_logprob).exp()

@@ -23,7 +23,7 @@ def clipped_surrogate(
     """max(-A rho, -A clip(rho, 1 - clip_low, 1 + clip_high)) of each action, with rho = pi / pi_old.
 
     Source: Schulman et al. 2017, Eq. 7, https://arxiv.org/abs/1707.06347, with the sign of a loss; two ranges as in Yu
-    et al. 2025 (DAPO), Eq. 10, https://arxiv.org/abs/2503.14476
+    et al. 2025 (DAPO), Clip-Higher, https://arxiv.org/abs/2503.14476
     """
     ratio = (logprob - old_logprob).exp()
     return torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - clip_low, 1 + clip_high))

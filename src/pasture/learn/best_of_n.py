@@ -63,7 +63,8 @@ def expected_best(scores: Sequence[float], n: int, *, values: Sequence[float] | 
         ScorerError: if a score or a value is not finite.
         DataError: if n is not in 1 to N, or there is not one value for each score.
 
-    Source: Nakano et al. 2021, Appendix I, Eq. 1, https://arxiv.org/abs/2112.09332
+    Source: Nakano et al. 2021, the appendix that predicts rejection sampling,
+    https://arxiv.org/abs/2112.09332
     """
     total = len(scores)
     worth = scores if values is None else values
@@ -85,8 +86,8 @@ def analytic_kl(n: int) -> float:
     Exact in the limit where no two answers of a draw are ever equal or tied; for a language model, which repeats
     itself, the divergence is lower, and much lower where few answers are likely.
 
-    Source: Stiennon et al. 2020, Appendix G.3, https://arxiv.org/abs/2009.01325, as an equality; that it is a bound:
-    Beirami et al. 2024, Theorem 3.1, https://arxiv.org/abs/2401.01879
+    Source: Stiennon et al. 2020, the appendix on best-of-N optimization, https://arxiv.org/abs/2009.01325, as an
+    equality; that it is a bound: Beirami et al. 2024, https://arxiv.org/abs/2401.01879
     """
     return math.log(n) - (n - 1) / n
 
