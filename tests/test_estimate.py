@@ -7,7 +7,7 @@ import pytest
 from pasture import estimate
 from pasture.plan import Step
 from pasture.recipe import parse
-from tests.test_plan import planned
+from tests.test_plan import judged, planned
 
 
 @pytest.fixture
@@ -82,3 +82,13 @@ def test_workers_share_the_steps_and_wait_for_what_these_need(tiny, monkeypatch)
     assert estimate.span(steps, tiny, 2) == 10
     assert estimate.span(steps, tiny, 5) == 10  # a, c and d one after the other
     assert estimate.span([], tiny, 2) == 0
+
+
+def test_judging_while_learning_is_paid_for_by_the_pair_of_answers():
+    changes = {"pools": {"judges": PAID}, "feedback": {"annotator": "judges", "label_flip_probability": 0.0}}
+    recipe = parse({"name": "paid", **changes}, "paid.toml")
+    learning = {step.name: step for step in judged(**changes).steps}["4-learn/online_dpo"]
+    # 4 steps of 8 answers are 16 pairs; the price of labelling as many is the independent number.
+    labelling = {step.name: step for step in planned(**changes, data={"preference": 16}).steps}["3-annotate/preference"]
+    assert estimate.price(learning, recipe) == estimate.price(labelling, recipe)
+    assert estimate.seconds(learning, recipe) > 0

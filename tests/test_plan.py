@@ -86,12 +86,54 @@ def test_a_change_touches_its_own_branch_and_what_builds_on_it(change: dict[str,
     assert changed(planned(), planned(**change)) == expected
 
 
+def test_where_a_server_draws_answers_redoes_nothing_but_the_page_that_shows_the_recipe() -> None:
+    def with_rollouts(**rollouts: Any) -> Plan:
+        return planned(learn={"ppo": {"rollouts": {"engine": "vllm", "url": "http://a:1", **rollouts}}})
+
+    assert changed(with_rollouts(), with_rollouts(url="http://b:2", timeout_seconds=5.0)) == {"7-report"}
+    assert changed(planned(), with_rollouts()) == PPO | EVERY_RUN
+    [step] = [step for step in with_rollouts(url="http://b:2").steps if step.name == "4-learn/ppo"]
+    assert step.settings["config"]["rollouts"]["url"] == "http://b:2"
+
+
 def test_a_second_system_of_the_same_method_leaves_the_first_alone() -> None:
     before, after = planned(), planned(learn={"ppo-long": {**LEARN["ppo"], "steps": 40}})
     second = {name.replace("/ppo", "/ppo-long") for name in PPO}
     assert changed(before, after) == second | EVERY_RUN
     by_name = {step.name: step for step in after.steps}
     assert by_name["4-learn/ppo-long"].settings["method"] == "ppo"
+
+
+def judged(**changes: Any) -> Plan:
+    """The plan of a recipe in which online DPO learns from the annotator that the recipe names, and nothing else."""
+    method = {"method": "online_dpo", "judge": "annotator", "steps": 4, "rollout_batch_size": 8, "save_every": 2}
+    learn = {"sft": LEARN["sft"], "online_dpo": method}
+    return build(parse({"name": "tiny", "learn": learn, **changes}, "loop.toml"))
+
+
+def test_online_dpo_on_the_annotator_needs_neither_labels_nor_a_reward_model_and_hashes_who_judges() -> None:
+    plan = judged()
+    [step] = [step for step in plan.steps if step.name == "4-learn/online_dpo"]
+    assert step.work == "learn.from_judgements"
+    assert set(step.needs.values()) == {"1-data", "4-learn/sft"}
+    assert not FEEDBACK & {step.name for step in plan.steps}
+    for feedback in ({"annotator": "people"}, {"label_flip_probability": 0.1}):
+        assert "4-learn/online_dpo" in changed(plan, judged(feedback=feedback))
+
+
+def test_an_annotator_cannot_be_asked_where_labels_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "labels.jsonl").write_text("")
+    with pytest.raises(RecipeError, match=r"\[learn.online_dpo\] judge = \"annotator\" asks feedback.annotator"):
+        judged(feedback={"file": str(tmp_path / "labels.jsonl")})
+
+
+@pytest.mark.parametrize(("start", "needs"), [("meadow-base", set()), ("meadow-untrained", {"4-learn/start"})])
+def test_expert_iteration_can_begin_again_with_the_model_before_sft(start: str, needs: set[str]) -> None:
+    table = {"method": "expert_iteration", "n": 2, "epochs": 1, "fine_tune": "base"}
+    plan = planned(learn={"expert_iteration": table}, model={"start": start})
+    [step] = [step for step in plan.steps if step.name == "4-learn/expert_iteration"]
+    assert step.settings["start"] == start
+    assert set(step.needs.values()) == {"1-data", "4-learn/sft", "4-learn/reward_model", *needs}
 
 
 def test_each_step_comes_after_what_it_needs() -> None:

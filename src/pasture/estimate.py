@@ -29,6 +29,7 @@ _SECONDS_PER_UNIT = {
     "learn.score_answers": 4.0e-4,
     "learn.drifts": 2.4e-3,
     "learn.from_scores": 1.6e-2,
+    "learn.from_judgements": 1.6e-2,
     "learn.from_preferences": 5.0e-3,
     "generate.checkpoint_answers": 1.8e-3,
     "annotate.judge_checkpoints": 2.0e-4,
@@ -46,6 +47,7 @@ _SECONDS_PER_UNIT = {
 }
 """By work, for the built-in model; the unit is the one that `pasture.plan` counts for that work."""
 
+_JUDGED_WHILE_LEARNING = "learn.from_judgements"
 _SCALES_WITH_MODEL = ("learn.", "generate.")
 _BUILT_IN_BYTES = 2.8e6
 
@@ -98,12 +100,14 @@ _CHARACTERS_PER_TOKEN = 4
 def price(step: Step, recipe: Recipe) -> Price | None:
     """What a step's labels will cost; None where a price is unknown. People are not paid by Pasture."""
     judges = step.settings.get("judges", [step.settings.get("annotator")])
-    pools = [recipe.pools[name] for name in judges if name in recipe.pools] if step.work.startswith("annotate.") else []
+    asks = step.work.startswith("annotate.") or step.work == _JUDGED_WHILE_LEARNING
+    pools = [recipe.pools[name] for name in judges if name in recipe.pools] if asks else []
+    units = step.units / 2 if step.work == _JUDGED_WHILE_LEARNING else step.units  # two answers to a comparison
     total = FREE
     for pool in pools:
         quote = expected_quote(
             pool,
-            round(step.units / len(judges)),
+            round(units / len(judges)),
             characters=_CHARACTERS_PER_TOKEN * recipe.sampling.max_new_tokens,
             seed=recipe.seed,
             label_flip_probability=step.settings.get("label_flip_probability", 0.0),

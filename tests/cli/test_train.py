@@ -12,6 +12,7 @@ from pasture.cli import application
 from pasture.core.errors import DataError, PastureError, RecipeError, RunFolderError
 from pasture.data.instructions import load_demonstrations
 from pasture.learn.update import take_step
+from pasture.world import meadow
 from tests.learn import toy
 
 QUICK = ("epochs=1", "batch_size=8", "max_tokens=32", "learning_rate=1e-3")
@@ -142,6 +143,26 @@ def test_methods_that_learn_from_scores_take_instructions_and_a_scorer(base: Pat
         call(*command)
     call(*command, "--scorer", reward)
     assert json.loads((tmp_path / "model" / "pasture.json").read_text())["judge"] == str(reward)
+
+
+def test_online_dpo_learns_from_a_judge_that_is_named_and_keeps_what_it_said(tmp_path: Path):
+    rows = [{"prompt": one.instruction} for one in meadow.instructions("unlabeled", 8, seed=0)]
+    settings = ("judge=annotator", "steps=1", "rollout_batch_size=8", "minibatch_size=4", "save_every=1")
+    command = ["train", "online_dpo", *settings, "max_prompt_tokens=64", "max_new_tokens=12", "--judge", "meadow-pool"]
+    call(*command, "--instructions", write(tmp_path / "rows.jsonl", rows), "-o", tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "model" / "pasture.json").read_text())["judge"] == "meadow-pool"
+    assert list((tmp_path / "out" / "judged").glob("*-preferences.jsonl"))
+
+
+def test_expert_iteration_can_fine_tune_the_model_before_any_fine_tuning(base: Path, reward: Path, tmp_path: Path):
+    file = demonstrations(tmp_path)
+    settings = ("fine_tune=base", "n=2", "max_prompt_tokens=16", "max_new_tokens=6", "--template", "plain")
+    command = ["train", "expert_iteration", *QUICK, *settings, "--start", base, "--scorer", reward]
+    command += ["--instructions", file, "-o", tmp_path / "out"]
+    with pytest.raises(RecipeError, match="Name the model before any fine-tuning"):
+        call(*command)
+    call(*command, "--base", toy.save_base(tmp_path / "before"))
+    AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "model")
 
 
 def test_a_method_says_what_it_lacks_and_settings_are_checked(base: Path, tmp_path: Path):

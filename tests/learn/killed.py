@@ -12,13 +12,15 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
+from pasture.core.records import Comparison, Preference
 from pasture.learn import expert_iteration, grpo, online_dpo, ppo, quark, resume, reward_model, rloo, sft
+from pasture.learn.judging import AnnotatedEnvironment, Remembered
 from pasture.learn.rollouts import Environment
 from tests.learn import toy
 
@@ -65,6 +67,31 @@ def environment() -> Environment:
     return Environment(toy.instructions(20), toy.TEMPLATE, toy.count_liked)
 
 
+class Billing:
+    """Prefers the answer with more liked words, and writes down every comparison that it is asked about."""
+
+    identity: ClassVar = {"annotator": "billing"}
+
+    def __init__(self, ledger: Path) -> None:
+        self.ledger = ledger
+
+    def annotate(self, comparisons: Sequence[Comparison]) -> list[Preference]:
+        with self.ledger.open("a") as file:
+            file.writelines(f"{comparison.id}\n" for comparison in comparisons)
+        first_wins = [
+            one.first.text.split().count(toy.LIKED) >= one.second.text.split().count(toy.LIKED) for one in comparisons
+        ]
+        return [
+            Preference(comparison_id=one.id, annotator="billing", preferred="first" if first else "second")
+            for one, first in zip(comparisons, first_wins, strict=True)
+        ]
+
+
+def _judged(folder: Path) -> AnnotatedEnvironment:
+    annotator = Remembered(Billing(folder.with_suffix(".ledger")), folder / "judged")
+    return AnnotatedEnvironment(toy.instructions(20), toy.TEMPLATE, annotator)
+
+
 TRAININGS: dict[str, Callable[..., None]] = {
     "sft": lambda base, value, **end: sft.train(
         SFT, start=base, demonstrations=toy.demonstrations(16), template=toy.TEMPLATE, **end
@@ -73,6 +100,9 @@ TRAININGS: dict[str, Callable[..., None]] = {
         REWARD, start=base, feedback=toy.separable_feedback(16), template=toy.TEMPLATE, **end
     ),
     "ppo": lambda base, value, **end: ppo.train(PPO, start=base, value_start=value, environment=environment(), **end),
+    "ppo_shared": lambda base, value, **end: ppo.train(
+        PPO.model_copy(update={"value": "shared"}), start=base, value_start=value, environment=environment(), **end
+    ),
     "rloo": lambda base, value, **end: rloo.train(
         rloo.Config(group_size=4, **OWN_ANSWERS), start=base, environment=environment(), **end
     ),
@@ -84,6 +114,13 @@ TRAININGS: dict[str, Callable[..., None]] = {
     ),
     "quark": lambda base, value, **end: quark.train(
         quark.Config(train_on="all", pool_steps=3, **OWN_ANSWERS), start=base, environment=environment(), **end
+    ),
+    "online_dpo_annotator": lambda base, value, folder, **end: online_dpo.train(
+        online_dpo.Config(judge="annotator", **OWN_ANSWERS),
+        start=base,
+        environment=_judged(folder),
+        folder=folder,
+        **end,
     ),
     "expert_iteration": lambda base, value, **end: expert_iteration.train(
         EXPERT, start=base, environment=environment(), **end

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from pasture.core.errors import DataError, RunFolderError, ScorerError
+from pasture.core.errors import DataError, RecipeError, RunFolderError, ScorerError
 from pasture.core.files import read_records
 from pasture.core.seeds import derived_seed
 from pasture.learn import expert_iteration, sft
@@ -79,7 +79,7 @@ def test_each_winner_is_the_best_of_n_answers_to_its_instruction(trained):
 def test_the_policy_is_what_supervised_fine_tuning_makes_of_the_winners(tmp_path, imitator, base):
     instructions = toy.instructions(40)
     for name, origin in (("start", None), ("base", base)):
-        _train(tmp_path / name, imitator, scorer=alone.any_taste, rounds=1, base=origin)
+        _train(tmp_path / name, imitator, scorer=alone.any_taste, rounds=1, base=origin, fine_tune=name)
         winners = [winner for winner, _ in _winners(tmp_path / name)]
         seed = derived_seed(0, "fine-tuning", 1)
         expected = _imitate(tmp_path / f"sft-{name}", origin or imitator, instructions, winners, seed)
@@ -156,10 +156,18 @@ def test_no_instructions_and_too_long_ones_are_refused_before_any_answer(tmp_pat
 def test_a_folder_of_other_settings_instructions_or_models_is_refused(tmp_path, imitator, base, trained):
     folder, _ = trained
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    for changes in ({"n": 5}, {"seed": 1}, {"instructions": toy.instructions(40, seed=3)}, {"base": base}):
+    to_base = {"base": base, "fine_tune": "base"}
+    for changes in ({"n": 5}, {"seed": 1}, {"instructions": toy.instructions(40, seed=3)}, to_base):
         with pytest.raises(RunFolderError, match="begun with another model, other instructions or other settings"):
             _train(folder, imitator, scorer=alone.any_taste, **changes)
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("fine_tune", ["start", "latest", "base"])
+def test_a_base_model_is_named_exactly_where_it_is_asked_for(tmp_path, imitator, base, fine_tune):
+    with pytest.raises(RecipeError, match="do not go together"):
+        _train(tmp_path, imitator, base=None if fine_tune == "base" else base, fine_tune=fine_tune)
+    assert not (tmp_path / "rounds").exists()
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path, imitator):

@@ -10,9 +10,10 @@ import torch
 from pydantic import ValidationError
 
 from pasture.core.errors import TrainingError
-from pasture.core.records import Preference
+from pasture.core.files import read_records
+from pasture.core.records import Comparison, Preference
 from pasture.learn import online_dpo
-from pasture.learn.judging import AnnotatedEnvironment, judge_pairs
+from pasture.learn.judging import AnnotatedEnvironment, Remembered, judge_pairs
 from pasture.learn.rollouts import Environment, draw
 from pasture.models.load import load_causal_lm, load_tokenizer, save_model
 from pasture.models.response import ResponseModel
@@ -238,6 +239,34 @@ def test_a_step_without_anything_to_learn_from_moves_nothing(tmp_path, imitator)
     trained = load_causal_lm(tmp_path / "model")
     for before, after in zip(model.parameters(), trained.parameters(), strict=True):
         assert torch.equal(before, after)
+
+
+def test_what_was_said_is_remembered_by_the_next_process_and_told_apart_from_what_is_new(tmp_path, answers):
+    first = Annotator()
+    judged = judge_pairs(_annotated(Remembered(first, tmp_path)), answers)
+    half = dataclasses.replace(answers, completions=answers.completions[:12], instructions=answers.instructions[:12])
+    again = Annotator(verdict=lambda: pytest.fail("asked again"))
+    assert judge_pairs(_annotated(Remembered(again, tmp_path)), answers) == judged
+    assert judge_pairs(_annotated(Remembered(again, tmp_path)), half).first_preferred == judged.first_preferred[:6]
+    # The verdicts can be read, beside what they are about.
+    kept = read_records(tmp_path / "00000-comparisons.jsonl", Comparison)
+    assert [one.id for one in kept] == [one.id for one in first.asked]
+    assert len(Remembered(again, tmp_path).all()) == len(first.asked)
+
+
+def test_a_batch_of_which_nothing_was_judged_is_asked_about_again(tmp_path, answers):
+    with pytest.raises(TrainingError, match="judged none"):
+        judge_pairs(_annotated(Remembered(Annotator(verdict=lambda: "unjudged"), tmp_path)), answers)
+    now = Annotator()
+    judge_pairs(_annotated(Remembered(now, tmp_path)), answers)
+    assert now.asked
+
+
+def test_an_annotator_that_leaves_one_out_is_found_out_though_others_are_remembered(tmp_path, answers):
+    half = dataclasses.replace(answers, completions=answers.completions[:12], instructions=answers.instructions[:12])
+    judge_pairs(_annotated(Remembered(Annotator(), tmp_path)), half)
+    with pytest.raises(TrainingError, match="answered about"):
+        judge_pairs(_annotated(Remembered(_Broken(lambda preferences: preferences[1:]), tmp_path)), answers)
 
 
 class _Broken(Annotator):

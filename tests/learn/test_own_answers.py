@@ -121,7 +121,7 @@ def test_another_sampler_is_refused_unless_its_ratio_is_capped(monkeypatch, tmp_
             answer.logprobs[:] = [1.1 * value for value in answer.logprobs]
         return answers
 
-    monkeypatch.setattr("pasture.learn.rollouts.sample", elsewhere)
+    monkeypatch.setattr("pasture.learn.drawing.sample", elsewhere)
     with pytest.raises(TrainingError, match="sampler_ratio_cap"):
         _train(method, tmp_path / "refused", imitator)
     _train(method, tmp_path / "corrected", imitator, sampler_ratio_cap=2.0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pasture.formulas import divergence, masks, preference_losses
-from pasture.learn import grpo, judging, online_dpo, rloo, rollouts
+from pasture.learn import drawing, grpo, judging, online_dpo, rloo, rollouts
 from pasture.learn.rollouts import Environment, collect
 from pasture.models.load import load_causal_lm
 from pasture.models.response import ResponseModel
@@ -99,7 +99,7 @@ def test_a_dropped_end_token_is_caught(monkeypatch, imitator, draw):
 
     end_id = toy.encoder(imitator).end_id
     check_end_tokens(draw(), end_id)
-    monkeypatch.setattr(rollouts, "sample", without_end)
+    monkeypatch.setattr(drawing, "sample", without_end)
     with pytest.raises(AssertionError):
         check_end_tokens(draw(), end_id)
 

@@ -145,6 +145,46 @@ def test_loss_and_gradients_do_not_depend_on_the_micro_batch(models, rollouts, r
         np.testing.assert_allclose(gradient, whole, atol=1e-5)
 
 
+def test_a_head_on_the_policys_trunk_gives_it_the_gradients_of_both_losses(imitator, models, rollouts):
+    policy = load_causal_lm(imitator)
+    value = ScalarModel.on_trunk_of(policy)
+    assert value.backbone is policy.base_model
+    shared = ppo.Models(ResponseModel(policy), value, models.reference)
+    experience = ppo.evaluate(CONFIG, shared, rollouts, 0.05)
+    assert float(experience.value_BT.abs().max()) == 0.0  # the head begins at zero
+    with torch.no_grad():  # off the point where ratios are 1 and values old
+        value.head.weight.normal_(generator=torch.Generator().manual_seed(0))
+        policy.get_output_embeddings().weight.mul_(1.05)
+    tokens = sum(len(row.response_ids) for row in rollouts.rows)
+    ppo.accumulate_gradients(CONFIG, shared, experience, list(range(24)), tokens)
+    parameters = [*policy.parameters(), *value.head.parameters()]
+    found = [parameter.grad for parameter in parameters]
+    # Row by row, unpadded, from transformers' own logits and hidden states; the losses as they are written.
+    loss = torch.zeros(())
+    for b, row in enumerate(rollouts.rows):
+        out = policy(input_ids=torch.tensor([row.ids]), output_hidden_states=True)
+        for t in range(len(row.prompt_ids) - 1, len(row) - 1):
+            ratio = (out.logits[0, t].log_softmax(-1)[row.ids[t + 1]] - experience.old_logprob_BT[b, t]).exp()
+            advantage, target = experience.advantage_BT[b, t], experience.return_BT[b, t]
+            state = out.hidden_states[-1][0, t]
+            said = state @ value.head.weight[0] + value.head.bias[0]
+            near = experience.value_BT[b, t] + (said - experience.value_BT[b, t]).clamp(-0.2, 0.2)
+            loss = loss + torch.maximum(-advantage * ratio, -advantage * ratio.clamp(0.8, 1.2)) / tokens
+            loss = loss + 0.1 * torch.maximum((said - target) ** 2, (near - target) ** 2) / 2 / tokens
+    for gradient, expected in zip(found, torch.autograd.grad(loss, parameters), strict=True):
+        assert gradient is not None
+        np.testing.assert_allclose(gradient, expected, atol=1e-5)
+
+
+def test_reward_rises_with_values_from_a_head_on_the_policys_trunk(tmp_path, imitator, taste):
+    config = LONGER.model_copy(update={"kl_coefficient": 0.2, "value": "shared"})
+    rows = _train(tmp_path, imitator, taste, config, instructions=toy.instructions(200))
+    assert np.mean([row["objective/scores"] for row in rows[-3:]]) > rows[0]["objective/scores"] + 1.0
+    assert rows[0]["value/mean"] == 0.0
+    assert rows[-1]["value/mean"] != 0.0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "model", "steps"]
+
+
 def test_nothing_has_moved_at_the_first_inner_step(tmp_path, imitator, taste):
     config = CONFIG.model_copy(update={"steps": 1, "inner_epochs": 1, "minibatch_size": 16})
     [row] = _train(tmp_path, imitator, taste, config)

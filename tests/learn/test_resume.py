@@ -43,6 +43,13 @@ def test_a_training_that_is_killed_and_called_again_ends_with_the_same_bytes(tra
     assert whole.keys() == resumed.keys()
 
 
+def test_an_annotator_is_asked_about_nothing_twice_though_the_same_steps_are_drawn_again(trainings):
+    folder, _, _ = trainings
+    whole, killed = ((folder / f"online_dpo_annotator-{how}.ledger").read_text().split() for how in ("whole", "killed"))
+    assert len(killed) == len(set(killed)) > 0
+    assert killed == whole
+
+
 def test_a_resumed_training_does_only_what_is_missing(tmp_path, base):
     steps = []
 

@@ -19,7 +19,8 @@ from pasture.core.ports import silent
 from pasture.core.records import Comparison, Completion, Instruction, Preference
 from pasture.core.templates import CHAT
 from pasture.generate.completions import LocalSystem
-from pasture.learn import dpo, reward_model, rloo, sft
+from pasture.learn import best_of_n, dpo, reward_model, rloo, sft
+from pasture.learn.reward_model import ModelScorer
 from pasture.learn.rollouts import Environment
 from pasture.models.encode import Encoder
 from pasture.models.load import load_causal_lm, load_tokenizer, stop_token_ids
@@ -130,15 +131,58 @@ def test_a_saved_adapter_loads_again_and_answers_alike(tuned: Path):
     assert float((ours - began).abs().max()) > 0.1
 
 
-def test_the_reward_model_and_dpo_learn_who_was_preferred(tmp_path: Path):
-    settings: dict[str, Any] = {"epochs": 6, "batch_size": 8, "max_tokens": 96, "weights": ADAPTERS}
-    reward_model.train(reward_model.Config(learning_rate=1e-3, **settings), feedback=feedback(), **end(tmp_path / "rm"))
-    found = losses(tmp_path / "rm")
+PREFERRED: dict[str, Any] = {"epochs": 6, "batch_size": 8, "max_tokens": 96, "weights": ADAPTERS}
+
+
+@pytest.fixture(scope="module")
+def taste(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("taste")
+    reward_model.train(reward_model.Config(learning_rate=1e-3, **PREFERRED), feedback=feedback(), **end(folder))
+    return folder
+
+
+def test_the_reward_model_learns_who_was_preferred_and_scores_the_same_when_it_is_loaded_again(taste: Path):
+    found = losses(taste)
     assert found[-1] < 0.5 * found[0]
-    dpo.train(dpo.Config(learning_rate=5e-4, **settings), feedback=feedback(), **end(tmp_path / "dpo"))
-    found = losses(tmp_path / "dpo")
+    texts = [text for answer in FACTS.values() for text in (answer, "Why do you ask me?")]
+    asked = [one for one in ASKED for _ in range(2)]
+    answered = [said(one, text) for one, text in zip(asked, texts, strict=True)]
+    first, again = (ModelScorer.load(taste / "model", CHAT)(asked, answered) for _ in range(2))
+    assert first == again
+    better = [first[place] > first[place + 1] for place in range(0, len(first), 2)]
+    assert sum(better) >= len(better) - 1
+
+
+def test_best_of_n_gives_the_answer_that_the_reward_model_likes_best(taste: Path):
+    system = LocalSystem(FOLDER, CHAT, SamplerConfig(temperature=1.0, max_new_tokens=24))
+    drawn = system.complete(ASKED[:3], system="s", samples=4, seed=0, progress=silent)
+    by_id = {one.id: one for one in ASKED}
+    scores = ModelScorer.load(taste / "model", CHAT)([by_id[one.instruction_id] for one in drawn], drawn)
+    chosen = best_of_n.select(drawn, scores, n=4)
+    # By NumPy: the highest of each four.
+    expected = [4 * row + int(np.argmax(scores[4 * row : 4 * row + 4])) for row in range(3)]
+    assert chosen == [drawn[place] for place in expected]
+
+
+def test_dpo_learns_who_was_preferred_and_its_saved_adapter_answers_alike(tmp_path: Path):
+    dpo.train(dpo.Config(learning_rate=5e-4, **PREFERRED), feedback=feedback(), **end(tmp_path))
+    found = losses(tmp_path)
     assert found[0] == pytest.approx(np.log(2), abs=1e-3)  # policy and reference are one at the start
     assert found[-1] < 0.5 * found[0]
+    check_adapter(tmp_path / "model")
+
+
+def check_adapter(folder: Path) -> None:
+    """The model with its adapters added in predicts what the start does under the adapters alone, read by peft."""
+    tokenizer = load_tokenizer(FOLDER)
+    merged = load_causal_lm(folder)
+    adapted = PeftModel.from_pretrained(load_causal_lm(FOLDER, tokenizer=tokenizer), folder / "adapter").eval()
+    prompt = torch.tensor([Encoder(tokenizer, CHAT, max_tokens=128).prompt(ASKED[1])])
+    with torch.no_grad():
+        ours, theirs = (model(input_ids=prompt).logits[0, -1].log_softmax(-1) for model in (merged, adapted))
+    # The merged weights were rounded to bfloat16, the adapters were not.
+    assert float((ours.exp() * (ours - theirs)).sum()) < 0.02
+    assert int(ours.argmax()) == int(theirs.argmax())
 
 
 def test_rloo_learns_from_its_own_answers(tmp_path: Path):
@@ -163,3 +207,6 @@ def test_rloo_learns_from_its_own_answers(tmp_path: Path):
     assert len(rows) == 3
     assert all(np.isfinite(value) for row in rows for value in row.values())
     assert (tmp_path / "steps" / "0003" / "adapter" / "adapter_model.safetensors").is_file()
+    check_adapter(tmp_path / "model")
+    # It still ends its answers itself.
+    assert any(one.finish_reason == "stop" for one in answers(tmp_path / "model"))

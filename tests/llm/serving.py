@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tests.house.house import REPOSITORY
 
-ENVIRONMENT = REPOSITORY / ".venv/llm"
-"""Made by `make test-llm`."""
+ENVIRONMENT = Path(os.environ.get("PASTURE_LLM_ENVIRONMENT", REPOSITORY / ".venv/llm"))
+"""Made by `make test-llm`, unless the variable names another."""
 MODEL = ENVIRONMENT / "SmolLM2-135M-Instruct"
 NAME = "smollm2"
 START_SECONDS = 600.0
@@ -38,8 +38,11 @@ class Server:
 
 
 @contextlib.contextmanager
-def vllm_server(log: Path) -> Iterator[Server]:
-    """SmolLM2-135M-Instruct behind vLLM, on one thread, for as long as the block runs."""
+def vllm_server(log: Path, *options: str, **variables: str) -> Iterator[Server]:
+    """SmolLM2-135M-Instruct behind vLLM, on one thread, for as long as the block runs.
+
+    `options` are further arguments of the server, `variables` of its environment.
+    """
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [
@@ -48,6 +51,7 @@ def vllm_server(log: Path) -> Iterator[Server]:
         "--dtype", "bfloat16", "--enforce-eager", "--max-num-seqs", "16",
         # Else the log-probabilities are those before the logit bias, and only the chosen token's is sure to be there.
         "--logprobs-mode", "processed_logprobs",
+        *options,
     ]  # fmt: skip
     environment = {
         **os.environ,
@@ -57,6 +61,8 @@ def vllm_server(log: Path) -> Iterator[Server]:
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
+        "TORCHDYNAMO_DISABLE": "1",  # else counting ranks for log-probabilities compiles C++ first
+        **variables,
     }
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)

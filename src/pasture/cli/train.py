@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pasture.annotate.tables import write_rows
+from pasture.cli import judges
 from pasture.cli.options import spread
 from pasture.core.errors import DataError, RecipeError
 from pasture.core.tables import read_rows
@@ -63,6 +64,10 @@ class Data:
     ] = "preference"
     instructions: Annotated[str | None, typer.Option("--instructions", help=f"To answer. {DATA_HELP}")] = None
     scorer: Annotated[Path | None, typer.Option("--scorer", help="Folder of the reward model that scores.")] = None
+    judge: Annotated[list[str] | None, typer.Option("--judge", help=judges.HELP)] = None
+    base: Annotated[
+        Path | None, typer.Option("--base", help="Folder of the model before any fine-tuning, for fine_tune=base.")
+    ] = None
     count: Annotated[int | None, typer.Option("--count", min=1, help="Rows to learn from, from the first.")] = None
     leave_out_long: Annotated[
         bool, typer.Option("--leave-out-long", help="Leave out prompts beyond the method's limit, and say how many.")
@@ -70,7 +75,7 @@ class Data:
 
     def read(self, console: Console) -> dict[str, Any]:
         """What the files hold, as `pasture.steps.alone.Training` takes it."""
-        given: dict[str, Any] = {"scorer": self.scorer, "leave_out_long": self.leave_out_long}
+        given: dict[str, Any] = {"scorer": self.scorer, "base": self.base, "leave_out_long": self.leave_out_long}
         if self.demonstrations is not None:
             split = load_demonstrations(self.demonstrations, self.count)
             given["demonstrations"] = list(zip(split.instructions, split.demonstrations, strict=True))
@@ -122,7 +127,10 @@ def train(
         apply_override(table, override)
     distributed = training_module("pasture.machine.distributed")
     on_cpu = table.get("device") == "cpu"
-    with distributed.processes(expected=running.processes, sharding=running.sharding, on_cpu=on_cpu):
+    with (
+        distributed.processes(expected=running.processes, sharding=running.sharding, on_cpu=on_cpu),
+        contextlib.ExitStack() as opened,
+    ):
         console = Console(quiet=not distributed.is_main())
         alone = training_module("pasture.steps.alone")
         begun = start_folder(start)
@@ -135,8 +143,10 @@ def train(
             folder=running.out,
             **data.read(console),
         )
-        with shown_progress(console, "training") as progress:
-            model = alone.train(training, progress)
+        if data.judge:
+            name, annotator = opened.enter_context(judges.open_judge(data.judge))
+            training = replace(training, annotator=annotator, names={**training.names, "judge": name})
+        model = alone.train(training, opened.enter_context(shown_progress(console, "training")))
         console.print(f"Model and its card: {model}", soft_wrap=True, markup=False)
 
 

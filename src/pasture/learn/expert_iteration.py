@@ -13,20 +13,24 @@ What differs:
 3. Equal scores go to the answer drawn first.
 """
 
+import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
 from pydantic import Field
-from transformers import PreTrainedModel
 
+from pasture.core.errors import RecipeError
 from pasture.core.files import read_records, write_records
 from pasture.core.ports import Progress
 from pasture.core.records import Completion, Instruction, Record
 from pasture.core.seeds import derived_seed
+from pasture.engines.rollout_settings import RolloutServerConfig
 from pasture.learn import best_of_n, sft
+from pasture.learn.drawing import NO_PART_OF_THE_RESULT, Drawing, OwnSampler
 from pasture.learn.resume import METRICS_FILE, MODEL_FOLDER, claim, fingerprint
 from pasture.learn.rollouts import Environment, check_instructions, checked_scores, draw
 from pasture.machine.device import resolve_device
@@ -46,12 +50,15 @@ class Config(sft.Config):
     rounds: int = Field(1, ge=1)
     n: int = Field(16, ge=1)
     """Answers drawn to each instruction."""
-    fine_tune: Literal["start", "latest"] = "start"
-    """What a round's fine-tuning begins with: the model that the first round began with, or the round before's."""
+    fine_tune: Literal["start", "latest", "base"] = "start"
+    """What a round's fine-tuning begins with: the model that the first round drew from, the round before's, or the one
+    that was there before any fine-tuning."""
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(1.0, gt=0, le=1)
     max_prompt_tokens: int = Field(192, ge=1)
     max_new_tokens: int = Field(300, ge=1)
+    rollouts: RolloutServerConfig | None = None
+    """A server that draws the answers; None: the policy does, in this process."""
 
 
 class Winner(Record):
@@ -71,7 +78,7 @@ def train(
     progress: Progress,
     base: Path | None = None,
 ) -> None:
-    """Draw from the language model in `start`, and fine-tune it, or the one in `base` where given, on the winners.
+    """Draw from the language model in `start`, and fine-tune it, or with `fine_tune = "base"` `base`, on the winners.
 
     `folder` then holds `model/`, `metrics.jsonl` with a row for each round, each round's policy as `steps/0001/` and so
     on, and each round's winners and fine-tuning in `rounds/01/`. Called again after a kill, it goes on to the same
@@ -80,13 +87,19 @@ def train(
     Raises:
         DataError: if there are no instructions, one is too long, or all winners are empty.
         ScorerError: if the scorer raises, or does not give one finite number for each answer.
+        RecipeError: if `base` is given and not asked for, or the other way round.
         RunFolderError: if `folder` was begun with another model, other instructions or other settings.
         TrainingError: if the loss becomes NaN or infinite.
     """
+    if (base is None) == (config.fine_tune == "base"):
+        raise RecipeError(
+            f"expert iteration: fine_tune = {config.fine_tune!r} and {'no base' if base is None else 'a base'} model "
+            'do not go together. Name the model before any fine-tuning where fine_tune = "base", and only there.'
+        )
     encoder = Encoder(load_tokenizer(start), environment.template, max_tokens=config.max_prompt_tokens + 1)
     prompts = check_instructions(encoder, environment.instructions)
     models = [load_causal_lm(origin) for origin in (start, base) if origin is not None]
-    claim(folder, fingerprint(config.model_dump(), seed, prompts, modules=models))
+    claim(folder, fingerprint(config.model_dump(exclude=NO_PART_OF_THE_RESULT), seed, prompts, modules=models))
     del models
     done = len(list((folder / "steps").glob("*")))
     check_same(done, str(folder / "steps"))
@@ -95,7 +108,8 @@ def train(
         for number in range(done + 1, config.rounds + 1):
             latest = start if number == 1 else _policy_folder(folder, number - 1)
             place = folder / "rounds" / f"{number:02d}"
-            winners = draw_winners(config, latest, environment, place, derived_seed(seed, "round", number), report)
+            source = Source(config, latest, start, environment)
+            winners = draw_winners(source, place, derived_seed(seed, "round", number), report)
             demonstrations = [
                 (instruction, winner.completion)
                 for instruction, winner in zip(environment.instructions, winners, strict=True)
@@ -145,45 +159,62 @@ class _Report:
         self.progress(self.rounds_done * self.a_round + self.files + done, self.total, **figures)
 
 
-def draw_winners(
-    config: Config, policy_folder: Path, environment: Environment, place: Path, seed: int, report: _Report
-) -> list[Winner]:
+@dataclass(frozen=True)
+class Source:
+    """Who answers what in a round, and how."""
+
+    config: Config
+    policy: Path
+    served: Path
+    """The model that a server, where one draws, was started with."""
+    environment: Environment
+
+
+def draw_winners(source: Source, place: Path, seed: int, report: _Report) -> list[Winner]:
     """The best of n answers to each instruction, from the files in `place` as far as they are there.
 
     Raises:
         ScorerError: if the scorer raises, or does not give one finite number for each answer.
+        EngineError: if answers come from a server, and it fails.
     """
-    tokenizer = load_tokenizer(policy_folder)
-    encoder = Encoder(tokenizer, environment.template, max_tokens=config.max_prompt_tokens + 1)
-    policy = None
     winners: list[Winner] = []
-    for number, begin in enumerate(range(0, len(environment.instructions), INSTRUCTIONS_A_FILE)):
-        instructions = environment.instructions[begin : begin + INSTRUCTIONS_A_FILE]
-        path = place / "winners" / f"{number:05d}.jsonl"
-        drawn = path.exists()
-        check_same(drawn, str(path))
-        if not drawn:
-            policy = policy or load_causal_lm(policy_folder, device=resolve_device(config.device), tokenizer=tokenizer)
-            found = best_answers(config, policy, encoder, environment, instructions, derived_seed(seed, "file", number))
-            on_main(partial(write_records, path, found))
-        found = read_records(path, Winner)
-        winners += found
-        report.drawn(number + 1, score=fmean(max(one.scores) for one in found))
+    with contextlib.ExitStack() as opened:
+        policy: tuple[Encoder, OwnSampler] | None = None
+        instructions = source.environment.instructions
+        for number, begin in enumerate(range(0, len(instructions), INSTRUCTIONS_A_FILE)):
+            path = place / "winners" / f"{number:05d}.jsonl"
+            drawn = path.exists()
+            check_same(drawn, str(path))
+            if not drawn:
+                policy = policy or _opened(source, place, opened)
+                some = instructions[begin : begin + INSTRUCTIONS_A_FILE]
+                best = best_answers(source, *policy, some, derived_seed(seed, "file", number))
+                on_main(partial(write_records, path, best))
+            found = read_records(path, Winner)
+            winners += found
+            report.drawn(number + 1, score=fmean(max(one.scores) for one in found))
     return winners
 
 
+def _opened(source: Source, place: Path, opened: contextlib.ExitStack) -> tuple[Encoder, OwnSampler]:
+    """The policy, loaded, and where a server draws, handed over."""
+    config = source.config
+    tokenizer = load_tokenizer(source.policy)
+    policy = load_causal_lm(source.policy, device=resolve_device(config.device), tokenizer=tokenizer)
+    encoder = Encoder(tokenizer, source.environment.template, max_tokens=config.max_prompt_tokens + 1)
+    drawing = opened.enter_context(Drawing(config.rollouts, policy, encoder, place, start=source.served))
+    drawing.check(config.max_prompt_tokens + config.max_new_tokens)
+    return encoder, drawing.now()
+
+
 def best_answers(
-    config: Config,
-    policy: PreTrainedModel,
-    encoder: Encoder,
-    environment: Environment,
-    instructions: Sequence[Instruction],
-    seed: int,
+    source: Source, encoder: Encoder, policy: OwnSampler, instructions: Sequence[Instruction], seed: int
 ) -> list[Winner]:
     """Of n answers to each instruction, the one that the scorer likes best."""
+    config = source.config
     sampling = SamplerConfig(temperature=config.temperature, top_p=config.top_p, max_new_tokens=config.max_new_tokens)
     answers = draw(policy, encoder, instructions, sampling, seed=seed, group_size=config.n)
-    scores = checked_scores(environment.scorer, answers.instructions, answers.completions)
+    scores = checked_scores(source.environment.scorer, answers.instructions, answers.completions)
     winners = []
     for number in range(len(instructions)):
         group = slice(number * config.n, (number + 1) * config.n)

@@ -29,11 +29,13 @@ from torch import Tensor
 
 from pasture.core.ports import Progress
 from pasture.core.seeds import derived_seed
+from pasture.engines.rollout_settings import RolloutServerConfig
 from pasture.formulas.advantages import group_centred_advantages, group_standardized_advantages
 from pasture.formulas.divergence import k1, k3
 from pasture.formulas.importance import truncated_importance_weights
 from pasture.formulas.logprobs import head_logprobs_with_entropy
 from pasture.formulas.surrogate import clipped_surrogate
+from pasture.learn.drawing import NO_PART_OF_THE_RESULT, Drawing, check_corrected
 from pasture.learn.resume import Resumable, fingerprint
 from pasture.learn.rollouts import (
     Environment,
@@ -94,6 +96,8 @@ class Config(BaseModel):
     """
     max_prompt_tokens: int = Field(192, ge=1)
     max_new_tokens: int = Field(300, ge=1)
+    rollouts: RolloutServerConfig | None = None
+    """A server that draws the answers; None: the policy does, in this process."""
     save_every: int = Field(20, ge=1)
     """Steps between two copies of the policy in `steps/`, to pick one from afterwards."""
     micro_batch_tokens: int = Field(1024, ge=1)
@@ -109,6 +113,11 @@ class Config(BaseModel):
             raise ValueError(
                 f"rollout_batch_size = {self.rollout_batch_size} is no multiple of group_size = {self.group_size}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _a_server_is_allowed_for(self) -> Self:
+        check_corrected(self.rollouts, self.sampler_ratio_cap)
         return self
 
 
@@ -176,12 +185,16 @@ def train(
     encoder = Encoder(tokenizer, environment.template, max_tokens=config.max_prompt_tokens + 1)
     prompts = check_instructions(encoder, environment.instructions)
     optimizer = adamw(policy.model)
-    identity = fingerprint(config.model_dump(), seed, prompts, modules=[policy.model])
-    with Resumable(folder, {"policy": policy.model}, optimizer, identity=identity) as run:
+    identity = fingerprint(config.model_dump(exclude=NO_PART_OF_THE_RESULT), seed, prompts, modules=[policy.model])
+    with (
+        Resumable(folder, {"policy": policy.model}, optimizer, identity=identity) as run,
+        Drawing(config.rollouts, policy.model, encoder, folder, start=start) as drawing,
+    ):
+        drawing.check(config.max_prompt_tokens + config.max_new_tokens)
         first_step, _ = run.resume()
         for step in range(first_step, config.steps):
             rollouts = collect(
-                policy.model,
+                drawing.now(),
                 encoder,
                 environment,
                 step_instructions(len(prompts), config.rollout_batch_size // config.group_size, step, seed),

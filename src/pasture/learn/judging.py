@@ -1,12 +1,14 @@
 """Which of two own answers is the better one: asked of a scorer or of an annotator while a policy learns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 
 from torch import Tensor
 
 from pasture.core.errors import PastureError, TrainingError
+from pasture.core.files import read_records, write_records
 from pasture.core.ports import Annotator
 from pasture.core.records import Comparison, Instruction, Preference
 from pasture.core.templates import PromptTemplate
@@ -22,6 +24,52 @@ class AnnotatedEnvironment:
     instructions: Sequence[Instruction]
     template: PromptTemplate
     annotator: Annotator
+
+
+class Remembered:
+    """An `Annotator` that asks another one once about each comparison, and keeps in a folder what that one said.
+
+    A training that goes on after a kill draws the same answers again: of these, nothing is asked or paid for twice, be
+    the annotator a service without a store, or a person. A batch of which nothing was judged is not kept.
+    """
+
+    def __init__(self, annotator: Annotator, folder: Path) -> None:
+        """Each batch is a file of its own in `folder`, its comparisons beside it."""
+        self.annotator, self.folder = annotator, folder
+        self._said: dict[str, list[Preference]] = {}
+        for path in sorted(folder.glob("*-preferences.jsonl")):
+            self._take_in(read_records(path, Preference))
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """The other's."""
+        return self.annotator.identity
+
+    def annotate(self, comparisons: Sequence[Comparison]) -> list[Preference]:
+        """What was said before, and what is said now of the others."""
+        new = [comparison for comparison in comparisons if comparison.id not in self._said]
+        if not new:
+            return self._of(comparisons)
+        preferences = self.annotator.annotate(new)
+        answered = {preference.comparison_id for preference in preferences} == {one.id for one in new}
+        if not answered or all(preference.preferred == "unjudged" for preference in preferences):
+            return [*self._of(comparisons), *preferences]
+        number = len(list(self.folder.glob("*-preferences.jsonl")))
+        write_records(self.folder / f"{number:05d}-comparisons.jsonl", new)
+        write_records(self.folder / f"{number:05d}-preferences.jsonl", preferences)
+        self._take_in(preferences)
+        return self._of(comparisons)
+
+    def all(self) -> list[Preference]:
+        """Everything that was said."""
+        return [preference for said in self._said.values() for preference in said]
+
+    def _of(self, comparisons: Sequence[Comparison]) -> list[Preference]:
+        return [preference for one in comparisons for preference in self._said.get(one.id, [])]
+
+    def _take_in(self, preferences: Sequence[Preference]) -> None:
+        for preference in preferences:
+            self._said.setdefault(preference.comparison_id, []).append(preference)
 
 
 @dataclass(frozen=True)

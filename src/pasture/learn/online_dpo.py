@@ -5,7 +5,7 @@ m = log pi(y_1|x)/pi_ref(y_1|x) - log pi(y_2|x)/pi_ref(y_2|x), summed over answe
 of DPO, t loss(m) + (1 - t) loss(-m) with loss(m) = -log sigma(beta m), where t is 1 if y_1 was preferred, 0 if y_2, and
 1/2 for a tie.
 
-Source: Guo et al. 2024 (OAIF), Algorithm 1 and Eq. 2 to 4, https://arxiv.org/abs/2402.04792; the losses of Rafailov et
+Source: Guo et al. 2024 (OAIF), Algorithm 1, https://arxiv.org/abs/2402.04792; the losses of Rafailov et
 al. 2023, https://arxiv.org/abs/2305.18290, Azar et al. 2023 (IPO), https://arxiv.org/abs/2310.12036, and Zhao et al.
 2023 (SLiC-HF), https://arxiv.org/abs/2305.10425
 
@@ -30,10 +30,12 @@ from torch import Tensor
 
 from pasture.core.ports import Progress
 from pasture.core.seeds import derived_seed
+from pasture.engines.rollout_settings import RolloutServerConfig
 from pasture.formulas.divergence import k1
 from pasture.formulas.logprobs import head_logprobs
 from pasture.formulas.masks import row_sums
 from pasture.formulas.preference_losses import hinge_loss, logistic_loss, preference_loss, squared_loss
+from pasture.learn.drawing import NO_PART_OF_THE_RESULT, Drawing
 from pasture.learn.judging import AnnotatedEnvironment, judge_pairs
 from pasture.learn.resume import Resumable, fingerprint
 from pasture.learn.rollouts import (
@@ -75,11 +77,15 @@ class Config(BaseModel):
     """The highest rate; it falls to 0 in a line over all steps."""
     warmup_steps: int = Field(5, ge=0)
     max_gradient_norm: float = Field(1.0, gt=0)
+    judge: Literal["scorer", "annotator"] = "scorer"
+    """Who says which of two answers is better: a reward model's scores, or the annotator that labels pairs in a run."""
     loss: Literal["sigmoid", "ipo", "hinge"] = "sigmoid"
     beta: float = Field(0.1, gt=0)
     """How much a log-ratio counts; a higher one keeps the policy nearer to the reference."""
     max_prompt_tokens: int = Field(192, ge=1)
     max_new_tokens: int = Field(300, ge=1)
+    rollouts: RolloutServerConfig | None = None
+    """A server that draws the answers; None: the policy does, in this process."""
     save_every: int = Field(20, ge=1)
     """Steps between two copies of the policy in `steps/`, to pick one from afterwards."""
     micro_batch_tokens: int = Field(1024, ge=1)
@@ -144,13 +150,17 @@ def train(
     encoder = Encoder(tokenizer, environment.template, max_tokens=config.max_prompt_tokens + 1)
     prompts = check_instructions(encoder, environment.instructions)
     optimizer = adamw(policy.model)
-    identity = fingerprint(config.model_dump(), seed, prompts, modules=[policy.model])
-    with Resumable(folder, {"policy": policy.model}, optimizer, identity=identity) as run:
+    identity = fingerprint(config.model_dump(exclude=NO_PART_OF_THE_RESULT), seed, prompts, modules=[policy.model])
+    with (
+        Resumable(folder, {"policy": policy.model}, optimizer, identity=identity) as run,
+        Drawing(config.rollouts, policy.model, encoder, folder, start=start) as drawing,
+    ):
+        drawing.check(config.max_prompt_tokens + config.max_new_tokens)
         first_step, _ = run.resume()
         for step in range(first_step, config.steps):
             numbers = step_instructions(len(prompts), config.rollout_batch_size // 2, step, seed)
             answers = draw(
-                policy.model,
+                drawing.now(),
                 encoder,
                 [environment.instructions[number] for number in numbers],
                 SamplerConfig(max_new_tokens=config.max_new_tokens),

@@ -12,7 +12,8 @@ What differs from AlpacaFarm's released code:
    given a reward. AlpacaFarm averaged over pads, and whitening gave every pad a reward.
 2. The divergence in the reward is k1, which may be negative for a token; `kl_estimator = "clamped_k1"` is AlpacaFarm's.
    Coefficients do not carry over between the two.
-3. The value model starts as the reward model, head included; AlpacaFarm's head started at zero.
+3. The value model starts as the reward model, head included; AlpacaFarm's head started at zero. With `value = "shared"`
+   it is a head on the policy's trunk, begun at zero, in place of a second model.
 4. The log-probabilities recorded while sampling are pi_old; they are compared with a forward pass at the start.
 5. Policy and value gradients are clipped each on its own, so that a poor value model does not shrink the policy's step.
 6. The mean of a loss is over the answer tokens of a minibatch, however it is cut to fit into memory. Dropout is off.
@@ -21,21 +22,23 @@ What differs from AlpacaFarm's released code:
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from jaxtyping import Bool, Float, Int
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
 
 from pasture.core.ports import Progress
 from pasture.core.seeds import derived_seed
+from pasture.engines.rollout_settings import RolloutServerConfig
 from pasture.formulas.advantages import generalized_advantages, shaped_rewards
 from pasture.formulas.divergence import clamped_k1, k1
 from pasture.formulas.importance import truncated_importance_weights
 from pasture.formulas.logprobs import head_logprobs_with_entropy
 from pasture.formulas.masks import masked_mean, rescale, standardize
 from pasture.formulas.surrogate import clipped_surrogate
+from pasture.learn.drawing import NO_PART_OF_THE_RESULT, Drawing, check_corrected
 from pasture.learn.resume import Resumable, fingerprint
 from pasture.learn.rollouts import (
     Environment,
@@ -94,6 +97,9 @@ class Config(BaseModel):
     value_clip_range: float = Field(0.2, gt=0)
     value_coefficient: float = Field(0.1, ge=0)
     """Weight of the value loss."""
+    value: Literal["own", "shared"] = "own"
+    """Whether the value model is a model of its own, begun as the reward model, or a head, begun at zero, on the
+    policy's trunk: half the memory, and both losses pull at the trunk."""
     reward_whitening: Literal["none", "rescale"] = "rescale"
     """Whether token rewards are scaled to variance 1 about their mean in every batch."""
     missing_eos_score: float | None = None
@@ -105,6 +111,8 @@ class Config(BaseModel):
     """
     max_prompt_tokens: int = Field(192, ge=1)
     max_new_tokens: int = Field(300, ge=1)
+    rollouts: RolloutServerConfig | None = None
+    """A server that draws the answers; None: the policy does, in this process."""
     save_every: int = Field(20, ge=1)
     """Steps between two copies of the policy in `steps/`, to pick one from afterwards."""
     micro_batch_tokens: int = Field(1024, ge=1)
@@ -113,6 +121,11 @@ class Config(BaseModel):
     """Steps between two checkpoints to go on from after a kill."""
     device: DeviceChoice = "auto"
     weights: Weights = Weights()
+
+    @model_validator(mode="after")
+    def _a_server_is_allowed_for(self) -> Self:
+        check_corrected(self.rollouts, self.sampler_ratio_cap)
+        return self
 
 
 def value_loss(
@@ -144,6 +157,25 @@ class Models:
     value: ScalarModel
     reference: ResponseModel
 
+    @property
+    def shares_trunk(self) -> bool:
+        """Whether the values are read off the policy's own states."""
+        return self.value.backbone is self.policy.model.base_model
+
+    @property
+    def value_alone(self) -> nn.Module:
+        """What of the value model is not the policy's: its head, or all of it."""
+        return self.value.head if self.shares_trunk else self.value
+
+    def token_values(
+        self, ids_BT: Int[Tensor, "B T+1"], mask_BT: Bool[Tensor, "B T"], hidden_NH: Float[Tensor, "N H"]
+    ) -> Float[Tensor, " N"]:
+        """The value before each answer token was chosen; `hidden_NH` is what the policy computed of the same rows."""
+        if self.shares_trunk and self.policy.takes_shortcut:
+            value_N: Tensor = self.value.head(hidden_NH.float()).squeeze(-1) - self.value.offset
+            return value_N
+        return token_values(self.value, ids_BT, mask_BT)
+
 
 @dataclass(frozen=True)
 class Experience:
@@ -174,6 +206,8 @@ def train(
 ) -> None:
     """Train the language model in `start`, its value model begun as the reward model in `value_start`.
 
+    With `value = "shared"` the values are a head's on the policy's own trunk, and `value_start` is left alone.
+
     `folder` then holds `model/`, `metrics.jsonl`, and a copy of the policy every `save_every` steps, `steps/0020/` and
     so on. Called again after a kill, it goes on from the last checkpoint to the same weights.
 
@@ -186,19 +220,26 @@ def train(
     policy = load_trainable(start, config.weights, tokenizer=tokenizer, device=device, seed=seed)
     models = Models(
         ResponseModel(policy),
-        load_trainable_scalar(value_start, config.weights, device=device, seed=derived_seed(seed, "value")),
+        ScalarModel.on_trunk_of(policy)
+        if config.value == "shared"
+        else load_trainable_scalar(value_start, config.weights, device=device, seed=derived_seed(seed, "value")),
         reference_of(policy, start, config.weights, tokenizer=tokenizer),
     )
     encoder = Encoder(tokenizer, environment.template, max_tokens=config.max_prompt_tokens + 1)
     prompts = check_instructions(encoder, environment.instructions)
-    optimizer = adamw(policy, models.value, epsilon=config.adam_epsilon)
-    identity = fingerprint(config.model_dump(), seed, prompts, modules=[policy, models.value])
-    with Resumable(folder, {"policy": policy, "value": models.value}, optimizer, identity=identity) as run:
+    optimizer = adamw(policy, models.value_alone, epsilon=config.adam_epsilon)
+    settings = config.model_dump(exclude=NO_PART_OF_THE_RESULT)
+    identity = fingerprint(settings, seed, prompts, modules=[policy, models.value_alone])
+    with (
+        Resumable(folder, {"policy": policy, "value": models.value_alone}, optimizer, identity=identity) as run,
+        Drawing(config.rollouts, policy, encoder, folder, start=start) as drawing,
+    ):
+        drawing.check(config.max_prompt_tokens + config.max_new_tokens)
         first_step, numbers = run.resume()
         kl_coefficient = numbers.get("kl_coefficient", config.kl_coefficient)
         for step in range(first_step, config.steps):
             rollouts = collect(
-                policy,
+                drawing.now(),
                 encoder,
                 environment,
                 step_instructions(len(prompts), config.rollout_batch_size, step, seed),
@@ -319,7 +360,7 @@ def accumulate_gradients(
         logprob_N, entropy_N = head_logprobs_with_entropy(
             hidden_NH, policy.head, ids_BT[:, 1:][mask_BT], policy.vocabulary_size
         )
-        value_N = token_values(models.value, ids_BT, mask_BT)
+        value_N = models.token_values(ids_BT, mask_BT, hidden_NH)
         old_logprob_N, old_value_N = experience.old_logprob_BT[place][mask_BT], experience.value_BT[place][mask_BT]
         advantage_N, return_N = experience.advantage_BT[place][mask_BT], experience.return_BT[place][mask_BT]
         surrogate_N = clipped_surrogate(

@@ -8,7 +8,7 @@ where the control token r_k behind the prompt names the quantile of y, and the K
 the second step on, answers are drawn behind the best quantile's token, and so they are ever after: the model folder
 says so itself. With `train_on = "best"` there are no control tokens: the best quantile alone is imitated.
 
-Source: Lu et al. 2022, Algorithm 1 and Eq. 2, https://arxiv.org/abs/2205.13636; settings of Dubois et al. 2023
+Source: Lu et al. 2022, Algorithm 1, https://arxiv.org/abs/2205.13636; settings of Dubois et al. 2023
 (AlpacaFarm), https://arxiv.org/abs/2305.14387, as defaults: 4 quantiles, the best alone, answers of one step.
 
 What differs:
@@ -17,8 +17,8 @@ What differs:
 2. The first answer token is predicted from the last token before it. AlpacaFarm padded answers on the left, so that a
    pad stood there in training and the prompt in use.
 3. Equal scores share a quantile, the lowest that one of them falls into; the highest score is always of the best.
-4. The divergence is from the policy to the reference, as in AlpacaFarm's code; Eq. 2 has it the other way round. It is
-   taken over the vocabulary without the control tokens.
+4. The divergence is from the policy to the reference, as in AlpacaFarm's code; the paper's objective has it the other
+   way round. It is taken over the vocabulary without the control tokens.
 5. The mean of a loss is over the answer tokens of a minibatch, however it is cut to fit into memory. Dropout is off.
 """
 
@@ -37,8 +37,10 @@ from pasture.core.files import read_records, write_records
 from pasture.core.ports import Progress
 from pasture.core.records import Record
 from pasture.core.seeds import derived_seed, stream
+from pasture.engines.rollout_settings import RolloutServerConfig
 from pasture.formulas.divergence import k1
 from pasture.formulas.logprobs import head_logprobs_with_kl
+from pasture.learn.drawing import NO_PART_OF_THE_RESULT, Drawing
 from pasture.learn.resume import Resumable, fingerprint
 from pasture.learn.rollouts import (
     Environment,
@@ -93,6 +95,8 @@ class Config(BaseModel):
     max_prompt_tokens: int = Field(192, ge=1)
     """Without the control token."""
     max_new_tokens: int = Field(300, ge=1)
+    rollouts: RolloutServerConfig | None = None
+    """A server that draws the answers; None: the policy does, in this process."""
     save_every: int = Field(20, ge=1)
     """Steps between two copies of the policy in `steps/`, to pick one from afterwards."""
     micro_batch_tokens: int = Field(1024, ge=1)
@@ -108,6 +112,11 @@ class Config(BaseModel):
             raise ValueError(
                 'train_on = "all" teaches the embeddings of new control tokens, which adapters leave alone: train all '
                 'weights, or set train_on = "best"'
+            )
+        if self.train_on == "all" and self.rollouts is not None:
+            raise ValueError(
+                'train_on = "all" adds control tokens, which a server of the model that training begins with does not '
+                'know: leave rollouts out, or set train_on = "best"'
             )
         return self
 
@@ -245,15 +254,19 @@ def train(
     models = Models(policy, reference, shared_tokens)
     optimizer = adamw(policy.model)
     pool = Pool(folder / "pool", config.pool_steps)
-    identity = fingerprint(config.model_dump(), seed, prompts, modules=[policy.model])
-    with Resumable(folder, {"policy": policy.model}, optimizer, identity=identity) as run:
+    identity = fingerprint(config.model_dump(exclude=NO_PART_OF_THE_RESULT), seed, prompts, modules=[policy.model])
+    with (
+        Resumable(folder, {"policy": policy.model}, optimizer, identity=identity) as run,
+        Drawing(config.rollouts, policy.model, asking.plain, folder, start=start) as drawing,
+    ):
+        drawing.check(config.max_prompt_tokens + config.max_new_tokens)
         first_step, _ = run.resume()
         if config.pool_steps != 1:
             pool.resume(first_step)
         for step in range(first_step, config.steps):
             numbers = step_instructions(len(prompts), config.rollout_batch_size, step, seed)
             rollouts = collect(
-                policy.model,
+                drawing.now(),
                 asking.plain if step == 0 else asking.best,
                 environment,
                 numbers,

@@ -4,7 +4,7 @@ An answer's reward is R = score - beta * sum over its tokens of (log pi - log pi
 mean R of the other k - 1 answers to the prompt. The answer is one action: with rho = pi(y|x) / pi_old(y|x) the policy
 minimizes -A rho, or max(-A rho, -A clip(rho, 1 - e, 1 + e)) where `clip_range` is given. There is no value model.
 
-Source: Ahmadian et al. 2024, Eq. 6, https://arxiv.org/abs/2402.14740; Kool et al. 2019, Eq. 8,
+Source: Ahmadian et al. 2024, https://arxiv.org/abs/2402.14740; Kool et al. 2019,
 https://openreview.net/forum?id=r1lgTGL5DE
 
 What differs from the paper and from TRL's trainer:
@@ -26,12 +26,14 @@ from torch import Tensor
 
 from pasture.core.ports import Progress
 from pasture.core.seeds import derived_seed
+from pasture.engines.rollout_settings import RolloutServerConfig
 from pasture.formulas.advantages import leave_one_out_advantages
 from pasture.formulas.divergence import k1
 from pasture.formulas.importance import truncated_importance_weights
 from pasture.formulas.logprobs import head_logprobs
 from pasture.formulas.masks import row_sums
 from pasture.formulas.surrogate import clipped_surrogate, plain_surrogate
+from pasture.learn.drawing import NO_PART_OF_THE_RESULT, Drawing, check_corrected
 from pasture.learn.resume import Resumable, fingerprint
 from pasture.learn.rollouts import (
     Environment,
@@ -87,6 +89,8 @@ class Config(BaseModel):
     """
     max_prompt_tokens: int = Field(192, ge=1)
     max_new_tokens: int = Field(300, ge=1)
+    rollouts: RolloutServerConfig | None = None
+    """A server that draws the answers; None: the policy does, in this process."""
     save_every: int = Field(20, ge=1)
     """Steps between two copies of the policy in `steps/`, to pick one from afterwards."""
     micro_batch_tokens: int = Field(1024, ge=1)
@@ -102,6 +106,11 @@ class Config(BaseModel):
             raise ValueError(
                 f"rollout_batch_size = {self.rollout_batch_size} is no multiple of group_size = {self.group_size}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _a_server_is_allowed_for(self) -> Self:
+        check_corrected(self.rollouts, self.sampler_ratio_cap)
         return self
 
 
@@ -151,12 +160,16 @@ def train(
     encoder = Encoder(tokenizer, environment.template, max_tokens=config.max_prompt_tokens + 1)
     prompts = check_instructions(encoder, environment.instructions)
     optimizer = adamw(policy.model)
-    identity = fingerprint(config.model_dump(), seed, prompts, modules=[policy.model])
-    with Resumable(folder, {"policy": policy.model}, optimizer, identity=identity) as run:
+    identity = fingerprint(config.model_dump(exclude=NO_PART_OF_THE_RESULT), seed, prompts, modules=[policy.model])
+    with (
+        Resumable(folder, {"policy": policy.model}, optimizer, identity=identity) as run,
+        Drawing(config.rollouts, policy.model, encoder, folder, start=start) as drawing,
+    ):
+        drawing.check(config.max_prompt_tokens + config.max_new_tokens)
         first_step, _ = run.resume()
         for step in range(first_step, config.steps):
             rollouts = collect(
-                policy.model,
+                drawing.now(),
                 encoder,
                 environment,
                 step_instructions(len(prompts), config.rollout_batch_size // config.group_size, step, seed),

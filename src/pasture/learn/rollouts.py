@@ -16,13 +16,13 @@ from pasture.core.seeds import derived_seed, stream
 from pasture.core.templates import PromptTemplate
 from pasture.formulas.logprobs import head_logprobs
 from pasture.formulas.masks import prediction_mask, response_mask
+from pasture.learn.drawing import OwnSampler
 from pasture.machine.distributed import own_part, share, together, total
 from pasture.machine.sharded import gathered
 from pasture.models.batches import grouped_batches, pad_right
 from pasture.models.encode import EncodedPair, Encoder
-from pasture.models.load import stop_token_ids
 from pasture.models.response import ResponseModel
-from pasture.models.sample import SamplerConfig, sample
+from pasture.models.sample import SamplerConfig
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Rollouts(Answers):
 
 
 def collect(
-    model: PreTrainedModel,
+    model: PreTrainedModel | OwnSampler,
     encoder: Encoder,
     environment: Environment,
     numbers: Sequence[int],
@@ -139,11 +139,11 @@ def collect(
     sampling = SamplerConfig(max_new_tokens=max_new_tokens)
     answers = draw(model, encoder, instructions, sampling, seed=seed, group_size=group_size)
     scores = checked_scores(environment.scorer, answers.instructions, answers.completions)
-    return Rollouts(**vars(answers), score_B=torch.tensor(scores, device=model.device))
+    return Rollouts(**vars(answers), score_B=torch.tensor(scores, device=answers.ids_BT.device))
 
 
 def draw(
-    model: PreTrainedModel,
+    model: PreTrainedModel | OwnSampler,
     encoder: Encoder,
     instructions: Sequence[Instruction],
     sampling: SamplerConfig,
@@ -155,16 +155,17 @@ def draw(
 
     Each process draws its share, and has all answers; as every answer has a random stream of its own, they do not
     depend on the shares.
-    The log-probabilities that come back are the model's own, whatever temperature and truncation it was drawn at.
+    The log-probabilities that come back are the model's own, whatever temperature and truncation it was drawn at, or
+    where a server draws, the server's.
     """
+    sampler = model if isinstance(model, OwnSampler) else OwnSampler(model)
     asked = [instruction for instruction in instructions for _ in range(group_size)]
     prompts = [encoder.prompt(instruction) for instruction in asked]
     seeds = [derived_seed(seed, "answer", place) for place in range(len(prompts))]
-    stop_ids = stop_token_ids(model, encoder.tokenizer)
     groups = own_part(len(instructions))
     own = slice(groups.start * group_size, groups.stop * group_size)
-    with gathered(model):
-        samples = together(sample(model, stop_ids, prompts[own], seeds[own], sampling))
+    with gathered(sampler.policy):
+        samples = together(sampler.draw(encoder, prompts[own], seeds[own], sampling))
     completions = [
         Completion(
             instruction_id=instruction.id,
@@ -177,9 +178,10 @@ def draw(
         for place, (instruction, answer) in enumerate(zip(asked, samples, strict=True))
     ]
     rows = [EncodedPair(prompt, answer.token_ids) for prompt, answer in zip(prompts, samples, strict=True)]
-    ids_BT, mask_BT = batch_tensors(rows, encoder.pad_id, model.device)
-    logprob_BT = torch.zeros(mask_BT.shape, device=model.device)
-    logprob_BT[mask_BT] = torch.tensor([value for answer in samples for value in answer.logprobs], device=model.device)
+    ids_BT, mask_BT = batch_tensors(rows, encoder.pad_id, sampler.device)
+    logprob_BT = torch.zeros(mask_BT.shape, device=sampler.device)
+    logprobs = [value for answer in samples for value in answer.logprobs]
+    logprob_BT[mask_BT] = torch.tensor(logprobs, device=sampler.device)
     return Answers(
         instructions=asked,
         completions=completions,
@@ -187,7 +189,7 @@ def draw(
         ids_BT=ids_BT,
         mask_BT=mask_BT,
         sampler_logprob_BT=logprob_BT,
-        finished_B=torch.tensor([answer.finish_reason == "stop" for answer in samples], device=model.device),
+        finished_B=torch.tensor([answer.finish_reason == "stop" for answer in samples], device=sampler.device),
     )
 
 
@@ -247,10 +249,13 @@ def objective_figures(
     answers: Answers, logprob_BT: Float[Tensor, "B T"], kl_B: Float[Tensor, " B"]
 ) -> dict[str, Tensor | float]:
     """What every method reports of a batch of answers; `logprob_BT` is the policy's, `kl_B` each answer's k1 sum."""
-    scores: dict[str, Tensor | float] = {}
+    some: dict[str, Tensor | float] = {}
     if isinstance(answers, Rollouts):
-        scores["objective/scores"] = answers.score_B.mean()
-    return scores | {
+        some["objective/scores"] = answers.score_B.mean()
+    if logprob_BT is not answers.sampler_logprob_BT:
+        difference_BT = (logprob_BT - answers.sampler_logprob_BT).abs()
+        some["sampler/logprob_difference"] = difference_BT.sum() / answers.mask_BT.sum()
+    return some | {
         "objective/kl": kl_B.mean(),
         "objective/entropy": -logprob_BT.sum(1).mean(),
         "completions/mean_length": answers.mask_BT.sum(1).float().mean(),

@@ -54,6 +54,14 @@ class ScalarModel(nn.Module):
             scalar.head.bias.zero_()
         return scalar
 
+    @classmethod
+    def on_trunk_of(cls, model: PreTrainedModel) -> "ScalarModel":
+        """A scalar model on the backbone of `model` itself (no copy), whose every value is 0 before it learns."""
+        scalar = cls(model.base_model)
+        nn.init.zeros_(scalar.head.weight)
+        nn.init.zeros_(scalar.head.bias)
+        return scalar
+
     @property
     def trunk(self) -> Trunk:
         """The backbone, to be asked for the hidden states of some tokens; made ready when it is first asked."""

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from pasture.core.errors import ModelError
@@ -59,6 +59,29 @@ def load_tokenizer(folder: Source) -> PreTrainedTokenizerBase:
         known = [pad for pad in KNOWN_PADS if pad in vocabulary and pad not in taken]
         tokenizer.add_special_tokens({"pad_token": known[0] if known else NEW_PAD})
     return tokenizer
+
+
+def context_tokens(folder: Source) -> int | None:
+    """How many tokens of prompt and answer the model of a folder was made for; None where its config does not say.
+
+    Raises:
+        ModelError: if there is no config, or it cannot be read.
+    """
+    source = _resolve(folder)
+    with quiet_loading(source):
+        config = AutoConfig.from_pretrained(source, local_files_only=isinstance(source, Path), trust_remote_code=False)
+    found: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return found
+
+
+def within_context(folder: Source, wanted: int) -> int:
+    """`wanted` tokens, or as many as the context of the folder's model holds, if that is fewer.
+
+    Raises:
+        ModelError: as `context_tokens` does.
+    """
+    context = context_tokens(folder)
+    return wanted if context is None else min(wanted, context)
 
 
 def load_causal_lm(
@@ -160,13 +183,18 @@ def save_pretrained(part: PreTrainedModel | PreTrainedTokenizerBase, folder: Pat
     """
     weights = whole_state(part) if isinstance(part, PreTrainedModel) else {}
     if is_main():
-        _write_pretrained(part, weights, folder)
+        write_pretrained(part, weights, folder)
     wait()
 
 
-def _write_pretrained(
+def write_pretrained(
     part: PreTrainedModel | PreTrainedTokenizerBase, weights: Mapping[str, Tensor], folder: Path
 ) -> None:
+    """What `save_pretrained` does in the main process, with `weights` as those of a model.
+
+    Raises:
+        RunFolderError: if the disk is full or the folder cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _without_progress_bars():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pasture.core.files import fingerprint
+from pasture.engines.rollout_settings import PLACE
 
 WORK_VERSION = 3
 """Raised when a release changes what a step computes, so that older results are not taken for new ones."""
@@ -43,8 +44,8 @@ class Plan:
 def assemble(steps: Sequence[Step]) -> Plan:
     """The plan of `steps`, which must be listed after what they need.
 
-    A step's key hashes the work, its settings and the keys of what it reads. Steps with the same key do the same work,
-    in this run or in another.
+    A step's key hashes the work, its settings and the keys of what it reads; not where a server is that draws for it.
+    Steps with the same key do the same work, in this run or in another.
     """
     keys: dict[str, str] = {}
     for step in steps:
@@ -53,11 +54,20 @@ def assemble(steps: Sequence[Step]) -> Plan:
         identity = {
             "version": WORK_VERSION,
             "work": step.work,
-            "settings": step.settings,
+            "settings": {**step.settings, "config": deciding(step.settings["config"])}
+            if "config" in step.settings
+            else step.settings,
             "needs": {role: keys[name] for role, name in step.needs.items()},
         }
         keys[step.name] = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return Plan(tuple(steps), keys)
+
+
+def deciding(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings of a method that its result depends on: all but where a server is that draws its answers."""
+    if not config.get("rollouts"):
+        return config
+    return {**config, "rollouts": {name: value for name, value in config["rollouts"].items() if name not in PLACE}}
 
 
 def folder_fingerprint(folder: Path) -> str:

@@ -104,7 +104,7 @@ def _check_methods(recipe: Recipe) -> None:
 def _builds_on(recipe: Recipe, name: str) -> str | None:
     if name in STAGES:
         return {"sft": None, "reward_model": "sft"}[name]
-    scored = learns_from(recipe, name) != "preferences" or name in recipe.evaluate.curves
+    scored = learns_from(recipe, name) in ("candidates", "scores") or name in recipe.evaluate.curves
     return "reward_model" if scored else "sft"
 
 

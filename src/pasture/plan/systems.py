@@ -16,7 +16,7 @@ REWARD_MODEL = "4-learn/reward_model"
 PAIRS = "2-generate/preference"
 LABELS = "3-annotate/preference"
 
-LearnsFrom = Literal["candidates", "scores", "preferences"]
+LearnsFrom = Literal["candidates", "scores", "preferences", "judgements"]
 LEARNS_FROM: Mapping[str, LearnsFrom] = {
     "best_of_n": "candidates",
     "ppo": "scores",
@@ -31,7 +31,8 @@ LEARNS_FROM: Mapping[str, LearnsFrom] = {
     "feedme": "preferences",
     "reward_conditioning": "preferences",
 }
-"""What a method is given beside the SFT model: several answers to choose from, a scorer to please, or the labels."""
+"""What a method is given beside the SFT model: several answers to choose from, a scorer to please, or the labels; where
+it says `judge = "annotator"`, an annotator's judgements of its own answers."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ def learns_from(recipe: Recipe, name: str) -> LearnsFrom:
         RecipeError: if nothing says so.
     """
     table = recipe.learn[name]
+    if table["method"] == "online_dpo" and table.get("judge") == "annotator":
+        return "judgements"
     found: LearnsFrom | None = table.get("learns_from") or LEARNS_FROM.get(table["method"])
     if found is None:
         raise RecipeError(f"[learn.{name}]: nothing says what the method {table['method']!r} learns from.")
@@ -157,13 +160,31 @@ def _saves_on_its_way(recipe: Recipe, name: str) -> bool:
 def _training(recipe: Recipe, name: str) -> Step:
     settings = method_settings(recipe, name)
     config = settings["config"]
-    if learns_from(recipe, name) == "scores":
-        needs = {"data": DATA, "model": SFT, "scorer": REWARD_MODEL}
+    source = learns_from(recipe, name)
+    if source in ("scores", "judgements"):
+        needs = {"data": DATA, "model": SFT}
         units = config.get("steps", config.get("rounds", 1)) * config.get("rollout_batch_size", recipe.data.unlabeled)
+        if source == "judgements":
+            settings |= _asked(recipe, name)
+            return Step(f"4-learn/{name}", "learn.from_judgements", settings, needs, units=units)
+        needs["scorer"] = REWARD_MODEL
+        if config.get("fine_tune") == "base":
+            settings |= start_settings(recipe)
+            needs |= {"base": START} if recipe.model.start == UNTRAINED else {}
         return Step(f"4-learn/{name}", "learn.from_scores", settings, needs, units=units)
     needs = {"pairs": PAIRS, "labels": LABELS, "model": SFT}
     units = config.get("epochs", 1) * recipe.data.preference
     return Step(f"4-learn/{name}", "learn.from_preferences", settings, needs, units=units)
+
+
+def _asked(recipe: Recipe, name: str) -> dict[str, Any]:
+    """The annotator that judges a method's answers as it learns: the one that labels for the reward model."""
+    if recipe.feedback.file:
+        raise RecipeError(
+            f'[learn.{name}] judge = "annotator" asks feedback.annotator while it learns, but feedback.file brings '
+            'labels that exist already. Leave feedback.file out, or set judge = "scorer".'
+        )
+    return label_settings(recipe, recipe.feedback)
 
 
 def _selection(recipe: Recipe, name: str, training: str, systems: Systems) -> str:

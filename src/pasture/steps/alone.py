@@ -12,18 +12,20 @@ from typing import Any
 import pasture
 from pasture.core.errors import DataError, RecipeError, RunFolderError
 from pasture.core.files import write_text
-from pasture.core.ports import Progress, silent
+from pasture.core.ports import Annotator, Progress, silent
 from pasture.core.records import Comparison, Completion, Instruction, Preference
 from pasture.core.templates import TEMPLATES
 from pasture.data.answers import Answers
 from pasture.generate.completions import LocalSystem
+from pasture.learn.judging import AnnotatedEnvironment, Remembered
 from pasture.learn.lookup import OWN_FILE_SUFFIX, method_named
 from pasture.learn.reward_model import ModelScorer
 from pasture.learn.rollouts import Environment
+from pasture.machine import memory
 from pasture.machine.distributed import check_same, count, on_main
 from pasture.models.card import Card, Source, last_figures, source_of, write_card
 from pasture.models.sampler_config import SamplerConfig
-from pasture.plan.graph import folder_fingerprint
+from pasture.plan.graph import deciding, folder_fingerprint
 from pasture.recipe import check_section
 from pasture.steps.fit import fitting_ids
 
@@ -47,6 +49,10 @@ class Training:
     instructions: Sequence[Instruction] = ()
     scorer: Path | None = None
     """Folder of the reward model that answers are scored with, where the method asks for it."""
+    annotator: Annotator | None = None
+    """Who judges a policy's own answers, where the method asks for one."""
+    base: Path | None = None
+    """The model before any fine-tuning, where the method asks for it."""
     leave_out_long: bool = False
     """Whether rows with prompts beyond the method's limit are left out; else the first of them is an error."""
     names: Mapping[str, str] = field(default_factory=dict)
@@ -74,7 +80,8 @@ def train(training: Training, progress: Progress = silent) -> Path:
     check_same((identity, finished), "inputs and --out")
     if not finished:
         place = {"start": training.start, "folder": training.folder, "seed": training.seed, "progress": progress}
-        module.train(config, **place, **_given(training, asked))
+        with memory.explained(training.method, settings):
+            module.train(config, **place, **_given(training, asked, config))
         on_main(lambda: _close(training, settings, sources, identity))
     return model
 
@@ -132,14 +139,19 @@ def _sources(training: Training, asked: Container[str]) -> dict[str, Source]:
     return sources
 
 
-def _given(training: Training, asked: Container[str]) -> dict[str, Any]:
+def _given(training: Training, asked: Container[str], config: Any) -> dict[str, Any]:
     """The arguments that the method's `train` asks for beside those of every method."""
     template = TEMPLATES[training.template]
     given: dict[str, Any] = {"template": template} if "template" in asked else {}
     given |= {role: getattr(training, role) for role in ("demonstrations", "feedback") if role in asked}
-    if "environment" in asked:
+    if "environment" in asked and getattr(config, "judge", "scorer") == "annotator":
+        annotator = Remembered(_annotator(training), training.folder / "judged")
+        given["environment"] = AnnotatedEnvironment(training.instructions, template, annotator)
+    elif "environment" in asked:
         scorer = ModelScorer.load(_scorer(training), template)
         given["environment"] = Environment(training.instructions, template, scorer)
+    if "base" in asked:
+        given["base"] = training.base
     if "value_start" in asked:
         given["value_start"] = _scorer(training)
     return given
@@ -160,12 +172,23 @@ def _scorer(training: Training) -> Path:
     return training.scorer
 
 
+def _annotator(training: Training) -> Annotator:
+    if training.annotator is None:
+        raise RecipeError(
+            f'pasture train {training.method} with judge = "annotator" learns from judgements: name who judges with '
+            "--judge."
+        )
+    return training.annotator
+
+
 def _identity(training: Training, config: Mapping[str, Any], sources: Mapping[str, Source]) -> str:
     facts = {
         "method": training.method,
-        "config": config,
+        "config": deciding(config),
         "start": folder_fingerprint(training.start),
         "scorer": folder_fingerprint(training.scorer) if training.scorer is not None else None,
+        **({} if training.annotator is None else {"annotator": training.annotator.identity}),
+        **({} if training.base is None else {"base": folder_fingerprint(training.base)}),
         "template": training.template,
         "seed": training.seed,
         "data": {role: source.sha256 for role, source in sources.items()},
@@ -199,7 +222,7 @@ def _card(training: Training, config: Mapping[str, Any], sources: Mapping[str, S
         template=training.template,
         seed=training.seed,
         data=sources,
-        judge=judge or (str(training.scorer) if training.scorer is not None else ""),
+        judge=judge or (str(training.scorer) if training.scorer is not None else training.names.get("judge", "")),
         version=pasture.__version__,
         results=last_figures(training.folder / "metrics.jsonl"),
     )

@@ -12,7 +12,8 @@ from pasture.steps import Outcome, Task
 LABELS = "preferences.jsonl"
 
 
-def _annotator(task: Task) -> Annotator:
+def annotator_of(task: Task) -> Annotator:
+    """Who labels, by the settings that `pasture.plan.settings.label_settings` made."""
     settings = task.settings
     return named_annotator(
         settings["annotator"],
@@ -26,15 +27,15 @@ def _annotator(task: Task) -> Annotator:
 def label(task: Task) -> Outcome:
     """A preference for each comparison, for training."""
     comparisons = read_records(task.inputs["pairs"] / "comparisons.jsonl", Comparison)
-    who = _annotator(task)
+    who = annotator_of(task)
     preferences = who.annotate(comparisons)
     write_records(task.folder / LABELS, preferences)
-    return Outcome(cost_usd=_cost(preferences), details=_counts(who, preferences))
+    return Outcome(cost_usd=cost_of(preferences), details=counts(who, preferences))
 
 
 def judge_checkpoints(task: Task) -> Outcome:
     """Each checkpoint's validation answers against the demonstrations."""
-    who = _annotator(task)
+    who = annotator_of(task)
     preferences: list[Preference] = []
     paths = sorted(task.inputs["answers"].glob("*.jsonl"))
     for number, path in enumerate(paths):
@@ -44,7 +45,7 @@ def judge_checkpoints(task: Task) -> Outcome:
         labels = who.annotate(comparisons)
         write_records(task.folder / f"{path.stem}-preferences.jsonl", labels)
         preferences += labels
-    return Outcome(cost_usd=_cost(preferences), details=_counts(who, preferences))
+    return Outcome(cost_usd=cost_of(preferences), details=counts(who, preferences))
 
 
 def judge_curve(task: Task) -> Outcome:
@@ -62,7 +63,7 @@ def judge_curve(task: Task) -> Outcome:
             labels = judge.annotate(comparisons)
             write_records(task.folder / f"{path.stem}-{name}.jsonl", labels)
             preferences += labels
-    return Outcome(cost_usd=_cost(preferences), details={"asked": len(preferences)})
+    return Outcome(cost_usd=cost_of(preferences), details={"asked": len(preferences)})
 
 
 def judge_system(task: Task) -> Outcome:
@@ -75,8 +76,8 @@ def judge_system(task: Task) -> Outcome:
     for name, judge in _judges(task).items():
         preferences = judge.annotate(comparisons)
         write_records(task.folder / f"{name}.jsonl", preferences)
-        details[name] = _counts(judge, preferences)
-        costs.append(_cost(preferences))
+        details[name] = counts(judge, preferences)
+        costs.append(cost_of(preferences))
     return Outcome(cost_usd=_sum(costs), details=details)
 
 
@@ -101,7 +102,8 @@ def _against_demonstrations(task: Task, split: str, answers: list[Completion]) -
     return against_reference(instructions, demonstrations, answers)
 
 
-def _counts(who: Annotator, preferences: list[Preference]) -> Mapping[str, object]:
+def counts(who: Annotator, preferences: list[Preference]) -> Mapping[str, object]:
+    """Who judged, and how often what came out."""
     return {
         "judge": dict(who.identity),
         "asked": len(preferences),
@@ -110,7 +112,8 @@ def _counts(who: Annotator, preferences: list[Preference]) -> Mapping[str, objec
     }
 
 
-def _cost(preferences: list[Preference]) -> float | None:
+def cost_of(preferences: list[Preference]) -> float | None:
+    """Dollars in all; None where a price is unknown."""
     return _sum([preference.cost_usd for preference in preferences])
 
 

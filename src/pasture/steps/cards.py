@@ -11,12 +11,18 @@ from pasture.steps import Task
 
 
 def write_step_card(
-    task: Task, method: str, name: str, rows: Iterable[tuple[Record, ...]], *, start: str | None = None
+    task: Task,
+    method: str,
+    name: str,
+    rows: Iterable[tuple[Record, ...]],
+    *,
+    start: str | None = None,
+    judge: str = "",
 ) -> None:
     """Write the card of the model in the step's folder, which learned from `rows`; `name` says where they lie.
 
-    `start` is the model that it began as; left out, it is the step that made the input of that name. Several models in
-    one folder get no card.
+    `start` is the model that it began as; left out, it is the step that made the input of that name. `judge` is who
+    preferred, where neither the rows nor a scorer's step say so. Several models in one folder get no card.
     """
     folder = task.folder / MODEL_FOLDER
     if not (folder / "config.json").is_file():
@@ -31,7 +37,7 @@ def write_step_card(
         template=task.settings["template"],
         seed=task.settings["seed"],
         data={"learned from": source_of(name, learned)},
-        judge=", ".join(annotators) or scorer,
+        judge=judge or ", ".join(annotators) or scorer,
         version=pasture.__version__,
         results=last_figures(task.folder / METRICS_FILE),
     )

@@ -13,12 +13,15 @@ from pasture.learn import best_of_n as best_of_n_method
 from pasture.learn import sft as sft_method
 from pasture.learn.drift import drift
 from pasture.learn.ensemble import LIST_FILE, first_reward_model, load_scorer
+from pasture.learn.judging import AnnotatedEnvironment, Remembered
 from pasture.learn.lookup import method_named
 from pasture.learn.rollouts import Environment
+from pasture.machine import memory
 from pasture.models.load import save_model
 from pasture.models.tiny import new_meadow_model, word_tokenizer
 from pasture.recipe import start_folder
 from pasture.steps import Outcome, Task
+from pasture.steps.annotate import annotator_of, cost_of, counts
 from pasture.steps.cards import write_step_card
 from pasture.steps.fit import fitting_ids
 from pasture.world.meadow import vocabulary
@@ -45,15 +48,16 @@ def sft(task: Task) -> Outcome:
     pairs = list(zip(instructions, demonstrations, strict=True))
     fits = _fitting(task, instructions, sft_method, start)
     pairs = [pair for pair in pairs if pair[0].id in fits]
-    sft_method.train(
-        sft_method.Config(**settings["config"]),
-        start=start,
-        demonstrations=pairs,
-        template=_template(task),
-        folder=task.folder,
-        seed=settings["seed"],
-        progress=task.progress,
-    )
+    with memory.explained("sft", settings["config"]):
+        sft_method.train(
+            sft_method.Config(**settings["config"]),
+            start=start,
+            demonstrations=pairs,
+            template=_template(task),
+            folder=task.folder,
+            seed=settings["seed"],
+            progress=task.progress,
+        )
     begun = None if "model" in task.inputs else str(settings["start"])
     write_step_card(task, "sft", f"1-data/{split}.jsonl", pairs, start=begun)
     return Outcome(details={"demonstrations": len(pairs), **_left_out(demonstrations, pairs)})
@@ -126,10 +130,29 @@ def from_scores(task: Task) -> Outcome:
         scorer=load_scorer(_scorer_folder(task), _template(task)),
     )
     more = {"value_start": first_reward_model(_scorer_folder(task))} if task.settings["method"] == "ppo" else {}
+    if task.settings["config"].get("fine_tune") == "base":
+        more["base"] = task.inputs["base"] / "model" if "base" in task.inputs else start_folder(task.settings["start"])
     outcome = _train(task, environment=environment, **more)
     learned = [(one,) for one in environment.instructions]
     write_step_card(task, task.settings["method"], "1-data/unlabeled.jsonl", learned)
     return outcome
+
+
+def from_judgements(task: Task) -> Outcome:
+    """Learn from what an annotator says of the policy's own answers, on instructions that nothing else was trained on.
+
+    Its verdicts stay in `judged/`, and what it was asked before a kill it is not asked again.
+    """
+    instructions = read_records(task.inputs["data"] / "unlabeled.jsonl", Instruction)
+    fits = _fitting(task, instructions, _method(task), task.inputs["model"] / "model")
+    asked = [one for one in instructions if one.id in fits]
+    annotator = Remembered(annotator_of(task), task.folder / "judged")
+    outcome = _train(task, environment=AnnotatedEnvironment(asked, _template(task), annotator))
+    said = annotator.all()
+    learned = [(one,) for one in asked]
+    write_step_card(task, task.settings["method"], "1-data/unlabeled.jsonl", learned, judge=task.settings["annotator"])
+    details = {**counts(annotator, said), **outcome.details}
+    return Outcome(cost_usd=cost_of(said), details=details)
 
 
 def from_preferences(task: Task) -> Outcome:
@@ -145,14 +168,15 @@ def from_preferences(task: Task) -> Outcome:
 def _train(task: Task, **what: Any) -> Outcome:
     settings = task.settings
     method = _method(task)
-    method.train(
-        method.Config(**settings["config"]),
-        start=task.inputs["model"] / "model",
-        folder=task.folder,
-        seed=settings["seed"],
-        progress=task.progress,
-        **what,
-    )
+    with memory.explained(settings["method"], settings["config"]):
+        method.train(
+            method.Config(**settings["config"]),
+            start=task.inputs["model"] / "model",
+            folder=task.folder,
+            seed=settings["seed"],
+            progress=task.progress,
+            **what,
+        )
     steps = sorted(path.name for path in (task.folder / "steps").glob("*"))
     if "save_every" in settings["config"] and not steps:
         raise DataError(f"{settings['method']} saved no step to pick from: save_every is larger than its steps.")

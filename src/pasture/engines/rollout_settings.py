@@ -1,0 +1,29 @@
+"""Which server draws a policy's answers; read with a recipe, long before a server is asked."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class RolloutServerConfig(BaseModel):
+    """Who draws a policy's answers in its place."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engine: Literal["vllm"] = "vllm"
+    url: str = Field("http://127.0.0.1:8000", pattern=r"^https?://")
+    """Where the server is, without /v1."""
+    model: str | None = None
+    """The model's name there; None where the server has one alone."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the server's key, where it wants one."""
+    in_flight: Annotated[int, Field(ge=1)] = 128
+    """Answers drawn at once."""
+    timeout_seconds: Annotated[float, Field(gt=0.0)] = 900.0
+    """Longest wait for one answer, or for the server to read new weights."""
+    most_difference: Annotated[float, Field(gt=0.0)] = 0.1
+    """Nats per token by which its log-probabilities may differ from the policy's, on average over a few answers."""
+
+
+PLACE = {"url": True, "api_key_env": True, "in_flight": True, "timeout_seconds": True}
+"""Settings that say where the server is and nothing of what it answers: a training may go on with others."""
