@@ -9,8 +9,10 @@ from pasture.core.seeds import derived_seed
 from pasture.core.templates import PromptTemplate
 from pasture.machine.device import resolve_device
 from pasture.models.encode import Encoder
-from pasture.models.load import load_causal_lm, load_tokenizer, stop_token_ids
+from pasture.models.load import context_tokens, load_causal_lm, load_tokenizer, stop_token_ids
 from pasture.models.sample import SamplerConfig, sample
+
+_NO_LIMIT = 2**40
 
 
 class LocalSystem:
@@ -19,7 +21,8 @@ class LocalSystem:
     def __init__(self, folder: Path, template: PromptTemplate, config: SamplerConfig) -> None:
         tokenizer = load_tokenizer(folder)
         self._model = load_causal_lm(folder, device=resolve_device("auto"), tokenizer=tokenizer)
-        limit = self._model.config.max_position_embeddings - config.max_new_tokens
+        context = context_tokens(folder)
+        limit = _NO_LIMIT if context is None else context - config.max_new_tokens
         self._encoder = Encoder(tokenizer, template, max_tokens=limit)
         self._stop_ids = stop_token_ids(self._model, tokenizer)
         self._config = config

@@ -51,7 +51,7 @@ from pasture.learn.update import adamw, take_step
 from pasture.machine.device import DeviceChoice, resolve_device
 from pasture.machine.distributed import share, total
 from pasture.models.encode import Encoder
-from pasture.models.load import load_tokenizer, save_model
+from pasture.models.load import load_tokenizer, save_model, within_context
 from pasture.models.response import ResponseModel
 from pasture.models.shared_prompt import AnswerLayout
 from pasture.models.trainable import load_trainable
@@ -131,7 +131,7 @@ def train(
         TrainingError: if the loss becomes NaN or infinite.
     """
     tokenizer = load_tokenizer(start)
-    encoder = Encoder(tokenizer, template, max_tokens=config.max_tokens)
+    encoder = Encoder(tokenizer, template, max_tokens=within_context(start, config.max_tokens))
     pairs, left_out = encode_feedback(encoder, feedback)
     training_pairs, held_out_pairs = split(pairs, config.held_out_count, seed)
     device = resolve_device(config.device)

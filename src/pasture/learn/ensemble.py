@@ -6,7 +6,7 @@ With r_1 ... r_k the members' scores of an answer, the ensemble's is
     worst         min r_i
     uncertainty   mean - c (1/k) sum (r_i - mean)^2
 
-Source: Coste et al. 2023, Section 3, https://arxiv.org/abs/2310.02743 (worst-case and uncertainty-weighted
+Source: Coste et al. 2023, https://arxiv.org/abs/2310.02743 (worst-case and uncertainty-weighted
 optimization), with its five members as the default. Each member is trained as in `reward_model.py`.
 
 What differs:
@@ -36,7 +36,7 @@ from pasture.learn.resume import METRICS_FILE, MODEL_FOLDER, claim, fingerprint
 from pasture.machine.distributed import check_same, on_main
 from pasture.machine.meter import MetricsLog
 from pasture.models.encode import Encoder
-from pasture.models.load import load_causal_lm, load_tokenizer
+from pasture.models.load import load_causal_lm, load_tokenizer, within_context
 
 LIST_FILE = "ensemble.json"
 """In an ensemble's folder: who its members are, and how their scores become one."""
@@ -170,7 +170,8 @@ def train(
         TrainingError: if a loss becomes NaN or infinite.
     """
     tokenizer = load_tokenizer(start)
-    pairs, left_out = encode_feedback(Encoder(tokenizer, template, max_tokens=config.max_tokens), feedback)
+    encoder = Encoder(tokenizer, template, max_tokens=within_context(start, config.max_tokens))
+    pairs, left_out = encode_feedback(encoder, feedback)
     kept = {pair.instruction_id for pair in split(pairs, config.held_out_count, seed)[0]}
     data = [(pair.first.ids, pair.second.ids, pair.first_preferred) for pair in pairs]
     language_model = load_causal_lm(start, tokenizer=tokenizer)

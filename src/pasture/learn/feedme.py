@@ -2,7 +2,7 @@
 
 Minimizes -(1/N) sum log pi(y_t | x, y_<t) over the N tokens of a batch's preferred answers, the end token included.
 
-Source: Dubois et al. 2023 (AlpacaFarm), Section 4.1, https://arxiv.org/abs/2305.14387, after OpenAI's FeedME models,
+Source: Dubois et al. 2023 (AlpacaFarm), https://arxiv.org/abs/2305.14387, after OpenAI's FeedME models,
 https://platform.openai.com/docs/model-index-for-researchers; it released weights and no code. Defaults are those of its
 supervised fine-tuning: 3 epochs, batch 128, rate 2e-5, cosine with 3% warmup.
 
@@ -29,7 +29,7 @@ from pasture.learn.resume import Resumable, fingerprint
 from pasture.learn.update import adamw, take_step
 from pasture.machine.device import resolve_device
 from pasture.models.encode import Encoder
-from pasture.models.load import load_tokenizer, save_model
+from pasture.models.load import load_tokenizer, save_model, within_context
 from pasture.models.response import ResponseModel
 from pasture.models.trainable import load_trainable
 
@@ -60,7 +60,7 @@ def train(
         TrainingError: if the loss becomes NaN or infinite.
     """
     tokenizer, device = load_tokenizer(start), resolve_device(config.device)
-    encoder = Encoder(tokenizer, template, max_tokens=config.max_tokens)
+    encoder = Encoder(tokenizer, template, max_tokens=within_context(start, config.max_tokens))
     pairs, left_out = without_ties(*encode_feedback(encoder, feedback))
     rows, held_out_rows = ([pair.preferred for pair in part] for part in split(pairs, config.held_out_count, seed))
     model = load_trainable(start, config.weights, tokenizer=tokenizer, device=device, seed=seed)

@@ -4,7 +4,7 @@ With r = log pi(y|x) - log pi_ref(y|x), summed over the answer's tokens, and z t
 reference, the loss of a desirable answer is w_D (1 - sigma(beta (r - z))), that of an undesirable one
 w_U (1 - sigma(beta (z - r))). z takes no gradient; it is the mean of r over answers to other instructions, 0 at least.
 
-Source: Ethayarajh et al. 2024, Eq. 8, https://arxiv.org/abs/2402.01306, with its beta of 0.1, rate of 5e-7 and batches
+Source: Ethayarajh et al. 2024, https://arxiv.org/abs/2402.01306, with its beta of 0.1, rate of 5e-7 and batches
 of 32 answers as defaults.
 
 What differs:
@@ -49,7 +49,7 @@ from pasture.machine.device import DeviceChoice, resolve_device
 from pasture.machine.distributed import share, together, total
 from pasture.models.batches import token_budget_batches
 from pasture.models.encode import EncodedPair, Encoder
-from pasture.models.load import load_tokenizer, save_model
+from pasture.models.load import load_tokenizer, save_model, within_context
 from pasture.models.response import ResponseModel
 from pasture.models.shared_prompt import AnswerLayout
 from pasture.models.trainable import load_trainable
@@ -124,7 +124,7 @@ def kto_loss(
 def drift(lent_logratio_A: Float[Tensor, " A"]) -> Float[Tensor, ""]:
     """The policy's divergence from the reference, in nats, estimated from answers that belong to other prompts.
 
-    Source: Ethayarajh et al. 2024, Section 4.1, https://arxiv.org/abs/2402.01306: biased, of little variance, and
+    Source: Ethayarajh et al. 2024, https://arxiv.org/abs/2402.01306: biased, of little variance, and
     without a sample from the policy.
     """
     return lent_logratio_A.mean().clamp(min=0)
@@ -151,7 +151,7 @@ def train(
         TrainingError: if the loss becomes NaN or infinite.
     """
     tokenizer = load_tokenizer(start)
-    encoder = Encoder(tokenizer, template, max_tokens=config.max_tokens)
+    encoder = Encoder(tokenizer, template, max_tokens=within_context(start, config.max_tokens))
     pairs, left_out = without_ties(*encode_feedback(encoder, feedback))
     training_pairs, held_out_pairs = split(pairs, config.held_out_count, seed)
     device = resolve_device(config.device)

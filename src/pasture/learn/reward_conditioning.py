@@ -3,7 +3,7 @@
 Minimizes -(1/N) sum log pi(y_t | x, c, y_<t) over the N tokens of a batch's answers, where the control token c is
 `<|good|>` before a preferred answer and `<|bad|>` before the other. The model is asked with `<|good|>` ever after.
 
-Source: Dubois et al. 2023 (AlpacaFarm), Section 4.1, https://arxiv.org/abs/2305.14387, after Keskar et al. 2019 (CTRL),
+Source: Dubois et al. 2023 (AlpacaFarm), https://arxiv.org/abs/2305.14387, after Keskar et al. 2019 (CTRL),
 https://arxiv.org/abs/1909.05858, and Liu et al. 2023, https://arxiv.org/abs/2302.02676; it released weights and no
 training code. Defaults are those of its supervised fine-tuning: 3 epochs, batch 128, rate 2e-5, cosine with 3% warmup.
 
@@ -32,7 +32,7 @@ from pasture.learn.update import adamw, take_step
 from pasture.machine.device import resolve_device
 from pasture.models.control_tokens import add_control_tokens, control_token_id, set_answer_prefix
 from pasture.models.encode import EncodedPair, Encoder
-from pasture.models.load import load_tokenizer, save_model
+from pasture.models.load import load_tokenizer, save_model, within_context
 from pasture.models.response import ResponseModel
 from pasture.models.trainable import load_trainable
 
@@ -79,7 +79,7 @@ def train(
     tokenizer, device = load_tokenizer(start), resolve_device(config.device)
     add_control_tokens(tokenizer, [GOOD, BAD])
     set_answer_prefix(tokenizer, GOOD)
-    encoder = Encoder(tokenizer, template, max_tokens=config.max_tokens)
+    encoder = Encoder(tokenizer, template, max_tokens=within_context(start, config.max_tokens))
     pairs, left_out = without_ties(*encode_feedback(encoder, feedback))
     bad_id = control_token_id(tokenizer, BAD)
     rows, held_out_rows = (conditioned_rows(part, bad_id) for part in split(pairs, config.held_out_count, seed))

@@ -3,7 +3,7 @@
 Minimizes -[t log sigma(r_1 - r_2) + (1 - t) log sigma(r_2 - r_1)], the Bradley-Terry likelihood of a preference, where
 t is 1 if the first answer was preferred, 0 if the second, and 1/2 for a tie.
 
-Source: Bradley & Terry 1952, https://doi.org/10.2307/2334029; Stiennon et al. 2020, Eq. 1,
+Source: Bradley & Terry 1952, https://doi.org/10.2307/2334029; Stiennon et al. 2020,
 https://arxiv.org/abs/2009.01325; settings of Dubois et al. 2023 (AlpacaFarm), https://arxiv.org/abs/2305.14387, as
 defaults: 1 epoch, 16 pairs a step, rate 3e-6, cosine with 3% warmup.
 
@@ -42,7 +42,7 @@ from pasture.machine.distributed import row_by_row, share, total
 from pasture.models.batches import pad_right, token_budget_batches
 from pasture.models.encode import EncodedPair, Encoder
 from pasture.models.heads import ScalarModel
-from pasture.models.load import load_tokenizer, save_pretrained
+from pasture.models.load import load_tokenizer, save_pretrained, within_context
 from pasture.models.shared_prompt import AnswerLayout
 from pasture.models.trainable import begin_trainable_scalar
 from pasture.models.trunk import Rows
@@ -108,7 +108,7 @@ def train(
         TrainingError: if the loss becomes NaN or infinite.
     """
     tokenizer = load_tokenizer(start)
-    encoder = Encoder(tokenizer, template, max_tokens=config.max_tokens)
+    encoder = Encoder(tokenizer, template, max_tokens=within_context(start, config.max_tokens))
     pairs, left_out = encode_feedback(encoder, feedback)
     device = resolve_device(config.device)
     head_seed = derived_seed(seed, "reward-head")

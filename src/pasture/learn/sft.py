@@ -34,7 +34,7 @@ from pasture.machine.device import DeviceChoice, resolve_device
 from pasture.machine.distributed import share, total
 from pasture.models.batches import pad_right, token_budget_batches
 from pasture.models.encode import EncodedPair, Encoder
-from pasture.models.load import load_tokenizer, save_model
+from pasture.models.load import load_tokenizer, save_model, within_context
 from pasture.models.response import ResponseModel
 from pasture.models.trainable import load_trainable
 from pasture.models.weights_config import Weights
@@ -94,7 +94,7 @@ def train(
     """
     tokenizer, device = load_tokenizer(start), resolve_device(config.device)
     model = load_trainable(start, config.weights, tokenizer=tokenizer, device=device, seed=seed)
-    encoder = Encoder(tokenizer, template, max_tokens=config.max_tokens)
+    encoder = Encoder(tokenizer, template, max_tokens=within_context(start, config.max_tokens))
     rows = encode_demonstrations(encoder, demonstrations)
     training_rows, held_out_rows = _split(rows, config.held_out_count, seed)
     responder = ResponseModel(model)

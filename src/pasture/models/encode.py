@@ -97,7 +97,8 @@ class Encoder:
         if not ids or len(ids) >= self.max_tokens:
             raise DataError(
                 f"instruction {instruction.id!r}: expected a prompt of 1 to {self.max_tokens - 1} tokens, "
-                f"got {len(ids)}. Shorten or leave out the instruction, or raise the model's limit."
+                f"got {len(ids)}. Shorten it; or raise max_tokens or max_prompt_tokens, as far as the model's context "
+                "goes; or leave such rows out: leave_out_long under [data] of a recipe, --leave-out-long of a command."
             )
         return list(ids)
 
