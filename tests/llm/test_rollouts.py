@@ -7,7 +7,7 @@ bfloat16; where they were not, they are off by far more, and training stops.
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ def test_the_server_draws_from_the_policy_as_it_is_once_it_was_handed_over_and_n
         assert difference(drawing.now(), 2) < NOISE
 
 
-def brief(instructions: Any, completions: list[Completion]) -> list[float]:
+def brief(instructions: Sequence[Instruction], completions: Sequence[Completion]) -> list[float]:
     """Shorter is better."""
     return [-len(one.text) / 100 for one in completions]
 
