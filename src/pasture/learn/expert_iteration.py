@@ -91,11 +91,7 @@ def train(
         RunFolderError: if `folder` was begun with another model, other instructions or other settings.
         TrainingError: if the loss becomes NaN or infinite.
     """
-    if (base is None) == (config.fine_tune == "base"):
-        raise RecipeError(
-            f"expert iteration: fine_tune = {config.fine_tune!r} and {'no base' if base is None else 'a base'} model "
-            'do not go together. Name the model before any fine-tuning where fine_tune = "base", and only there.'
-        )
+    _check_base(config, base)
     encoder = Encoder(load_tokenizer(start), environment.template, max_tokens=config.max_prompt_tokens + 1)
     prompts = check_instructions(encoder, environment.instructions)
     models = [load_causal_lm(origin) for origin in (start, base) if origin is not None]
@@ -135,6 +131,14 @@ def train(
 def _move(policy: Path, target: Path) -> None:
     target.parent.mkdir(exist_ok=True)
     policy.rename(target)
+
+
+def _check_base(config: Config, base: Path | None) -> None:
+    if (base is None) == (config.fine_tune == "base"):
+        raise RecipeError(
+            f"expert iteration: fine_tune = {config.fine_tune!r} and {'no base' if base is None else 'a base'} model "
+            'do not go together. Name the model before any fine-tuning where fine_tune = "base", and only there.'
+        )
 
 
 def _policy_folder(folder: Path, number: int) -> Path:

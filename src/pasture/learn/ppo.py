@@ -28,6 +28,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from pasture.core.ports import Progress
 from pasture.core.seeds import derived_seed
@@ -204,9 +205,7 @@ def train(
     seed: int,
     progress: Progress,
 ) -> None:
-    """Train the language model in `start`, its value model begun as the reward model in `value_start`.
-
-    With `value = "shared"` the values are a head's on the policy's own trunk, and `value_start` is left alone.
+    """Train the language model in `start`, a value model of its own begun as the reward model in `value_start`.
 
     `folder` then holds `model/`, `metrics.jsonl`, and a copy of the policy every `save_every` steps, `steps/0020/` and
     so on. Called again after a kill, it goes on from the last checkpoint to the same weights.
@@ -218,13 +217,8 @@ def train(
     """
     device, tokenizer = resolve_device(config.device), load_tokenizer(start)
     policy = load_trainable(start, config.weights, tokenizer=tokenizer, device=device, seed=seed)
-    models = Models(
-        ResponseModel(policy),
-        ScalarModel.on_trunk_of(policy)
-        if config.value == "shared"
-        else load_trainable_scalar(value_start, config.weights, device=device, seed=derived_seed(seed, "value")),
-        reference_of(policy, start, config.weights, tokenizer=tokenizer),
-    )
+    value = value_model(config, policy, value_start, derived_seed(seed, "value"))
+    models = Models(ResponseModel(policy), value, reference_of(policy, start, config.weights, tokenizer=tokenizer))
     encoder = Encoder(tokenizer, environment.template, max_tokens=config.max_prompt_tokens + 1)
     prompts = check_instructions(encoder, environment.instructions)
     optimizer = adamw(policy, models.value_alone, epsilon=config.adam_epsilon)
@@ -249,13 +243,11 @@ def train(
             if step == first_step and config.sampler_ratio_cap is None:
                 check_sampler(models.policy, rollouts, config.micro_batch_tokens)
             experience = evaluate(config, models, rollouts, kl_coefficient)
-            factor = linear_factor(step, config.steps, config.warmup_steps)
-            learning_rate = config.learning_rate * factor
+            learning_rate = config.learning_rate * linear_factor(step, config.steps, config.warmup_steps)
             learned = learn(
                 config, models, optimizer, experience, learning_rate, derived_seed(seed, "ppo-minibatches", step)
             )
-            more = {"learning_rate": learning_rate, "objective/kl_coefficient": kl_coefficient}
-            run.log(step + 1, experience.figures | learned | more)
+            run.log(step + 1, experience.figures | learned | {"learning_rate": learning_rate})
             kl_coefficient = _next_coefficient(config, kl_coefficient, experience.kl)
             if (step + 1) % config.save_every == 0:
                 save_model(policy, tokenizer, folder / "steps" / f"{step + 1:04d}")
@@ -263,6 +255,13 @@ def train(
                 run.checkpoint(step + 1, kl_coefficient=kl_coefficient)
             run.report(progress, step + 1, config.steps, score=experience.figures["objective/scores"], kl=experience.kl)
         run.finish(lambda target: save_model(policy, tokenizer, target))
+
+
+def value_model(config: Config, policy: PreTrainedModel, value_start: Path, seed: int) -> ScalarModel:
+    """The model of values as training begins with it: one of its own, or a head on the policy's trunk."""
+    if config.value == "shared":
+        return ScalarModel.on_trunk_of(policy)
+    return load_trainable_scalar(value_start, config.weights, device=policy.device, seed=seed)
 
 
 def _next_coefficient(config: Config, coefficient: float, kl: float) -> float:
@@ -294,6 +293,7 @@ def evaluate(config: Config, models: Models, rollouts: Rollouts, kl_coefficient:
     kl_B = k1(logprob_BT, reference_logprob_BT).sum(1)
     figures = objective_figures(rollouts, logprob_BT, kl_B) | {
         "objective/rlhf_reward": reward_BT.sum(1).mean(),
+        "objective/kl_coefficient": kl_coefficient,
         "value/mean": masked_mean(value_BT, mask_BT),
     }
     return Experience(

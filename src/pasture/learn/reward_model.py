@@ -107,10 +107,9 @@ def train(
         DataError: if a preference is of another comparison, or none is left to train on.
         TrainingError: if the loss becomes NaN or infinite.
     """
-    tokenizer = load_tokenizer(start)
+    tokenizer, device = load_tokenizer(start), resolve_device(config.device)
     encoder = Encoder(tokenizer, template, max_tokens=within_context(start, config.max_tokens))
     pairs, left_out = encode_feedback(encoder, feedback)
-    device = resolve_device(config.device)
     head_seed = derived_seed(seed, "reward-head")
     model = begin_trainable_scalar(
         start, config.weights, tokenizer=tokenizer, device=device, seed=seed, head_seed=head_seed
