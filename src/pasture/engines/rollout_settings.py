@@ -21,7 +21,7 @@ class RolloutServerConfig(BaseModel):
     """Answers drawn at once."""
     timeout_seconds: Annotated[float, Field(gt=0.0)] = 900.0
     """Longest wait for one answer, or for the server to read new weights."""
-    most_difference: Annotated[float, Field(gt=0.0)] = 0.1
+    most_difference: Annotated[float, Field(gt=0.0)] = 0.15
     """Nats per token by which its log-probabilities may differ from the policy's, on average over a few answers."""
 
 
