@@ -143,7 +143,8 @@ def from_main(ask: Callable[[], T]) -> T:
     if _State.joined is None:
         return ask()
     found = [ask() if is_main() else None]
-    return broadcast_object_list(found, from_process=0)[0]  # type: ignore[no-any-return]
+    answer: T = broadcast_object_list(found, from_process=0)[0]
+    return answer
 
 
 def check_same(value: object, what: str) -> None:
@@ -173,7 +174,8 @@ def together(own: list[T]) -> list[T]:
         return own
     # A tensor of a GPU would come out on that GPU.
     sent = [one.cpu() if isinstance(one, Tensor) else one for one in own]
-    return gather_object(sent)  # type: ignore[no-any-return]
+    gathered: list[T] = gather_object(sent)
+    return gathered
 
 
 def share(batches: list[list[int]]) -> list[tuple[list[int], float]]:
@@ -205,7 +207,10 @@ def cut_finer(batches: list[list[int]], several: int) -> list[list[int]]:
 
 def total(own: Tensor) -> Tensor:
     """The sum of the processes' tensors."""
-    return own if _State.joined is None else reduce(own, reduction="sum")
+    if _State.joined is None:
+        return own
+    summed: Tensor = reduce(own, reduction="sum")
+    return summed
 
 
 def row_by_row(batches: list[list[int]], compute: Callable[[list[int]], Tensor]) -> Tensor:

@@ -8,6 +8,7 @@ Source: Zhao et al. 2023, https://arxiv.org/abs/2304.11277
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,11 +45,12 @@ def share_out(model: nn.Module) -> None:
     # What is left, such as embeddings, stays whole from one forward pass to its backward pass.
     fully_shard(model, mesh=mesh, reshard_after_forward=False)
     _sum_gradients_within(model)
+    whole_model: Any = model
     backbone = getattr(model, "base_model", model)
     if backbone is not model:
-        model.pass_through_backbone = backbone.forward
+        whole_model.pass_through_backbone = backbone.forward
         register_fsdp_forward_method(model, "pass_through_backbone")
-        backbone.forward = model.pass_through_backbone
+        backbone.forward = whole_model.pass_through_backbone
     _check(model, place)
 
 
