@@ -15,8 +15,10 @@ from tests.cli.test_train import QUICK, base, call, demonstrations, reward, writ
 from tests.learn import toy
 
 __all__ = ["base", "reward"]
-OWN = ("steps=1", "rollout_batch_size=4", "minibatch_size=4", "group_size=2", "save_every=1")
-OWN += ("max_prompt_tokens=16", "max_new_tokens=4")
+OWN = (
+    *("steps=1", "rollout_batch_size=4", "minibatch_size=4", "group_size=2", "save_every=1"),
+    *("max_prompt_tokens=16", "max_new_tokens=4"),
+)
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from pasture.models.heads import HEAD_FILE
 from pasture.models.load import load_causal_lm
-from tests.learn import in_processes, toy
+from tests.learn import in_processes, killed, toy
 
 # Every test starts pairs of processes, each of which imports torch.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -45,7 +45,7 @@ def both(tmp_path_factory, imitator, taste, jobs):
     done = train_in_two(two, imitator, taste, jobs)
     assert done.returncode == 0, done.stderr
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(in_processes.killed, "environment", in_processes.environment)
+        patch.setattr(killed, "environment", in_processes.environment)
         for method in {job.split(":")[1] for job in jobs}:
             in_processes.train(method, imitator, taste, one / method)
     return two, one
@@ -96,12 +96,14 @@ def check_equal(two, one, job, *, weights=1e-5, figures=1e-4):
 
 @pytest.mark.parametrize("job", FIRST)
 def test_two_processes_end_where_one_does(first, job):
-    check_equal(*first, job)
+    two, one = first
+    check_equal(two, one, job)
 
 
 @pytest.mark.parametrize("job", REST)
 def test_two_processes_end_where_one_does_with_every_method(rest, job):
-    check_equal(*rest, job)
+    two, one = rest
+    check_equal(two, one, job)
 
 
 @pytest.mark.parametrize("method", COARSE)
@@ -139,7 +141,7 @@ def test_a_kill_changes_nothing_and_another_number_of_processes_may_go_on(tmp_pa
     assert done.returncode == 0, done.stderr
     check_equal(tmp_path / "killed", one, jobs[0])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(in_processes.killed, "environment", in_processes.environment)
+        patch.setattr(killed, "environment", in_processes.environment)
         in_processes.train("ppo", imitator, taste, tmp_path / "by-one" / "ppo")
     (tmp_path / "none").mkdir()
     (tmp_path / "by-one" / "ppo").rename(tmp_path / "none" / "ppo")
