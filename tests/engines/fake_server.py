@@ -164,8 +164,14 @@ def faulty(kind: str, state: State, prompt: str, model: str) -> Response:
         status, body = REFUSALS[kind]
         return JSONResponse(body, status_code=status)
     match kind:
-        case "leaky 401":
-            return JSONResponse(error_body(f"Incorrect API key provided: {state.key}."), status_code=401)
+        case "leaky 401" | "leaky 500":
+            return JSONResponse(error_body(f"Incorrect API key provided: {state.key}."), status_code=int(kind[-3:]))
+        case "leaky filter":
+            escaped = state.key.replace("-", "\\u002d")  # the same text to whoever parses it
+            body = (
+                f'{{"error": {{"message": "{"." * 1990}{escaped}", "code": "content_filter", "param": "{escaped}"}}}}'
+            )
+            return Response(body, status_code=400, media_type="application/json")
         case "html":
             return Response("<html><body>Bad gateway</body></html>", media_type="text/html")
         case "cut":  # the answer was made, and is billed, but its end never arrives

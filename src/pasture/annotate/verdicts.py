@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pasture.core.errors import JudgeReplyError
+from pasture.core.redaction import redact
 from pasture.core.requests import Reply, TokenLogprob
 
 Shown = Literal["a", "b", "tie"]
@@ -90,7 +91,7 @@ def read_json(text: str, count: int, *, ties: bool = False) -> Readings:
                 continue
             found.setdefault(number, set()).add(better)
             if isinstance(row.get("reason"), str):
-                reasons[number] = row["reason"]
+                reasons[number] = redact(row["reason"])  # its escapes may spell what the reply as a whole did not
     readings = _one_each(found, count, text, ties=ties)
     return {
         number: Reading(reading.better, evidence={"reason": reasons[number]})

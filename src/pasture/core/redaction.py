@@ -1,6 +1,7 @@
 """Keeping keys off the screen and the disk: what was named a secret is cut out of every text that leaves."""
 
 import logging
+from typing import Any
 
 _SECRETS: set[str] = set()
 SHORTEST_SECRET = 8
@@ -19,6 +20,17 @@ def redact(text: str) -> str:
         if secret in text:
             text = text.replace(secret, "[key]")
     return text
+
+
+def redact_all(value: Any) -> Any:
+    """Parsed JSON with every text in it redacted: its escapes may have spelled a secret that the file did not show."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {redact_all(name): redact_all(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [redact_all(part) for part in value]
+    return value
 
 
 class RedactingFormatter(logging.Formatter):

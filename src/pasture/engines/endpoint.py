@@ -17,7 +17,7 @@ import openai
 import yarl
 
 from pasture.core.errors import EngineError
-from pasture.core.redaction import redact, remember_secret
+from pasture.core.redaction import redact, redact_all, remember_secret
 from pasture.core.requests import Reply, Request
 from pasture.engines import wire
 from pasture.engines.loop import submit
@@ -175,7 +175,7 @@ def _read_key(dialect: Dialect, base_url: str, api_key_env: str | None) -> str:
 
 def _object_in(response: httpx2.Response) -> Mapping[str, Any]:
     try:
-        answer = json.loads(redact(response.content.decode("utf-8", "replace")))
+        answer = redact_all(json.loads(response.content.decode("utf-8", "replace")))
     except ValueError:
         kind = response.headers.get("content-type", "no type")
         raise TransientError(
@@ -191,8 +191,7 @@ def _object_in(response: httpx2.Response) -> Mapping[str, Any]:
 
 
 def _by_status(status: int, body: object, headers: Mapping[str, str]) -> TransientError | RefusedError:
-    refusal = Refusal.of(status, body)
-    refusal.message = redact(refusal.message)
+    refusal = Refusal.of(status, redact_all(body))
     if refusal.code == "insufficient_quota" or (status not in RETRIED and status < 500):
         return RefusedError(refusal)
     reason = f"status {status}: {refusal.message[:300]}"
