@@ -128,6 +128,9 @@ def main() -> None:
     torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(job["model"])
     tokenizer.split_special_tokens = False  # TRL writes the end token as text
+    if tokenizer.pad_token == tokenizer.eos_token:
+        # transformers' classifier would take the end token for a pad, and read its score one token before it.
+        tokenizer.pad_token = tokenizer.unk_token
     began = time.process_time()
     figures = sample(job, tokenizer) if job["case"] == "sampling" else train(job, tokenizer)
     whole = time.process_time() - began
