@@ -37,9 +37,11 @@ def spread(instructions: Sequence[Instruction], completions: Sequence[Completion
     joined = distributed.joined()
     if "FAILS" in os.environ and joined is not None and joined.number == 1:
         raise RuntimeError("the second scorer has fallen over")
-    return [
-        sum(toy.WORDS.index(word) * 0.1**place for place, word in enumerate(one.text.split())) for one in completions
-    ]
+    return [sum(value(word) * 0.1**place for place, word in enumerate(one.text.split())) for one in completions]
+
+
+def value(word: str) -> int:
+    return toy.WORDS.index(word) if word in toy.WORDS else len(toy.WORDS)
 
 
 def environment() -> Environment:
