@@ -168,10 +168,8 @@ def faulty(kind: str, state: State, prompt: str, model: str) -> Response:
             return JSONResponse(error_body(f"Incorrect API key provided: {state.key}."), status_code=int(kind[-3:]))
         case "leaky filter":
             escaped = state.key.replace("-", "\\u002d")  # the same text to whoever parses it
-            body = (
-                f'{{"error": {{"message": "{"." * 1990}{escaped}", "code": "content_filter", "param": "{escaped}"}}}}'
-            )
-            return Response(body, status_code=400, media_type="application/json")
+            told = f'"message": "{"." * 1990}{escaped}", "code": "content_filter", "param": "{escaped}"'
+            return Response(f'{{"error": {{{told}}}}}', status_code=400, media_type="application/json")
         case "html":
             return Response("<html><body>Bad gateway</body></html>", media_type="text/html")
         case "cut":  # the answer was made, and is billed, but its end never arrives
