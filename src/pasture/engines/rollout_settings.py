@@ -25,5 +25,6 @@ class RolloutServerConfig(BaseModel):
     """Nats per token by which its log-probabilities may differ from the policy's, on average over a few answers."""
 
 
-PLACE = {"url": True, "api_key_env": True, "in_flight": True, "timeout_seconds": True}
-"""Settings that say where the server is and nothing of what it answers: a training may go on with others."""
+PLACE = {"url": True, "api_key_env": True, "in_flight": True, "timeout_seconds": True, "most_difference": True}
+"""Settings that say where the server is and what is put up with, and nothing of what it answers: a training may go on
+with others."""
