@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_tensors
 
 from pasture.models.heads import HEAD_FILE
 from pasture.models.load import load_causal_lm
@@ -109,11 +110,11 @@ def test_two_processes_end_where_one_does_with_every_method(rest, job):
 @pytest.mark.parametrize("method", COARSE)
 def test_in_bfloat16_sharing_out_weights_changes_less_than_a_rounding(coarse, method):
     two, _ = coarse
-    copies, parts = (load_file(two / way / method / "model" / "model.safetensors") for way in ("none", "fsdp2"))
+    copies, parts = (load_tensors(two / way / method / "model" / "model.safetensors") for way in ("none", "fsdp2"))
     for name, tensor in copies.items():
         # A bfloat16 has 8 bits: the distance to its neighbour is at most a 128th of it. Steps are of 1e-3 at most.
         np.testing.assert_allclose(
-            parts[name].astype(np.float32), tensor.astype(np.float32), rtol=1 / 128, atol=1e-2, err_msg=name
+            parts[name].float().numpy(), tensor.float().numpy(), rtol=1 / 128, atol=1e-2, err_msg=name
         )
 
 
@@ -153,7 +154,7 @@ def test_an_error_in_one_process_ends_both_and_is_told_once(tmp_path, imitator, 
     assert done.returncode != 0
     told = "ScorerError: the scorer raised RuntimeError: the second scorer has fallen over"
     assert done.stderr.count(told) == 1
-    assert done.stderr.count("Traceback (most recent call last)") == done.stderr.count("[rank1]: Traceback")
+    assert "[rank0]" not in done.stderr
 
 
 def _demonstrations(path, count):
@@ -179,7 +180,7 @@ def test_the_command_trains_with_several_processes_and_speaks_once(tmp_path, imi
     assert refused.returncode != 0
     # Both processes meet it; one tells it.
     assert refused.stderr.count("DataError") == 1
-    assert "Traceback" not in refused.stderr
+    assert "src/pasture" not in refused.stderr  # no traceback but torchrun's own
 
 
 def test_one_process_where_accelerate_was_asked_for_two_is_an_error(tmp_path, imitator):

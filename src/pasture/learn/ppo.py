@@ -56,6 +56,7 @@ from pasture.learn.rollouts import (
 from pasture.learn.update import adamw, linear_factor, take_step
 from pasture.machine.device import DeviceChoice, resolve_device
 from pasture.machine.distributed import share, total
+from pasture.machine.sharded import share_out_head
 from pasture.models.batches import token_budget_batches
 from pasture.models.encode import Encoder
 from pasture.models.heads import ScalarModel
@@ -260,7 +261,9 @@ def train(
 def value_model(config: Config, policy: PreTrainedModel, value_start: Path, seed: int) -> ScalarModel:
     """The model of values as training begins with it: one of its own, or a head on the policy's trunk."""
     if config.value == "shared":
-        return ScalarModel.on_trunk_of(policy)
+        value = ScalarModel.on_trunk_of(policy)
+        share_out_head(value.head.to(policy.device))
+        return value
     return load_trainable_scalar(value_start, config.weights, device=policy.device, seed=seed)
 
 
