@@ -17,7 +17,7 @@ from pasture.models.load import load_causal_lm
 from tests.learn import in_processes, killed, toy
 
 # Every test starts pairs of processes, each of which imports torch.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.timeout(1200)
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "--"]
@@ -101,12 +101,14 @@ def test_two_processes_end_where_one_does(first, job):
     check_equal(two, one, job)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", REST)
 def test_two_processes_end_where_one_does_with_every_method(rest, job):
     two, one = rest
     check_equal(two, one, job)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", COARSE)
 def test_in_bfloat16_sharing_out_weights_changes_less_than_a_rounding(coarse, method):
     two, _ = coarse
@@ -128,6 +130,7 @@ def test_a_model_whose_weights_were_shared_out_is_a_plain_folder(first, method):
     load_causal_lm(folder)  # which refuses a folder that lacks a weight
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharding", ["none", "fsdp2"])
 def test_a_kill_changes_nothing_and_another_number_of_processes_may_go_on(tmp_path, imitator, taste, first, sharding):
     _, one = first
@@ -149,6 +152,7 @@ def test_a_kill_changes_nothing_and_another_number_of_processes_may_go_on(tmp_pa
     check_equal(tmp_path, one, "none:ppo")
 
 
+@pytest.mark.slow
 def test_an_error_in_one_process_ends_both_and_is_told_once(tmp_path, imitator, taste):
     done = train_in_two(tmp_path, imitator, taste, ["none:rloo"], FAILS="1")
     assert done.returncode != 0
@@ -167,6 +171,7 @@ def _demonstrations(path, count):
     return path
 
 
+@pytest.mark.slow
 def test_the_command_trains_with_several_processes_and_speaks_once(tmp_path, imitator):
     data = _demonstrations(tmp_path / "demonstrations.jsonl", 12)
     command = ["pasture", "train", "sft", "epochs=1", "batch_size=4", "--start", imitator, "--template", "plain"]
@@ -183,6 +188,7 @@ def test_the_command_trains_with_several_processes_and_speaks_once(tmp_path, imi
     assert "src/pasture" not in refused.stderr  # no traceback but torchrun's own
 
 
+@pytest.mark.slow
 def test_one_process_where_accelerate_was_asked_for_two_is_an_error(tmp_path, imitator):
     data = _demonstrations(tmp_path / "demonstrations.jsonl", 4)
     program = Path(sys.executable).with_name("accelerate")
