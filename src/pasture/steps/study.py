@@ -4,7 +4,7 @@ Inputs are called `RUN/STEP`, where a run is an arm with a seed: `simulation-0/5
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -21,7 +21,7 @@ from pasture.plan import run_name
 from pasture.recipe import Study
 from pasture.steps import SECOND_WINS, Outcome, Task
 from pasture.steps.judged import credit_of, judged_systems
-from pasture.steps.study_labels import what_labels_do
+from pasture.steps.study_labels import only, what_labels_do
 from pasture.steps.study_styles import styles
 from pasture.validate.evaluation_validity import evaluation_validity
 from pasture.validate.noise import noise_ablation
@@ -45,7 +45,7 @@ def results(task: Task) -> Outcome:
     simulated = _outcomes(task, study, simulation, "evaluation")
     by_people = _outcomes(task, study, people, "evaluation")
     common = [system for system in simulated if system in by_people]
-    ranking = rank_correlation(_only(simulated, common), _only(by_people, common), seed)
+    ranking = rank_correlation(only(simulated, common), only(by_people, common), seed)
     _write(task, RANKING, ranking.to_dict())
     curves = [overoptimization(curve, seed) for curve in _curves(task, study)]
     _write(task, CURVES, [curve.to_dict() for curve in curves])
@@ -77,10 +77,6 @@ def _outcomes(task: Task, study: Study, arm: str, split: str, judge: str | None 
     runs = [judged_systems(task, run_name(arm, seed), split) for seed in study.seeds]
     who = judge or study.arms[arm].judge
     return {system: np.stack([credit_of(run[system], who) for run in runs]) for system in runs[0]}
-
-
-def _only(outcomes: Mapping[str, Any], systems: Sequence[str]) -> dict[str, Any]:
-    return {system: outcomes[system] for system in systems}
 
 
 def _curves(task: Task, study: Study) -> Iterator[Curve]:

@@ -34,7 +34,7 @@ def what_labels_do(
     own, people = outcomes[arm], outcomes[study.people]
     common = [system for system in own if system in people]
     ranks = arm != study.people and len(common) >= FEWEST_TO_RANK
-    found = rank_correlation(_only(own, common), _only(people, common), seed, sizes=()) if ranks else None
+    found = rank_correlation(only(own, common), only(people, common), seed, sizes=()) if ranks else None
     return {
         "feedback": title,
         "judge": study.arms[arm].judge,
@@ -49,7 +49,8 @@ def what_labels_do(
     }
 
 
-def _only(outcomes: Mapping[str, Any], systems: Sequence[str]) -> dict[str, Any]:
+def only(outcomes: Mapping[str, Any], systems: Sequence[str]) -> dict[str, Any]:
+    """The outcomes of these systems, in their order."""
     return {system: outcomes[system] for system in systems}
 
 
