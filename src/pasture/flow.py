@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import pasture
 from pasture import recipe as recipes
-from pasture.core.errors import DependencyError, RecipeError
+from pasture.core.errors import DependencyError, Missing, RecipeError, WaitingError
 from pasture.core.files import unwritable
 from pasture.core.looks import superseded
 from pasture.core.run_folder import RunFolder
@@ -134,16 +134,14 @@ def execute(run: Run, screen: Screen, *, update: bool = False, workers: int = 1,
     the Ray cluster at the address `cluster` has room; results are the same.
 
     Raises:
+        WaitingError: if people have labels to give; every step that does not need them was done.
         PastureError: from the folder or from a step; what was finished stays.
     """
     with run.folder.held():
         run.folder.claim(recipes.resolved(run.recipe), update=update)
         pending = _pending(run, screen)
         if workers == 1 and cluster is None:
-            for step in pending:
-                screen.started(step)
-                done = do_step(_order(run, step), lambda *news, step=step: _advance(screen, step, news))
-                screen.finished(step, done.seconds, done.cost_usd)
+            _execute_in_turn(run, pending, screen)
         else:
             pool = LocalWorkers(workers, do_step) if cluster is None else _cluster_workers(cluster)
             _execute_at_once(run, pending, screen, pool)
@@ -165,6 +163,25 @@ def _cluster_workers(address: str) -> Workers:
     module = importlib.import_module("pasture.machine.ray_cluster")
     pool: Workers = module.RayWorkers(address, do_step)
     return pool
+
+
+def _execute_in_turn(run: Run, pending: Sequence[Step], screen: Screen) -> None:
+    held_up: set[str] = set()
+    missing: list[Missing] = []
+    for step in pending:
+        if held_up.intersection(step.needs.values()):
+            held_up.add(step.name)
+            continue
+        screen.started(step)
+        try:
+            done = do_step(_order(run, step), lambda *news, step=step: _advance(screen, step, news))
+        except WaitingError as error:  # people are asked at once for all that can be asked
+            held_up.add(step.name)
+            missing += error.missing
+        else:
+            screen.finished(step, done.seconds, done.cost_usd)
+    if missing:
+        raise WaitingError(*missing)
 
 
 def _execute_at_once(run: Run, pending: Sequence[Step], screen: Screen, pool: Workers) -> None:

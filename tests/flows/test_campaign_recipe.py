@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pasture.annotate.campaign import acts
-from pasture.annotate.human import WaitingError
+from pasture.core.errors import WaitingError
 from pasture.core.files import read_records
 from pasture.core.records import Comparison, Preference
 from pasture.flow import execute, prepare
@@ -55,11 +55,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(judge: str = "pool") -> list[str]:
+def run(judge: str = "pool", workers: int = 1) -> list[str]:
     """The steps that a run did."""
     path, screen = Path("asked.toml"), Watched()
     path.write_text(RECIPE.replace("JUDGE", judge))
-    execute(prepare(path, out=Path("run")), screen)
+    execute(prepare(path, out=Path("run")), screen, workers=workers)
     return screen.done
 
 
@@ -98,18 +98,21 @@ def test_a_run_waits_for_people_goes_on_and_skips_all_the_third_time() -> None:
         run()
 
 
-def test_people_judge_one_system_after_the_other_in_the_same_campaign() -> None:
-    waits = []
-    for _ in range(8):
-        try:
-            run(judge="jury")
-            break
-        except WaitingError as error:
-            waits.append("jury" if "jury" in str(error) else "class")
-            label(f"{waits[-1]}.campaign", *(["dora"] if waits[-1] == "jury" else ["ann", "ben", "cy"]))
+@pytest.mark.parametrize("workers", [1, 2])
+def test_people_are_asked_about_all_systems_at_once(workers: int) -> None:
+    with pytest.raises(WaitingError) as first:
+        run(judge="jury", workers=workers)
+    label("class.campaign", "ann", "ben", "cy")
+    label("jury.campaign", "dora")
+    with pytest.raises(WaitingError) as second:
+        run(judge="jury", workers=workers)
+    label("jury.campaign", "dora")
+    run(judge="jury", workers=workers)
     judged = sorted(path.parent.name for path in Path("run/3-annotate/evaluation").glob("*/jury.jsonl"))
-    assert {"sft", "dpo"} <= set(judged)
-    assert sorted(waits) == ["class", *["jury"] * len(judged)]  # once to learn from, once for each system
+    assert {"base", "sft", "dpo"} == set(judged)
+    # What needs no preferences is judged while these are waited for; what was learned from them, afterwards.
+    assert [each.place for each in first.value.missing].count("jury.campaign") == 2
+    assert [each.place for each in second.value.missing] == ["jury.campaign"]
     for system in judged:
         said = read_records(Path(f"run/3-annotate/evaluation/{system}/jury.jsonl"), Preference)
         assert len({each.comparison_id for each in said}) == len(said) == 6

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pasture.core.errors import DataError, TrainingError
+from pasture.core.errors import DataError, Missing, TrainingError, WaitingError
 from pasture.machine.executor import Job, LocalWorkers, walk
 
 PATIENCE_SECONDS = 240
@@ -22,8 +22,8 @@ PATIENCE_SECONDS = 240
 class ByHand:
     """Workers whose jobs end one at a time, the latest first, whenever `walk` comes to listen."""
 
-    def __init__(self, count: int, failing: Sequence[str] = ()) -> None:
-        self.count, self._failing = count, failing
+    def __init__(self, count: int, failing: Sequence[str] = (), waiting: Sequence[str] = ()) -> None:
+        self.count, self._failing, self._waiting = count, failing, waiting
         self._running: list[tuple[str, Future[Any]]] = []
         self.most_at_once = 0
 
@@ -44,6 +44,8 @@ class ByHand:
             name, future = self._running.pop()
             if name in self._failing:
                 future.set_exception(DataError(f"{name} cannot be"))
+            elif name in self._waiting:
+                future.set_exception(WaitingError(Missing(name, 1, 2, "")))
             else:
                 future.set_result(f"{name} done")
         return iter(())
@@ -98,6 +100,22 @@ def test_after_an_error_what_runs_is_finished_and_nothing_else_starts() -> None:
 def test_of_several_errors_the_first_is_raised() -> None:
     with pytest.raises(DataError, match="b cannot be"):
         walked(jobs(a="", b=""), ByHand(2, failing=["a", "b"]))
+
+
+def test_a_job_that_waits_for_people_holds_up_only_what_needs_it() -> None:
+    happened: list[str] = []
+    with pytest.raises(WaitingError) as raised:
+        walk(
+            jobs(a="", b="", c="a", d="b", e="cd", f=""),
+            ByHand(1, waiting=["a", "f"]),
+            started=lambda name: happened.append(f"+{name}"),
+            said=lambda name, message: None,
+            finished=lambda name, result: happened.append(name),
+        )
+    assert happened == ["+a", "+b", "b", "+d", "d", "+f"]
+    assert [each.place for each in raised.value.missing] == ["a", "f"]
+    with pytest.raises(DataError, match="b cannot be"):  # what went wrong is told before what is missing
+        walked(jobs(a="", b=""), ByHand(1, failing=["b"], waiting=["a"]))
 
 
 def test_an_interrupt_while_a_result_is_shown_is_not_held_back() -> None:

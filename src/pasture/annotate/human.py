@@ -4,6 +4,7 @@ A run that names a campaign waits here until its labels are in. Nothing is lost 
 page, in a process of its own, and a run that was stopped goes on where it was.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,20 +13,16 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pasture.annotate.campaign import acts
-from pasture.annotate.campaign.address import name_of, open_journal
-from pasture.annotate.campaign.desk import Desk, begin
+from pasture.annotate.campaign.address import name_of, new_campaign, open_journal
+from pasture.annotate.campaign.desk import Desk
 from pasture.annotate.campaign.events import Settings, Voted
 from pasture.annotate.campaign.export import majority, preference
-from pasture.annotate.campaign.journal import NoCampaignError
+from pasture.annotate.campaign.journal import CampaignExistsError, NoCampaignError
 from pasture.annotate.campaign.making import named_annotators, opening
 from pasture.annotate.campaign.state import Campaign
-from pasture.core.errors import PastureError
+from pasture.core.errors import Missing, WaitingError
 from pasture.core.ports import Progress, silent
 from pasture.core.records import Comparison, Preference
-
-
-class WaitingError(PastureError):
-    """Labels that people have still to give."""
 
 
 class PeopleConfig(BaseModel):
@@ -78,8 +75,8 @@ class People:
     def annotate(self, comparisons: Sequence[Comparison]) -> list[Preference]:
         """What people said of each comparison, in order; with votes 'all' as many preferences as there are labels.
 
-        The campaign is made of `comparisons` where there is none; where its labels were all taken, as by an earlier
-        step of the same run, they are added to it. Once they are labelled their labels stand.
+        The campaign is made of `comparisons` where there is none. Else they are added to it, if a run made it or has
+        taken labels from it: so its people see what all steps ask. Once they are labelled their labels stand.
 
         Raises:
             WaitingError: if labels are missing when the waiting is over; says how many, and how to go on.
@@ -109,11 +106,8 @@ class People:
             named_annotators(self._config.annotators),
             Settings(overlap=self._config.overlap),
         )
-        journal = open_journal(self._address, create=True)
-        try:
-            begin(journal, [opened, *added])
-        finally:
-            journal.close()
+        with contextlib.suppress(CampaignExistsError):  # a step beside this one was quicker; its campaign serves both
+            new_campaign(self._address, [opened.model_copy(update={"by_run": True}), *added])
 
     def _wait(self, desk: Desk, comparisons: Sequence[Comparison]) -> None:
         waited = 0.0
@@ -124,21 +118,20 @@ class People:
             if missing == 0 or closed:
                 return
             if self._config.wait_seconds is not None and waited >= self._config.wait_seconds:
-                raise WaitingError(self._what_is_missing(desk, missing, wanted))
+                raise WaitingError(Missing(self._address, missing, wanted, self._advice(desk)))
             self._sleep(POLL_SECONDS)
             waited += POLL_SECONDS
 
-    def _what_is_missing(self, desk: Desk, missing: int, wanted: int) -> str:
+    def _advice(self, desk: Desk) -> str:
         working = desk.look(
             lambda campaign: [
                 f"{name} {len(campaign.queue(name))}" for name in campaign.active if campaign.current(name) is not None
             ]
         ).result()
-        left = f" Pairs left by annotator: {', '.join(working[:20])}." if working else ""
+        left = f"Pairs left by annotator: {', '.join(working[:20])}. " if working else ""
         return (
-            f"campaign {self._address}: {missing} of {wanted} labels are missing.{left} Open the page with "
-            f"'pasture people serve {self._address}', and run the same command again when people are done; or end the "
-            f"campaign as it is with 'pasture people close {self._address}'."
+            f"{left}Open the page with 'pasture people serve {self._address}', and run the same command again when "
+            f"people are done; or end the campaign as it is with 'pasture people close {self._address}'."
         )
 
     def _said(self, campaign: Campaign, comparisons: Sequence[Comparison]) -> list[Preference]:

@@ -1,6 +1,5 @@
 """`pasture people new` and `pasture people import`: a campaign from pairs, or from labels that were given elsewhere."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -8,9 +7,8 @@ from typing import Annotated, ClassVar
 import typer
 from rich.console import Console
 
-from pasture.annotate.campaign.address import SUFFIX, name_of, open_journal
-from pasture.annotate.campaign.desk import begin
-from pasture.annotate.campaign.events import Event, Settings
+from pasture.annotate.campaign.address import SUFFIX, name_of, new_campaign
+from pasture.annotate.campaign.events import Settings
 from pasture.annotate.campaign.finished import finished
 from pasture.annotate.campaign.making import Pairs, named_annotators, opening, read_answered, read_pairs
 from pasture.cli.options import spread, which_samples
@@ -113,7 +111,7 @@ def new(
         gold=read_answered(watched.gold) if watched.gold else (),
         qualification=read_answered(watched.qualify) if watched.qualify else (),
     )
-    _begin(where, [opened, *added])
+    new_campaign(where, [opened, *added])
     console = Console(highlight=False)
     _say_made(console, made)
     shares = max(1, round(len(made.comparisons) * asked.overlap / len(opened.annotators)))
@@ -134,16 +132,8 @@ def import_labels(
 ) -> None:
     """Take labels that were given elsewhere as a campaign that is over."""
     where = campaign or str(labels_file.with_name(labels_file.name.split(".")[0] + SUFFIX))
-    _begin(where, finished(labels_file, name_of(where), labels.split(","), annotator))
+    new_campaign(where, finished(labels_file, name_of(where), labels.split(","), annotator))
     Console(highlight=False).print(f"{where}: made. See it with: pasture people status {where}", markup=False)
-
-
-def _begin(where: str, events: Sequence[Event]) -> None:
-    journal = open_journal(where, create=True)
-    try:
-        begin(journal, events)
-    finally:
-        journal.close()
 
 
 def _say_made(console: Console, made: Pairs) -> None:

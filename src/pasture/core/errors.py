@@ -4,6 +4,8 @@ The command line prints the message of a `PastureError` and leaves with code 2; 
 Pasture and keeps its traceback.
 """
 
+from dataclasses import dataclass
+
 
 class PastureError(Exception):
     """What the user can put right; the message says how."""
@@ -35,6 +37,36 @@ class DataError(PastureError, ValueError):
 
 class LeakError(DataError):
     """Instructions that are both trained on and evaluated on."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Labels that are to come from people."""
+
+    place: str
+    """The campaign."""
+    count: int
+    wanted: int
+    advice: str
+    """Who has how much before them, and how to go on."""
+
+
+class WaitingError(PastureError):
+    """Labels that people have still to give: nothing is wrong, and whatever does not need them goes on."""
+
+    def __init__(self, *missing: Missing) -> None:
+        """What is missing, for one step or for several; what several want of one campaign is added up."""
+        super().__init__(*missing)
+        self.missing = missing
+
+    def __str__(self) -> str:
+        last = {each.place: each for each in self.missing}
+        counts = {place: [each for each in self.missing if each.place == place] for place in last}
+        return "\n".join(
+            f"campaign {place}: {sum(each.count for each in all_of_it)} of {sum(each.wanted for each in all_of_it)} "
+            f"labels are missing. {last[place].advice}"
+            for place, all_of_it in counts.items()
+        )
 
 
 class StoreError(PastureError):

@@ -17,9 +17,9 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
-from pasture.core.errors import TrainingError
+from pasture.core.errors import TrainingError, WaitingError
 
 _LISTEN_SECONDS = 0.2
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -63,20 +63,23 @@ def walk(
 ) -> None:
     """Run all jobs, the earlier in the list first where several could start.
 
-    After an error no further job is started; those that run are waited for, and then the error is raised.
+    After an error no further job is started; those that run are waited for, and then the error is raised. A job that
+    waits for people holds up what needs it and nothing else; what all of them miss is raised at the end.
     """
     left = {job.name: job for job in jobs}
     done: set[str] = set()
     running: dict[Future[Any], str] = {}
-    error: BaseException | None = None
+    failed: list[BaseException] = []
     known = set(left)
-    while running or (left and error is None):
-        if error is None:
+    while True:
+        if all(isinstance(each, WaitingError) for each in failed):
             ready = [job for job in left.values() if not (job.needs & known) - done]
             for job in ready[: max(0, workers.count - len(running))]:
                 del left[job.name]
                 started(job.name)
                 running[workers.submit(job)] = job.name
+        if not running:
+            break
         completed, _ = wait(running, timeout=_LISTEN_SECONDS, return_when=FIRST_COMPLETED)
         for name, message in workers.messages():
             said(name, message)
@@ -86,10 +89,16 @@ def walk(
             if raised is None:
                 finished(name, future.result())
                 done.add(name)
-            else:  # raised below, when the others have ended
-                error = error or _explained(name, raised)
-    if error is not None:
-        raise error
+            else:
+                failed.append(_explained(name, raised))
+    if failed:
+        raise _told(failed)
+
+
+def _told(failed: Sequence[BaseException]) -> BaseException:
+    """The first error; where nothing went wrong, all that is missing."""
+    wrong = [each for each in failed if not isinstance(each, WaitingError)]
+    return wrong[0] if wrong else WaitingError(*(one for each in failed for one in cast("WaitingError", each).missing))
 
 
 def _explained(name: str, raised: BaseException) -> BaseException:

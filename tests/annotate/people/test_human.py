@@ -1,18 +1,21 @@
 """People as an annotator: a run makes a campaign, waits for it, and goes on with its labels."""
 
+import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from pasture.annotate.campaign import acts
-from pasture.annotate.campaign.address import open_journal
+from pasture.annotate.campaign.address import new_campaign, open_journal
 from pasture.annotate.campaign.desk import Desk
 from pasture.annotate.campaign.events import Event, Said
+from pasture.annotate.campaign.journal import CampaignExistsError, Entry, SqliteJournal
 from pasture.annotate.campaign.state import Campaign, Item
-from pasture.annotate.human import People, PeopleConfig, WaitingError
+from pasture.annotate.human import People, PeopleConfig
+from pasture.core.errors import Missing, StoreError, WaitingError
 from pasture.core.ports import Annotator
-from tests.annotate.people.campaigns import ballot, comparison
+from tests.annotate.people.campaigns import ballot, comparison, opening_events
 
 PAIRS = [comparison(number) for number in range(4)]
 
@@ -100,14 +103,37 @@ def test_what_a_closed_campaign_lacks_is_unjudged_not_left_out(tmp_path: Path) -
 
 def test_a_campaign_of_other_pairs_is_an_error(tmp_path: Path) -> None:
     address = str(tmp_path / "a.campaign")
+    new_campaign(address, opening_events(4))
     people = People(PeopleConfig(campaign=address))
-    with pytest.raises(WaitingError):
-        people.annotate(PAIRS)
     with pytest.raises(acts.RefusedError, match=r"lacks 1 of 1 pairs .*, and has 4 others"):
         people.annotate([comparison(99)])
     act(address, acts.close)
     with pytest.raises(acts.RefusedError, match=r"lacks 1 of 2 pairs .*, and is closed"):
         people.annotate([PAIRS[0], comparison(99)])
+
+
+def test_steps_that_ask_at_the_same_time_share_one_campaign(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second finds no campaign, is about to make one, and the first is quicker."""
+    first, second = (People(PeopleConfig(campaign=address, annotators="ann")) for _ in range(2))
+
+    def too_late(self: People) -> bool:
+        if self is second:
+            with pytest.raises(WaitingError):
+                first.annotate(PAIRS[:2])
+        return False
+
+    monkeypatch.setattr(People, "_exists", too_late)
+    with pytest.raises(WaitingError, match=r"2 of 2 labels are missing\. Pairs left by annotator: ann 4"):
+        second.annotate(PAIRS[2:])
+    vote(address, "ann")
+    monkeypatch.undo()
+    assert [len(people.annotate(part)) for people, part in ((first, PAIRS[:2]), (second, PAIRS[2:]))] == [2, 2]
+
+
+def test_what_several_steps_miss_of_one_campaign_is_added_up() -> None:
+    error = WaitingError(Missing("a", 1, 2, "x"), Missing("b", 3, 3, "y"), Missing("a", 4, 8, "z"))
+    assert str(error) == "campaign a: 5 of 10 labels are missing. z\ncampaign b: 3 of 3 labels are missing. y"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)  # noqa: S301 - its own; a worker sends it so
 
 
 def test_a_run_that_asks_again_finds_the_same_people_and_its_earlier_labels(address: str) -> None:
@@ -122,6 +148,27 @@ def test_a_run_that_asks_again_finds_the_same_people_and_its_earlier_labels(addr
         said.append(people.annotate(part))
     assert [each.comparison_id for each in said[1]] == [pair.id for pair in PAIRS[1:] for _ in range(2)]
     assert people.annotate(PAIRS[:2]) == said[0]
+
+
+def test_a_campaign_whose_making_fails_midway_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: SqliteJournal, key: str, body: str) -> Entry:
+        if key == "begin/3":
+            raise StoreError("no room left")
+        return append(self, key, body)
+
+    append = SqliteJournal.append
+    monkeypatch.setattr(SqliteJournal, "append", full)
+    with pytest.raises(StoreError, match="no room left"):
+        new_campaign(str(tmp_path / "a.campaign"), opening_events(4))
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    new_campaign(str(tmp_path / "a.campaign"), opening_events(4))
+    assert [each.name for each in tmp_path.iterdir()] == ["a.campaign"]
+    with pytest.raises(CampaignExistsError, match=r"a\.campaign is there already"):
+        new_campaign(str(tmp_path / "a.campaign"), opening_events(4))
+    assert [each.name for each in tmp_path.iterdir()] == ["a.campaign"]
 
 
 def test_to_drop_an_annotator_is_to_be_other_people(address: str) -> None:

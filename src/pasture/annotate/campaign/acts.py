@@ -144,7 +144,7 @@ def drop(campaign: Campaign, name: str) -> Sequence[Event]:
 
 
 def ask(campaign: Campaign, comparisons: Sequence[Comparison]) -> Sequence[Event]:
-    """More pairs, where they are not there yet, once a run has taken the labels of all that are.
+    """More pairs, where they are not there yet, in a campaign that a run made or has taken labels from.
 
     Raises:
         RefusedError: if they cannot be added; says why.
@@ -157,9 +157,8 @@ def ask(campaign: Campaign, comparisons: Sequence[Comparison]) -> Sequence[Event
     otherwise = "Name another campaign, or make one of these pairs."
     if campaign.closed:
         raise RefusedError(f"{lacks}, and is closed. {otherwise}")
-    waiting = len(known.keys() - campaign.settled)
-    if waiting:
-        raise RefusedError(f"{lacks}, and has {waiting} others that no run has taken the labels of. {otherwise}")
+    if known and not campaign.settled and not campaign.opened.by_run:
+        raise RefusedError(f"{lacks}, and has {len(known)} others that no run has taken the labels of. {otherwise}")
     elsewhere = next((campaign.pairs[each] for each in new if each in campaign.pairs), None)
     if elsewhere is not None:
         raise RefusedError(f"{lacks}: {elsewhere.comparison.id} is among its {elsewhere.role} pairs. {otherwise}")

@@ -1,10 +1,16 @@
 """Where a campaign lies, from what the user writes: the path of a file, or a database's address and a name."""
 
+import contextlib
 import importlib
+import os
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from pasture.annotate.campaign.journal import Journal, SqliteJournal
-from pasture.core.errors import DependencyError
+from pasture.annotate.campaign.desk import begin
+from pasture.annotate.campaign.events import Event
+from pasture.annotate.campaign.journal import CampaignExistsError, Journal, SqliteJournal
+from pasture.core.errors import DependencyError, StoreError
 
 SUFFIX = ".campaign"
 """What the names of campaigns' files end in."""
@@ -29,6 +35,35 @@ def open_journal(address: str, *, create: bool = False) -> Journal:
         ) from error
     journal: Journal = postgres.PostgresJournal("postgresql://" + address.partition("://")[2], create=create)
     return journal
+
+
+def new_campaign(address: str, events: Sequence[Event]) -> None:
+    """Make a campaign that begins with `events`: whole or not at all, whenever the program may be killed.
+
+    Raises:
+        CampaignExistsError: if there is one at `address`.
+        StoreError: if it cannot be written.
+        DependencyError: as `open_journal`.
+    """
+    if address.startswith(_DATABASES):
+        _begin(address, events)
+        return
+    path = Path(address)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as unfinished:
+            whole = Path(unfinished) / path.name
+            _begin(str(whole), events)
+            os.link(whole, path)  # unlike a renaming, this takes nobody's place
+    except FileExistsError as error:
+        raise CampaignExistsError(f"{path} is there already. Name another file, or go on with this one.") from error
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror or error}. Choose another place for the campaign.") from error
+
+
+def _begin(address: str, events: Sequence[Event]) -> None:
+    with contextlib.closing(open_journal(address, create=True)) as journal:
+        begin(journal, events)
 
 
 def is_campaign(address: str) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from pasture.annotate.campaign.events import EVENT, Event, Undone, Voted
-from pasture.annotate.campaign.journal import Entry, Journal
+from pasture.annotate.campaign.journal import CampaignExistsError, Entry, Journal
 from pasture.annotate.campaign.state import Campaign
 from pasture.core.errors import StoreError
 
@@ -144,10 +144,14 @@ class Desk:
 
 
 def begin(journal: Journal, events: Sequence[Event]) -> None:
-    """Write the first events of a campaign into an empty journal, all or none."""
+    """Write the first events of a campaign into an empty journal, all or none.
+
+    Raises:
+        CampaignExistsError: if it is not empty.
+    """
     with journal.writing():
         if journal.read(0):
-            raise StoreError("there is a campaign of this name already. Name another.")
+            raise CampaignExistsError("there is a campaign of this name already. Name another.")
         for number, event in enumerate(events):
             journal.append(f"begin/{number}", event.to_json())
 

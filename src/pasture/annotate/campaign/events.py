@@ -51,6 +51,8 @@ class Opened(Record):
     """Random; side orders and the numbers of items are drawn from it. Never leaves the store."""
     annotators: tuple[Name, ...]
     settings: Settings
+    by_run: bool = False
+    """Whether a run made it of what one of its steps asked, and others may ask more."""
 
 
 class PairAdded(Record):

@@ -32,6 +32,10 @@ class NoCampaignError(StoreError):
     """There is nothing where a campaign was looked for."""
 
 
+class CampaignExistsError(StoreError):
+    """There is a campaign where one was to be made."""
+
+
 class Entry(NamedTuple):
     """An event as it stands in the journal."""
 
@@ -174,6 +178,8 @@ def _make_private(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except FileExistsError as error:
-        raise StoreError(f"{path} is there already. Name another file, or go on with that campaign.") from error
+        raise CampaignExistsError(
+            f"{path} is there already. Name another file, or go on with that campaign."
+        ) from error
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror or error}. Choose another place for the campaign.") from error
