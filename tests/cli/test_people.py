@@ -67,6 +67,27 @@ def pairs(tmp_path: Path) -> Path:
     return tmp_path / "pairs.jsonl"
 
 
+def test_some_of_the_pairs_are_drawn_by_what_they_hold(pairs: Path) -> None:
+    def asked_about(count: int, seed: int = 0) -> list[str]:
+        path = pairs.with_name(f"{count}-{seed}-{len(list(pairs.parent.iterdir()))}.campaign")
+        pasture("people", "new", pairs, "--count", count, "--seed", seed, "-c", path)
+        with Desk(open_journal(str(path))) as desk:
+            return desk.look(
+                lambda campaign: [each.comparison.instruction.instruction for each in campaign.pairs.values()]
+            ).result()
+
+    every = [f"Say {n}." for n in range(6)]
+    assert asked_about(6) == asked_about(100) == every
+    three, four = asked_about(3), asked_about(4)
+    assert len(three) == 3
+    assert len(four) == 4
+    assert set(three) < set(four)
+    assert three == sorted(three)  # in the order of the file
+    assert {tuple(asked_about(3, seed)) for seed in range(1, 6)} != {tuple(three)}
+    write_rows(pairs, read_rows(pairs)[::-1])
+    assert sorted(asked_about(3)) == three
+
+
 def test_from_pairs_to_every_layout(pairs: Path) -> None:
     made = pasture(
         "people", "new", pairs, "--overlap", 2, "--annotators", "ann,ben,cy", "--wage", 20,

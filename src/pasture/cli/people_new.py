@@ -1,6 +1,6 @@
 """`pasture people new` and `pasture people import`: a campaign from pairs, or from labels that were given elsewhere."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from pasture.annotate.campaign.address import SUFFIX, name_of, new_campaign
 from pasture.annotate.campaign.events import Settings
 from pasture.annotate.campaign.finished import finished
-from pasture.annotate.campaign.making import Pairs, named_annotators, opening, read_answered, read_pairs
+from pasture.annotate.campaign.making import Pairs, drawn, named_annotators, opening, read_answered, read_pairs
 from pasture.cli.options import spread, which_samples
 from pasture.core.errors import DataError
 from pasture.core.hostile import on_one_line
@@ -27,11 +27,13 @@ class Source:
     title: ClassVar[str] = "Pairs"
     head2head: Annotated[Path | None, typer.Option("--head2head", help="Another system's outputs.")] = None
     samples: Annotated[str | None, typer.Option("--samples", help="Make pairs of several outputs: one, or all.")] = None
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the pairs drawn by --samples.")] = 0
+    count: Annotated[int | None, typer.Option("--count", min=1, help="Ask about so many of the pairs.")] = None
+    seed: Annotated[int, typer.Option("--seed", help="Seed of what --samples and --count draw.")] = 0
 
     def pairs(self, path: Path) -> Pairs:
         """The pairs of a file."""
-        return read_pairs(path, other=self.head2head, samples=which_samples(self.samples), seed=self.seed)
+        made = read_pairs(path, other=self.head2head, samples=which_samples(self.samples), seed=self.seed)
+        return made if self.count is None else replace(made, comparisons=drawn(made.comparisons, self.count, self.seed))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pasture.annotate.entry import Columns, Listener, annotate_head2head, annota
 from pasture.annotate.tables import read_rows
 from pasture.core.errors import DataError
 from pasture.core.records import Comparison
+from pasture.core.seeds import uniform
 
 Expected = Literal["first", "second", "tie"]
 _EXPECTED: Mapping[object, Expected] = {
@@ -56,6 +57,12 @@ def read_pairs(
         annotate_pairs([_bare(row) for row in rows], listener)
     made = _unique(listener.heard)
     return Pairs(made.comparisons, (*left_out, *made.left_out))
+
+
+def drawn(pairs: Sequence[Comparison], count: int, seed: int) -> list[Comparison]:
+    """At most `count` of `pairs`, in their order; drawn by what they hold, so that more later begin with the same."""
+    chosen = {each.id for each in sorted(pairs, key=lambda each: uniform(seed, "campaign", each.id))[:count]}
+    return [each for each in pairs if each.id in chosen]
 
 
 def read_answered(path: Path, columns: Columns | None = None) -> list[tuple[Comparison, Expected]]:
