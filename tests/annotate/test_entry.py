@@ -17,7 +17,8 @@ from pasture.annotate.panel import load_panel
 from pasture.annotate.pool import LLMPool
 from pasture.annotate.tables import read_rows, write_rows
 from pasture.core.errors import DataError
-from pasture.core.records import Preference
+from pasture.core.files import write_records
+from pasture.core.records import Comparison, Completion, Instruction, Preference
 from pasture.engines.scripted import ScriptedEngine
 from tests.annotate.judging import prefers_good
 
@@ -68,6 +69,19 @@ def test_every_form_gives_the_same_labels_and_the_callers_rows_unchanged(tmp_pat
     assert [row["preference"] for row in rows] == [{"first": 1.0, "second": 2.0, "tie": 1.5}[e] for e in EXPECTED]
     kept = [{name: row[name] for name in ROWS[0]} for row in rows]
     assert kept == ([{**row, "id": str(row["id"])} for row in ROWS] if form == "csv" else ROWS)
+
+
+def test_what_a_run_or_a_campaign_recorded_is_judged_under_its_own_ids(tmp_path):
+    asked = Instruction(id="i1", instruction="do it", source="test", split="preference")
+    sides = [Completion(instruction_id="i1", text=text, system="sft", seed=n) for n, text in enumerate(("bad", "good"))]
+    comparison = Comparison.of(asked, *sides)
+    write_records(tmp_path / "comparisons.jsonl", [comparison])
+    done = annotate_pairs(tmp_path / "comparisons.jsonl", judge())
+    assert [(each.comparison_id, each.preferred) for each in done.preferences] == [(comparison.id, "second")]
+    assert Comparison.model_validate({name: done.rows[0][name] for name in Comparison.model_fields}) == comparison
+    torn = comparison.model_dump(mode="json") | {"second": sides[1].model_copy(update={"instruction_id": "i2"})}
+    with pytest.raises(DataError, match=r"the list, row 1: comparison: second answers instruction 'i2', expected 'i1'"):
+        annotate_pairs([torn], judge())
 
 
 def test_a_frame_comes_back_as_a_frame_with_its_index_and_the_callers_own_is_left_alone(tmp_path):

@@ -46,6 +46,21 @@ def test_one_against_the_others_is_the_hand_computed_example():
     assert report.pairwise_agreement.value == pytest.approx(0.75)
 
 
+def test_labels_of_recorded_comparisons_meet_those_of_rows_with_the_same_texts():
+    record: Row = {
+        "id": "c1",
+        "instruction": {"id": "i1", "instruction": "do", "input": "it"},
+        "first": {"text": "x", "system": "a"},
+        "second": {"text": "y", "system": "b"},
+        "annotator": "judge",
+        "preference": 2,
+    }
+    row: Row = {"instruction": "do", "input": "it", "output_1": "x", "output_2": "y", "preference": 2, "annotator": "p"}
+    found = read_cross_annotations([record, row], Columns())
+    assert found["judge"].pairs == found["p"].pairs
+    assert found["judge"].labels.tolist() == [[1.0]]
+
+
 def test_agreement_and_bias_by_hand():
     people = annotations([[1, 1, 2], [2, 2, 2], [1, 0, 0]], name="people")  # majorities: first, second, tie
     judge = annotations([[1, 2, 1], [1, 1, 1], [0, 0, 2]])

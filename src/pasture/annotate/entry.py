@@ -73,7 +73,7 @@ def annotate_pairs(pairs: Any, annotator: Annotator, *, columns: Columns | None 
     """The pairs with the columns of `preference_columns`, rows and their order unchanged.
 
     `pairs` is a list of dicts, a DataFrame, a Dataset or a path; each row holds an instruction, perhaps an input, and
-    two outputs.
+    two outputs, or is a comparison as runs record them.
 
     Raises:
         DataError: naming row and column, where a text is missing.
@@ -151,11 +151,13 @@ def annotate_samples(
 
 
 def comparison_of(row: Mapping[str, Any], columns: Columns, where: str) -> Comparison:
-    """The comparison that a row describes.
+    """The comparison that a row describes: by its texts, or whole, as a run writes them into its comparisons.jsonl.
 
     Raises:
         DataError: naming `where` and the column, if a text is missing or unfit.
     """
+    if isinstance(row.get("first"), Mapping):
+        return _recorded(row, where)
     instruction = text_of(row, columns.instruction, where)
     material = text_of(row, columns.input, where, optional=True)
     texts = [text_of(row, column, where) for column in (columns.first, columns.second)]
@@ -172,6 +174,15 @@ def comparison_of(row: Mapping[str, Any], columns: Columns, where: str) -> Compa
     except (ValidationError, UnicodeEncodeError) as error:
         what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "a lone surrogate"
         raise DataError(f"{where}: {what} in the instruction or an output.") from error
+
+
+def _recorded(row: Mapping[str, Any], where: str) -> Comparison:
+    try:
+        return Comparison.model_validate({name: row[name] for name in Comparison.model_fields if name in row})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"])) or "comparison"
+        raise DataError(f"{where}: {field}: {first['msg'].removeprefix('Value error, ')}.") from error
 
 
 def preference_columns(preferences: Sequence[Preference], prefix: str = "") -> dict[str, list[Any]]:

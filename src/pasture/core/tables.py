@@ -47,6 +47,22 @@ def read_rows(path: Path) -> list[Row]:
     return _one_json(path, text) if suffix == ".json" else _json_lines(path, text)
 
 
+def flat(row: Row) -> Row:
+    """A comparison as runs record them, with its texts in columns as in others' files; any other row as it is."""
+    asked, first, second = (row.get(name) for name in ("instruction", "first", "second"))
+    if not (isinstance(asked, dict) and isinstance(first, dict) and isinstance(second, dict)):
+        return row
+    texts = {name: asked.get(name) for name in ("instruction", "input")}
+    sides = {f"output_{number}": side.get("text") for number, side in enumerate((first, second), start=1)}
+    systems = {f"generator_{number}": side.get("system") for number, side in enumerate((first, second), start=1)}
+    return {
+        **{name: value for name, value in row.items() if name not in ("first", "second")},
+        **texts,
+        **sides,
+        **systems,
+    }
+
+
 def _comma_separated(path: Path, text: str) -> list[Row]:
     csv.field_size_limit(1 << 30)  # answers of a megabyte are text like any other
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)

@@ -139,7 +139,8 @@ def _usable(people: CrossAnnotations, members: Mapping[str, Floats]) -> tuple[Fl
     if chosen.sum() < LEAST_PAIRS:
         raise DataError(
             f"{int(chosen.sum())} of {len(given)} pairs have {max(2, wanted)} labels of people and one of each of "
-            f"{len(members)} annotators; calibration needs {LEAST_PAIRS}."
+            f"{len(members)} annotators; calibration needs {LEAST_PAIRS}. Have every annotator of the pool label the "
+            "same pairs, as with pasture annotate --judge, once for each."
         )
     rows = people.labels[chosen]
     labels = np.stack([row[np.isfinite(row)] for row in rows])

@@ -11,7 +11,7 @@ from pasture.core.labels import share_of_second
 from pasture.core.layout import has_list
 from pasture.core.records import content_id
 from pasture.core.statistics import Floats
-from pasture.core.tables import Row, text_field
+from pasture.core.tables import Row, flat, text_field
 
 Booleans = NDArray[np.bool_]
 
@@ -76,7 +76,8 @@ def read_cross_annotations(
     """The cross-annotations of every annotator in `rows`, by name; `name` makes all rows one annotator's.
 
     A label is 1 for the first, 2 for the second, 0, 1.5 or "tie" for a tie, a number between 1 and 2 for a
-    probability, and null, "", -1 or "garbage" for a judge that failed. A pair's labels keep the order of their rows.
+    probability, and null, "", -1 or "garbage" for a judge that failed. A pair's labels keep the order of their rows. A
+    row may also be a comparison as runs record them, with columns of labels.
 
     Raises:
         DataError: naming the row, if a column is missing or a label is none of these.
@@ -84,7 +85,7 @@ def read_cross_annotations(
     if not rows:
         raise DataError("no annotations: the file holds no rows.")
     groups: dict[str, dict[str, list[tuple[Row, list[float]]]]] = {}
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(map(flat, rows), start=1):
         where = f"row {number}"
         annotator = name or text_field(row, columns.annotator, where, "annotator")
         pair = _pair(row, columns, number)

@@ -51,10 +51,7 @@ def read_pairs(
     elif samples is not None:
         left_out = annotate_samples(path, listener, which=samples, seed=seed).left_out
     else:
-        rows = read_rows(path)
-        if rows and isinstance(rows[0].get("first"), dict):
-            return _unique([_comparison(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)])
-        annotate_pairs([_bare(row) for row in rows], listener)
+        annotate_pairs([_bare(row) for row in read_rows(path)], listener)
     made = _unique(listener.heard)
     return Pairs(made.comparisons, (*left_out, *made.left_out))
 
@@ -73,14 +70,10 @@ def read_answered(path: Path, columns: Columns | None = None) -> list[tuple[Comp
     """
     rows = read_rows(path)
     listener = Listener()
-    if rows and isinstance(rows[0].get("first"), dict):
-        comparisons = [_comparison(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
-    else:
-        annotate_pairs([_bare(row) for row in rows], listener, columns=columns)
-        comparisons = list(listener.heard)
+    annotate_pairs([_bare(row) for row in rows], listener, columns=columns)
     return [
         (comparison, _expected(row, f"{path}, row {number}"))
-        for number, (comparison, row) in enumerate(zip(comparisons, rows, strict=True), start=1)
+        for number, (comparison, row) in enumerate(zip(listener.heard, rows, strict=True), start=1)
     ]
 
 
@@ -150,18 +143,9 @@ def _unique(comparisons: Sequence[Comparison]) -> Pairs:
     return Pairs(list(kept.values()), (f"{twice} pairs that are there twice, word for word",) if twice else ())
 
 
-def _comparison(row: Mapping[str, Any], where: str) -> Comparison:
-    fields = {name: value for name, value in row.items() if name in Comparison.model_fields}
-    try:
-        return Comparison.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise DataError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
-
-
 def _bare(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row without the columns of an earlier annotation, which would be in the way of a new one."""
-    wanted = ("instruction", "input", "output_1", "output_2", "generator_1", "generator_2", "dataset")
+    wanted = (*Comparison.model_fields, "input", "output_1", "output_2", "generator_1", "generator_2", "dataset")
     return {name: row[name] for name in wanted if name in row}
 
 
