@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import pasture
 from pasture import recipe as recipes
@@ -19,7 +19,8 @@ from pasture.core.run_folder import RunFolder
 from pasture.machine.executor import Job, LocalWorkers, Workers, walk
 from pasture.plan import Plan, Step, build, build_study, expanded
 from pasture.recipe import Recipe
-from pasture.steps import Outcome, Task
+from pasture.steps import Outcome, Task, together
+from pasture.steps.together import Several
 
 _TENSOR_WORK = ("learn.", "generate.", "curves.")
 
@@ -134,9 +135,15 @@ def execute(run: Run, screen: Screen, *, update: bool = False, workers: int = 1,
     the Ray cluster at the address `cluster` has room; results are the same.
 
     Raises:
+        RecipeError: if trainings of several processes are to be done beside one another.
         WaitingError: if people have labels to give; every step that does not need them was done.
         PastureError: from the folder or from a step; what was finished stays.
     """
+    if run.recipe.processes > 1 and workers > 1:
+        raise RecipeError(
+            f"the recipe trains with {run.recipe.processes} processes, and {workers} steps at once would share their "
+            "cards and cores. Leave out --workers, or set processes=1."
+        )
     with run.folder.held():
         run.folder.claim(recipes.resolved(run.recipe), update=update)
         pending = _pending(run, screen)
@@ -198,14 +205,10 @@ def _execute_at_once(run: Run, pending: Sequence[Step], screen: Screen, pool: Wo
 
 def _job(run: Run, step: Step) -> Job:
     tensors = step.work.startswith(_TENSOR_WORK)
-    cpus = float(run.recipe.threads or 1) if tensors else 1.0
-    return Job(
-        step.name,
-        frozenset(step.needs.values()),
-        _order(run, step),
-        cpus=cpus,
-        gpus=run.recipe.gpus if tensors else 0.0,
-    )
+    several = run.recipe.processes if step.work in together.WORK else 1
+    cpus = several * float(run.recipe.threads or 1) if tensors else 1.0
+    gpus = several * run.recipe.gpus if tensors else 0.0
+    return Job(step.name, frozenset(step.needs.values()), _order(run, step), cpus=cpus, gpus=gpus)
 
 
 def _advance(screen: Screen, step: Step, news: tuple[Any, ...]) -> None:
@@ -221,6 +224,8 @@ class Order:
     step: Step
     key: str
     threads: int | None
+    several: Several
+    """Who trains."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +237,9 @@ class Done:
 
 
 def _order(run: Run, step: Step) -> Order:
-    return Order(run.folder.path.absolute(), step, run.plan.keys[step.name], run.recipe.threads)
+    recipe = run.recipe
+    several = Several(recipe.processes, recipe.sharding, recipe.threads)
+    return Order(run.folder.path.absolute(), step, run.plan.keys[step.name], recipe.threads, several)
 
 
 def do_step(order: Order, say: Callable[..., None]) -> Done:
@@ -242,20 +249,17 @@ def do_step(order: Order, say: Callable[..., None]) -> Done:
         PastureError: from the folder or from the step.
     """
     folder, step = RunFolder(order.folder), order.step
-    with folder.step_held(order.key):
+    with folder.step_held(order.key) as lock:
         earlier = folder.finished(step.name)
         if earlier is not None and earlier.key == order.key:  # by a process that outlived the one that started it
             return Done(earlier.seconds, earlier.cost_usd)
         _set_threads(order)
-        room, function = step.work.split(".")
-        work = getattr(training_module(f"pasture.steps.{room}"), function)
         started = time.monotonic()
         workspace = folder.workspace(step.name, order.key)
         inputs = {role: folder.step_path(name) for role, name in step.needs.items()}
+        task = Task(workspace, inputs, step.settings, lambda done, total, **figures: say(done, total, figures))
         try:
-            outcome: Outcome = work(
-                Task(workspace, inputs, step.settings, lambda done, total, **figures: say(done, total, figures))
-            )
+            outcome = _work(order, task, lock)
         except OSError as error:
             raise unwritable(Path(error.filename) if error.filename else workspace, error) from error
         seconds = round(time.monotonic() - started, 3)
@@ -263,6 +267,15 @@ def do_step(order: Order, say: Callable[..., None]) -> Done:
             folder.look(step.name, order.key)
         folder.publish(step.name, seconds=seconds, cost_usd=outcome.cost_usd, details=outcome.details)
         return Done(seconds, outcome.cost_usd)
+
+
+def _work(order: Order, task: Task, lock: IO[str]) -> Outcome:
+    room, function = order.step.work.split(".")
+    module = training_module(f"pasture.steps.{room}")
+    if order.several.count > 1 and order.step.work in together.WORK:
+        return together.do(order.step.work, task, order.several, lock)
+    outcome: Outcome = getattr(module, function)(task)
+    return outcome
 
 
 def describe_device() -> dict[str, str]:

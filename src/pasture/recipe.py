@@ -16,6 +16,7 @@ from pasture.annotate.choose import PoolSettings
 from pasture.annotate.human import PeopleConfig
 from pasture.core.errors import ModelError, RecipeError
 from pasture.core.templates import TEMPLATES
+from pasture.machine.launch import Sharding
 from pasture.models.sampler_config import SamplerConfig
 from pasture.models.weights_config import Weights
 
@@ -154,6 +155,10 @@ class Recipe(Section):
     """Threads for tensor work; None leaves torch its own choice, one per core."""
     gpus: Annotated[float, Field(ge=0)] = 0.0
     """Cards that a step which trains or samples takes on a cluster; parts of one where several steps share it."""
+    processes: Count = 1
+    """Processes that share each training, on cards one for each; results are the same but for rounding."""
+    sharding: Sharding = "none"
+    """With fsdp2 no process holds a whole model."""
     data: Data = Data()
     model: Model = Model()
     sampling: Sampling = Sampling()
@@ -210,6 +215,8 @@ def parse(table: Mapping[str, Any], origin: str) -> Recipe:
     if recipe.model.template not in TEMPLATES:
         names = ", ".join(sorted(TEMPLATES))
         raise RecipeError(f"{origin}: [model] template: no template {recipe.model.template!r}. Templates: {names}.")
+    if recipe.sharding != "none" and recipe.processes == 1:
+        raise RecipeError(f"{origin}: sharding shares the weights out among several processes: set processes too.")
     return recipe if recipe.systems is None else _with_systems(recipe, recipe.systems, origin)
 
 

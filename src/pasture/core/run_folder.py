@@ -15,6 +15,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import tomli_w
 
@@ -106,8 +107,10 @@ class RunFolder:
         write_text(target, text)
 
     @contextlib.contextmanager
-    def step_held(self, key: str) -> Iterator[None]:
+    def step_held(self, key: str) -> Iterator[IO[str]]:
         """Let no other process work at the step with this key while the block runs; wait for one that does.
+
+        What comes back is the lock: whoever inherits the open file holds it too.
 
         Raises:
             RunFolderError: if the folder cannot be written.
@@ -117,7 +120,7 @@ class RunFolder:
             path.parent.mkdir(exist_ok=True)
             with path.open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                yield
+                yield lock
         except OSError as error:
             raise unwritable(path, error) from error
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from pasture.core.errors import RecipeError
 from pasture.learn import METHODS
+from pasture.machine.distributed import count
 
 OWN_FILE_SUFFIX = ".py"
 
@@ -47,6 +48,24 @@ def file_hash(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise RecipeError(f"method {str(path)!r}: cannot be read ({error.strerror}).") from error
+
+
+def check_several(name: str, module: Any) -> None:
+    """See that a method may be trained by several processes, where there are several.
+
+    Raises:
+        RecipeError: if it trains nothing, or is a file that does not say that it may.
+    """
+    if count() == 1:
+        return
+    if not hasattr(module, "train"):
+        raise RecipeError(f"{name} trains nothing that several processes could share. Start it without a launcher.")
+    if name.endswith(OWN_FILE_SUFFIX) and not getattr(module, "SEVERAL_PROCESSES", False):
+        raise RecipeError(
+            f"{name} does not say that its loop shares work between processes, and gradients are summed over them: "
+            "each would count its whole batch. Take micro-batches from pasture.machine.distributed.share, sum figures "
+            "with total, and set SEVERAL_PROCESSES = True; or start one process."
+        )
 
 
 def _loaded(path: Path, module_name: str) -> ModuleType:

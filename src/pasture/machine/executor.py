@@ -4,13 +4,11 @@ A worker that dies takes its job with it and nothing else. Workers die with the 
 are cards, each worker sees one, dealt out in turn.
 """
 
-import ctypes
 import multiprocessing
 import os
 import queue
 import re
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -20,9 +18,9 @@ from pathlib import Path
 from typing import Any, Protocol, Self, cast
 
 from pasture.core.errors import TrainingError, WaitingError
+from pasture.machine.parents import die_with
 
 _LISTEN_SECONDS = 0.2
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _CARDS = "CUDA_VISIBLE_DEVICES"
 
 
@@ -187,10 +185,7 @@ def _begin(said: Any, parent: int, card: str | None) -> None:
     if card is not None:
         os.environ[_CARDS] = card
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+    die_with(parent)
 
 
 def _work(do: Callable[[Any, Callable[..., None]], Any], name: str, order: Any) -> Any:

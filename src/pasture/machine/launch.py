@@ -44,7 +44,8 @@ def check_alone(verb: str, environment: Mapping[str, str] = os.environ) -> None:
     if count > 1:
         raise RecipeError(
             f"pasture {verb} was started as {count} processes, each of which would do all of the work. Start it "
-            f"without a launcher; of all commands, pasture train alone works as several: {TORCHRUN}"
+            f"without a launcher; of all commands, pasture train alone works as several: {TORCHRUN} "
+            "In a recipe, processes = N has its trainings shared."
         )
 
 

@@ -18,11 +18,11 @@ from pasture.core.templates import TEMPLATES
 from pasture.data.answers import Answers
 from pasture.generate.completions import LocalSystem
 from pasture.learn.judging import AnnotatedEnvironment, Remembered
-from pasture.learn.lookup import OWN_FILE_SUFFIX, method_named
+from pasture.learn.lookup import check_several, method_named
 from pasture.learn.reward_model import ModelScorer
 from pasture.learn.rollouts import Environment
 from pasture.machine import memory
-from pasture.machine.distributed import check_same, count, on_main
+from pasture.machine.distributed import check_same, on_main
 from pasture.models.card import Card, Source, last_figures, source_of, write_card
 from pasture.models.sampler_config import SamplerConfig
 from pasture.plan.graph import deciding, folder_fingerprint
@@ -67,7 +67,7 @@ def train(training: Training, progress: Progress = silent) -> Path:
         RunFolderError: if the folder holds another training.
     """
     module = method_named(training.method)
-    _check_several(training.method, module)
+    check_several(training.method, module)
     config = check_section(module.Config, training.settings, f"pasture train {training.method}")
     settings = config.model_dump(mode="json")
     if training.leave_out_long:
@@ -84,20 +84,6 @@ def train(training: Training, progress: Progress = silent) -> Path:
             module.train(config, **place, **_given(training, asked, config))
         on_main(lambda: _close(training, settings, sources, identity))
     return model
-
-
-def _check_several(name: str, module: Any) -> None:
-    """See that a method may be trained by several processes, where there are several."""
-    if count() == 1:
-        return
-    if not hasattr(module, "train"):
-        raise RecipeError(f"{name} trains nothing that several processes could share. Start it without a launcher.")
-    if name.endswith(OWN_FILE_SUFFIX) and not getattr(module, "SEVERAL_PROCESSES", False):
-        raise RecipeError(
-            f"{name} does not say that its loop shares work between processes, and gradients are summed over them: "
-            "each would count its whole batch. Take micro-batches from pasture.machine.distributed.share, sum figures "
-            "with total, and set SEVERAL_PROCESSES = True; or start one process."
-        )
 
 
 def _close(training: Training, settings: Mapping[str, Any], sources: Mapping[str, Source], identity: str) -> None:

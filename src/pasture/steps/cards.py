@@ -6,6 +6,7 @@ from pathlib import Path
 import pasture
 from pasture.core.records import Preference, Record
 from pasture.learn.resume import METRICS_FILE, MODEL_FOLDER
+from pasture.machine.distributed import on_main
 from pasture.models.card import Card, last_figures, source_of, write_card
 from pasture.steps import Task
 
@@ -41,7 +42,7 @@ def write_step_card(
         version=pasture.__version__,
         results=last_figures(task.folder / METRICS_FILE),
     )
-    write_card(folder, card)
+    on_main(lambda: write_card(folder, card))
 
 
 def _step_name(folder: Path) -> str:

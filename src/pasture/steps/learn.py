@@ -14,7 +14,7 @@ from pasture.learn import sft as sft_method
 from pasture.learn.drift import drift
 from pasture.learn.ensemble import LIST_FILE, first_reward_model, load_scorer
 from pasture.learn.judging import AnnotatedEnvironment, Remembered
-from pasture.learn.lookup import method_named
+from pasture.learn.lookup import check_several, method_named
 from pasture.learn.rollouts import Environment
 from pasture.machine import memory
 from pasture.models.load import save_model
@@ -168,6 +168,7 @@ def from_preferences(task: Task) -> Outcome:
 def _train(task: Task, **what: Any) -> Outcome:
     settings = task.settings
     method = _method(task)
+    check_several(settings["method"], method)
     with memory.explained(settings["method"], settings["config"]):
         method.train(
             method.Config(**settings["config"]),

@@ -1,0 +1,137 @@
+"""A recipe whose trainings are shared by two processes: the same models, the same errors, nothing left after a kill."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from pasture.core.errors import DataError, RecipeError
+from pasture.flow import execute, prepare
+from tests.flows.silence import Silence
+from tests.flows.tiny import REPOSITORY
+
+pytestmark = pytest.mark.timeout(900)
+
+RECIPE = """
+name = "shared"
+threads = 1
+model.start = "meadow-untrained"
+data = {sft = 24, preference = 12, unlabeled = 8, validation = 8, evaluation = 6}
+sampling.max_new_tokens = 6
+answering.max_new_tokens = 6
+learn.sft = {epochs = 4, batch_size = 8, checkpoint_steps = 1}
+learn.dpo = {epochs = 1, batch_size = 8, max_tokens = 64}
+feedback.annotator = "pool"
+evaluate.judges = ["pool"]
+"""
+SFT, DPO = "4-learn/sft", "4-learn/dpo"
+
+
+class Heard(Silence):
+    """What was told of the progress of a step."""
+
+    def __init__(self) -> None:
+        self.said: dict[str, list[int]] = {}
+
+    def advanced(self, step, done: int, total: int, **figures: float) -> None:
+        self.said.setdefault(step.name, []).append(done)
+
+
+def run(folder: Path, *overrides: str, **how: int) -> Heard:
+    folder.mkdir(exist_ok=True)
+    recipe, screen = folder / "shared.toml", Heard()
+    recipe.write_text(RECIPE)
+    execute(prepare(recipe, overrides, out=folder / "run"), screen, **how)
+    return screen
+
+
+def weights(folder: Path, step: str) -> dict[str, np.ndarray]:
+    return load_file(folder / "run" / step / "model/model.safetensors")
+
+
+@pytest.mark.parametrize("sharding", ["none", pytest.param("fsdp2", marks=pytest.mark.slow)])
+def test_two_processes_make_the_models_of_one(tmp_path: Path, sharding: str) -> None:
+    run(tmp_path / "one")
+    heard = run(tmp_path / "two", "processes=2", f"sharding={sharding}")
+    one, two = (weights(tmp_path / name, SFT) for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_allclose(two[name], one[name], atol=1e-5, err_msg=name)
+    assert max(heard.said[SFT]) == 12
+    for step in (SFT, DPO):
+        there = {path.name for path in (tmp_path / "one/run" / step).rglob("*")}
+        assert {path.name for path in (tmp_path / "two/run" / step).rglob("*")} == there
+    assert run(tmp_path / "two", "processes=2", f"sharding={sharding}").said == {}
+
+
+def test_an_error_in_a_process_is_told_as_it_would_be_by_one(tmp_path: Path) -> None:
+    told = []
+    for number, processes in enumerate((1, 2)):
+        with pytest.raises(DataError) as raised:
+            run(tmp_path / str(number), "learn.sft.max_tokens=3", f"processes={processes}")
+        told.append(str(raised.value))
+    assert told[0] == told[1]
+
+
+def test_what_does_not_go_together_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="trains with 2 processes, and 2 steps at once"):
+        run(tmp_path / "a", "processes=2", workers=2)
+    with pytest.raises(RecipeError, match="set processes too"):
+        run(tmp_path / "b", "sharding=fsdp2")
+    assert not (tmp_path / "a/run/steps").exists()
+    assert not (tmp_path / "a/run/1-data").exists()
+
+
+@pytest.mark.slow
+def test_a_kill_ends_all_processes_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    """Again and again, each time a little later, until a run lives to its end."""
+    run(tmp_path / "undisturbed", "processes=2")
+    (tmp_path / "killed").mkdir()
+    recipe = tmp_path / "killed/shared.toml"
+    recipe.write_text(RECIPE)
+    command = [
+        sys.executable,
+        "-m",
+        "pasture",
+        "run",
+        str(recipe),
+        "processes=2",
+        "--out",
+        str(tmp_path / "killed/run"),
+    ]
+    kills = 0
+    for seconds in (14, 17, 20, 23, 26):
+        pasture = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            pasture.wait(seconds)
+            break
+        except subprocess.TimeoutExpired:
+            pasture.send_signal(signal.SIGKILL)
+            pasture.wait()
+            kills += 1
+            wait_until_gone()
+    assert kills
+    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+    for step in (SFT, DPO):
+        for name, value in weights(tmp_path / "undisturbed", step).items():
+            np.testing.assert_allclose(weights(tmp_path / "killed", step)[name], value, atol=1e-6, err_msg=name)
+
+
+def wait_until_gone() -> None:
+    """For the processes that trained together; a test that finds them after a minute fails."""
+    deadline = time.monotonic() + 60
+    while left := [place for place in Path("/proc").glob("[0-9]*") if trains(place)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.5)
+
+
+def trains(place: Path) -> bool:
+    try:
+        return b"pasture.steps.together" in (place / "cmdline").read_bytes()
+    except OSError:
+        return False
