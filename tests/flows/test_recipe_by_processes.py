@@ -42,16 +42,17 @@ class Heard(Silence):
         self.said.setdefault(step.name, []).append(done)
 
 
-def run(folder: Path, *overrides: str, **how: int) -> Heard:
+def run(folder: Path, *overrides: str, workers: int = 1) -> Heard:
     folder.mkdir(exist_ok=True)
     recipe, screen = folder / "shared.toml", Heard()
     recipe.write_text(RECIPE)
-    execute(prepare(recipe, overrides, out=folder / "run"), screen, **how)
+    execute(prepare(recipe, overrides, out=folder / "run"), screen, workers=workers)
     return screen
 
 
 def weights(folder: Path, step: str) -> dict[str, np.ndarray]:
-    return load_file(folder / "run" / step / "model/model.safetensors")
+    found: dict[str, np.ndarray] = load_file(folder / "run" / step / "model/model.safetensors")
+    return found
 
 
 @pytest.mark.parametrize("sharding", ["none", pytest.param("fsdp2", marks=pytest.mark.slow)])
