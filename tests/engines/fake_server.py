@@ -52,6 +52,8 @@ class Behaviour:
     """Above it: 429; 0 is no limit."""
     refuses: tuple[str, ...] = ()
     """Parameters answered by 400, as OpenAI words it; 'json_schema' and 'json_object' name response formats."""
+    as_llama_cpp: bool = False
+    """Whether it refuses, and tells token ids, as the server of llama-cpp-python 0.3.36 was seen to."""
     silently_lacks: tuple[str, ...] = ()
     """Parameters that are ignored, such as 'logprobs'."""
     batch_polls: int = 1
@@ -187,6 +189,12 @@ def refused(body: dict[str, Any], behaviour: Behaviour) -> Response | None:
     form = (body.get("response_format") or {}).get("type")
     for name in behaviour.refuses:
         if name == form:
+            if behaviour.as_llama_cpp:
+                message = (
+                    "1 validation error:\n  {'type': 'literal_error', 'loc': ('body', 'response_format', 'type'), "
+                    f"'msg': \"Input should be 'text' or 'json_object'\", 'input': '{name}'}}"
+                )
+                return JSONResponse(error_body(message), status_code=500)
             message = f"Invalid parameter: 'response_format' of type '{name}' is not supported with this model."
             return JSONResponse(error_body(message, None, "response_format"), status_code=400)
         if name in body:
@@ -346,7 +354,12 @@ async def download(request: Request) -> Response:
 
 async def tokenize(request: Request) -> Response:
     """As vLLM's: here every character is a token, its code point the id."""
+    state: State = request.app.state.fake
     body = await request.json()
+    if state.behaviour.as_llama_cpp:
+        found = "input" in body and request.url.path == "/extras/tokenize"
+        ids = {"tokens": [ord(letter) for letter in body["input"]]} if found else {"detail": "Not Found"}
+        return JSONResponse(ids, status_code=200 if found else 404)
     return JSONResponse({"tokens": [ord(letter) for letter in body["prompt"]], "count": len(body["prompt"])})
 
 
@@ -361,6 +374,7 @@ def build(ledger: Path, key: str) -> Starlette:
         Route("/v1/batches", list_batches),
         Route("/v1/batches/{name}", poll),
         Route("/tokenize", tokenize, methods=["POST"]),
+        Route("/extras/tokenize", tokenize, methods=["POST"]),
         Route("/control", control, methods=["GET", "POST"]),
     ]
     app = Starlette(routes=routes)

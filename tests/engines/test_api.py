@@ -181,6 +181,16 @@ def test_structured_output_falls_back_to_json_mode_and_then_to_text(open_api: Op
     assert "'json_form': 'text'" in str(engine.identity["learned"])
 
 
+def test_a_server_that_calls_a_form_it_does_not_know_its_own_error_is_understood(
+    open_api: OpenApi, server: FakeServer
+) -> None:
+    server.behave(as_llama_cpp=True, refuses=("json_schema",))
+    engine = open_api()
+    assert one(engine, ask("hello", json_schema={"type": "object"})).attempts == 2  # a lesson, and no waiting
+    assert "'json_form': 'json_object'" in str(engine.identity["learned"])
+    assert not one(engine, ask("again", logit_bias={"a": 7.0})).failed  # its token ids lie elsewhere
+
+
 def test_a_refused_value_is_no_lesson(open_api: OpenApi, server: FakeServer) -> None:
     server.behave(refuses=("stop",))  # without its stop text the answer would be another
     with pytest.raises(EngineError, match="'stop' is not supported"):

@@ -299,7 +299,7 @@ class ApiEngine:
             reply = self._failure(call, said)
             return reply.model_copy(update={"finish_reason": "filtered"}) if refusal.filtered else reply
         self._tally.refused_in_a_row += 1
-        alone = refusal.status in (400, 413, 422)
+        alone = refusal.malformed or refusal.status in (400, 413, 422)
         if alone and self._tally.refused_in_a_row < ALIKE_REFUSALS:
             return self._failure(call, said)
         raise EngineError(
@@ -324,19 +324,22 @@ class ApiEngine:
         return found
 
     async def _encode(self, model: str, text: str) -> tuple[int, ...]:
-        """Ids by the tokenizer that the settings name, or by the server's /tokenize as vLLM and llama.cpp have it."""
+        """Ids by the tokenizer that the settings name, or by the server's own as vLLM and llama.cpp tell them."""
         if self.settings.tokenizer is not None:
             return encode_with(self.settings.tokenizer, text)
         root = self._endpoints[0].base_url.removesuffix("/v1")
-        try:
-            body: dict[str, Any] = {"model": model, "prompt": text, "content": text, "add_special_tokens": False}
-            answer = await self._endpoints[0].post(f"{root}/tokenize", body)
-            return tuple(int(token) for token in answer["tokens"])
-        except (TransientError, RefusedError, KeyError, TypeError, ValueError, openai.OpenAIError) as error:
-            raise EngineError(
-                f"model {model!r}: a logit bias needs token ids, and {root}/tokenize gave none ({error}). "
-                "Name the folder of its tokenizer in the engine's settings, or leave the bias out."
-            ) from None
+        said: Exception | None = None
+        for path, named in (("tokenize", ("prompt", "content")), ("extras/tokenize", ("input",))):
+            body: dict[str, Any] = {"model": model, "add_special_tokens": False, **dict.fromkeys(named, text)}
+            try:
+                answer = await self._endpoints[0].post(f"{root}/{path}", body)
+                return tuple(int(token) for token in answer["tokens"])
+            except (TransientError, RefusedError, KeyError, TypeError, ValueError, openai.OpenAIError) as error:
+                said = said or error
+        raise EngineError(
+            f"model {model!r}: a logit bias needs token ids, and {root}/tokenize gave none ({said}). "
+            "Name the folder of its tokenizer in the engine's settings, or leave the bias out."
+        )
 
 
 def encode_with(folder: str, text: str) -> tuple[int, ...]:

@@ -192,7 +192,7 @@ def _object_in(response: httpx2.Response) -> Mapping[str, Any]:
 
 def _by_status(status: int, body: object, headers: Mapping[str, str]) -> TransientError | RefusedError:
     refusal = Refusal.of(status, redact_all(body))
-    if refusal.code == "insufficient_quota" or (status not in RETRIED and status < 500):
+    if refusal.code == "insufficient_quota" or refusal.malformed or (status not in RETRIED and status < 500):
         return RefusedError(refusal)
     reason = f"status {status}: {refusal.message[:300]}"
     return TransientError(reason, retry_after=_retry_after(headers), throttled=status in (429, 503, 529))

@@ -18,6 +18,8 @@ LOWEST_LOGPROB = -9999.0
 _NOT_SUPPORTED = re.compile(
     r"support|unrecogni[sz]ed|unknown|unexpected|not permitted|not allowed|not available|extra (inputs|fields)"
 )
+_MALFORMED = re.compile(r"\bvalidation error")
+"""Of a request, by pydantic; the server of llama-cpp-python says so under status 500."""
 _ONE_REQUEST_ONLY = re.compile(
     r"context.?length|too long|too many tokens|maximum.{0,20}tokens|string_above_max|prompt is"
 )
@@ -27,7 +29,7 @@ _FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "content
 
 @dataclass
 class Refusal:
-    """A 4xx answer, in the service's own words."""
+    """A 4xx answer, or what should be one, in the service's own words."""
 
     status: int
     message: str
@@ -47,6 +49,11 @@ class Refusal:
     def concerns_one_request(self) -> bool:
         """Whether other requests would have been answered."""
         return self.filtered or bool(_ONE_REQUEST_ONLY.search(f"{self.code} {self.message}".lower()))
+
+    @property
+    def malformed(self) -> bool:
+        """Whether the service took the request apart and did not know its form."""
+        return bool(_MALFORMED.search(self.message.lower()))
 
     @property
     def filtered(self) -> bool:
@@ -74,7 +81,8 @@ class Capabilities:
         """
         before = self.facts()
         said = f"{refusal.param} {refusal.message}".lower()
-        if refusal.status in (400, 404, 422) and _NOT_SUPPORTED.search(f"{refusal.code} {said}".lower()):
+        form = refusal.status in (400, 404, 422) and _NOT_SUPPORTED.search(f"{refusal.code} {said}".lower())
+        if form or refusal.malformed:
             self._learn(said, refusal.param.lower(), sent)
         if self.facts() == before:
             return False
