@@ -84,10 +84,11 @@ class Capabilities:
         form = refusal.status in (400, 404, 422) and _NOT_SUPPORTED.search(f"{refusal.code} {said}".lower())
         if form or refusal.malformed:
             self._learn(said, refusal.param.lower(), sent)
-        if self.facts() == before:
-            return False
-        LOG.warning("model %s: the server takes no %s; going on without", model, refusal.param or refusal.message)
-        return True
+        learned = [f"{name} = {value}" for name, value in self.facts().items() if value != before[name]]
+        if learned:
+            said = " ".join(refusal.message.split())[:200]
+            LOG.warning("model %s: the server refused a form (%s); going on with %s", model, said, ", ".join(learned))
+        return bool(learned)
 
     def _learn(self, said: str, param: str, sent: Mapping[str, Any]) -> None:
         if re.search(r"response_format|output_config|json|guided|schema", said):
