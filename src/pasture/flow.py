@@ -17,7 +17,8 @@ from pasture.core.files import unwritable
 from pasture.core.looks import superseded
 from pasture.core.run_folder import RunFolder
 from pasture.machine.executor import Job, LocalWorkers, Workers, walk
-from pasture.plan import Plan, Step, build, build_study, expanded
+from pasture.plan import Absent, Outline, Plan, Step, expanded, outline, outline_study
+from pasture.plan.material import require_here
 from pasture.recipe import Recipe
 from pasture.steps import Outcome, Task, together
 from pasture.steps.together import Several
@@ -69,16 +70,34 @@ def prepare(path: Path, overrides: Sequence[str] = (), out: Path | None = None, 
 
     Raises:
         RecipeError: if the recipe does not hold.
+        ModelError: if a model that it names is not here.
+        DataError: if a file that it names is not here.
+        DependencyError: if the recipe trains and torch is not installed.
+    """
+    run, missing = preview(path, overrides, out, allow_code=allow_code)
+    require_here(missing)
+    return run
+
+
+def preview(
+    path: Path, overrides: Sequence[str] = (), out: Path | None = None, *, allow_code: bool = False
+) -> tuple[Run, Sequence[Absent]]:
+    """As `prepare` does, also where models and data are not here; what is not here comes back beside the run.
+
+    Such a run can be looked at and not be executed: steps that need what is not here count as unfinished.
+
+    Raises:
+        RecipeError: if the recipe does not hold.
         DependencyError: if the recipe trains and torch is not installed.
     """
     recipe = _completed(recipes.load(path, overrides), str(path), allow_code)
-    plan = _study_plan(recipe, allow_code) if recipe.study is not None else build(recipe)
-    return Run(recipe, plan, RunFolder(out or Path("runs") / recipe.name))
+    found = _study_outline(recipe, allow_code) if recipe.study is not None else outline(recipe)
+    return Run(recipe, found.plan, RunFolder(out or Path("runs") / recipe.name)), found.absent
 
 
-def _study_plan(recipe: Recipe, allow_code: bool) -> Plan:
+def _study_outline(recipe: Recipe, allow_code: bool) -> Outline:
     runs = {name: _completed(one, f"run {name}", allow_code) for name, one in expanded(recipe).items()}
-    return build_study(recipe, runs)
+    return outline_study(recipe, runs)
 
 
 def _completed(recipe: Recipe, origin: str, allow_code: bool) -> Recipe:

@@ -66,6 +66,9 @@ class Model(Section):
     """`meadow-base` (ships in the package), `meadow-untrained`, or the folder of any causal LM."""
     template: str = "plain"
     """How an instruction becomes a prompt: one of `pasture.core.templates.TEMPLATES`."""
+    parameter_count: Annotated[float, Field(ge=1)] | None = None
+    """How many weights it has, such as 6.7e9: what a plan reckons with while its folder is not here. No result
+    depends on it, and where the folder is here its files are counted."""
     weights: Weights = Weights()
     """What is trained of it, by every method that does not say otherwise: all weights or adapters, in which type."""
 
@@ -120,6 +123,26 @@ class Evaluation(Section):
     """Answers to each instruction from which the curve of best-of-n is estimated, for every n up to this."""
 
 
+Rate = Annotated[float, Field(gt=0)]
+
+
+class Cards(Section):
+    """The cards that a plan reckons time, room and price for; no result depends on them.
+
+    Without this table a plan reckons for two cores.
+    """
+
+    count: Count = 1
+    memory_gigabytes: Rate = 80.0
+    """Of one card."""
+    training_operations_per_second: Rate
+    """Of one card in this program, training or reading: `python benchmarks/gpu.py` measures it."""
+    drawing_operations_per_second: Rate
+    """Of one card where answers are drawn: tokens a second times twice the weights."""
+    usd_per_hour: Annotated[float, Field(ge=0)]
+    """Of one card."""
+
+
 class Arm(Section):
     """One way to make all systems of a study: whose labels they learn from, and under which settings."""
 
@@ -159,6 +182,8 @@ class Recipe(Section):
     """Processes that share each training, on cards one for each; results are the same but for rounding."""
     sharding: Sharding = "none"
     """With fsdp2 no process holds a whole model."""
+    cards: Cards | None = None
+    """What `pasture plan` reckons with in place of two cores."""
     data: Data = Data()
     model: Model = Model()
     sampling: Sampling = Sampling()

@@ -250,3 +250,115 @@ def test_help_holds_an_example_and_every_option(here, verb):
     assert "Example: pasture" in text
     for option in ("--judge", "--pool", "--config", "--models", "--max-usd", "--store", "--seed", "--out"):
         assert option in text
+
+
+PAIR = '{"instruction": "a", "output_1": "b", "output_2": "c"}'
+UNREAD = [
+    ("empty.jsonl", b"", r"empty\.jsonl: the file holds no rows"),
+    ("empty.json", b"[]", r"empty\.json: the file holds no rows"),
+    ("empty.csv", b"", r"empty\.csv: the file holds no rows"),
+    ("nothing.json", b"", r"not JSON .* A file with an object a line should end in \.jsonl"),
+    ("lines.json", f"{PAIR}\n{PAIR}\n".encode(), r"not JSON .* A file with an object a line should end in \.jsonl"),
+    (
+        "broken.jsonl",
+        f'{PAIR}\n{{"instruction": "a",\n'.encode(),
+        r"broken\.jsonl:2: not JSON .* Mend or remove the line",
+    ),
+    ("zeros.jsonl", f"{PAIR}\n\0\0\n".encode(), r"zeros\.jsonl:2: not JSON"),
+    ("deep.json", b"[" * 100_000, r"deep\.json: not JSON"),
+    ("deep.jsonl", b"[" * 100_000, r"deep\.jsonl:1: not JSON"),
+    ("latin.jsonl", PAIR.replace("a", "\xe9").encode("latin-1"), r"not UTF-8 .* Save it as UTF-8"),
+    ("latin.json", f"[{PAIR}]".replace("a", "\xe9").encode("latin-1"), r"not UTF-8 .* Save it as UTF-8"),
+    ("latin.csv", b"instruction,output_1,output_2\n\xe9,b,c\n", r"not UTF-8 .* Save it as UTF-8"),
+    ("windows.jsonl", PAIR.encode("utf-16"), r"not UTF-8 .* Save it as UTF-8"),
+    ("one.jsonl", b'{"instruction": "a", "output": "b"}', r"row 1: expected text in column 'output_1'.*--head2head"),
+    ("null.jsonl", PAIR.replace('"b"', "null").encode(), r"row 1: expected text in column 'output_1', got nothing\."),
+    ("blank.jsonl", PAIR.replace('"a"', '""').encode(), r"row 1: column 'instruction' is blank\. Remove the row"),
+    ("half.jsonl", PAIR.replace("a", "\\ud800").encode(), r"row 1: .* a lone surrogate, which no text may hold"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "said"), UNREAD, ids=[name for name, *_ in UNREAD])
+def test_pairs_that_cannot_be_read_are_one_message_and_nobody_is_asked(here, answered, name, content, said):
+    engine = answered(prefers_good)
+    (here / name).write_bytes(content)
+    with pytest.raises(PastureError, match=said) as caught:
+        run("annotate", name, *GREEDY)
+    assert "\n" not in str(caught.value)
+    assert engine.asked == []
+    assert sorted(path.name for path in here.iterdir()) == sorted([name, "pairs.jsonl"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("name", ["marked.jsonl", "marked.json"])
+def test_a_byte_order_mark_is_no_part_of_the_rows(here, answered, name, encoding):
+    answered(prefers_good)
+    (here / name).write_bytes((PAIR if name.endswith("l") else f"[{PAIR}]").encode(encoding))
+    run("annotate", name, *GREEDY)
+    assert read_rows(here / "marked.annotated.jsonl")[0]["instruction"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("kept", r"expected a name that ends in \.json, .* got ending ''"),
+        ("folder.jsonl", r"cannot write folder\.jsonl: it is a folder"),
+        ("pairs.jsonl/below.jsonl", r"cannot write pairs\.jsonl/below\.jsonl: Not a directory"),
+        ("/proc/none/out.jsonl", r"cannot write /proc/none/out\.jsonl: "),
+    ],
+)
+def test_where_nothing_can_be_written_nobody_is_asked(here, answered, out, said):
+    engine = answered(prefers_good)
+    (here / "folder.jsonl").mkdir()
+    with pytest.raises(PastureError, match=said):
+        run("annotate", "pairs.jsonl", *GREEDY, "--out", out)
+    assert engine.asked == []
+    assert not list(here.glob("*.sqlite"))
+
+
+def test_folders_of_the_output_are_made_and_those_of_a_mistyped_input_are_not(here, answered):
+    answered(prefers_good)
+    with pytest.raises(PastureError, match="no such file"):
+        run("annotate", "typo/pairs.jsonl", *GREEDY)
+    assert not (here / "typo").exists()
+    run("annotate", "pairs.jsonl", *GREEDY, "--out", "new/out.jsonl")
+    assert len(read_rows(here / "new" / "out.jsonl")) == len(ROWS)
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_what_json_cannot_hold_does_not_lose_paid_verdicts(here, answered, ending):
+    answered(prefers_good)
+    row = {"instruction": "a", "output_1": "good", "output_2": "c", "score": float("nan"), "n": [float("inf")]}
+    (here / "t.json").write_text(json.dumps([row]))
+    run("annotate", "t.json", *GREEDY, "--out", f"done.{ending}")
+    [row] = read_rows(here / f"done.{ending}")
+    assert (row["preferred"], row["score"], row["n"]) == ("first", None, [None])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--pool", "alpaca-farm", "--models", "m"), "no pool 'alpaca-farm'. Did you mean 'alpaca-farm-13'"),
+        (("--judge", "greedy"), "leaves the choice of models to you"),
+        ((*GREEDY, "--base-url", "127.0.0.1:9/v1"), "begins with neither http:// nor https://"),
+        ((*GREEDY, "--api-key-env", "NOT_SET_ANYWHERE"), "NOT_SET_ANYWHERE, which is not set"),
+        ((*GREEDY, "--base-url", "http://127.0.0.1:9/v1", "--set", "max_attempts=1"), "run again when the service is"),
+        (("--judge", "greedy", "--models", "models/none", "--engine", "local"), "models/none: no such folder"),
+        ((*GREEDY, "--engine", "opneai"), "Input should be 'api'"),
+        ((*GREEDY, "--set", "inflight=3"), "inflight: no such key"),
+    ],
+)
+def test_judges_and_services_that_are_not_there_are_one_message(here, options, said):
+    with pytest.raises(PastureError) as caught:
+        run("annotate", "pairs.jsonl", *options)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list(here.glob("*.annotated.*"))
+
+
+def test_rows_with_the_same_id_are_told_apart_by_their_texts(here, answered):
+    answered(prefers_good)
+    twice = [{"id": "1", **ROWS[1]}, {"id": "1", **ROWS[1], "output_1": "bad", "output_2": "good"}]
+    write_rows(here / "same.jsonl", twice)
+    run("annotate", "same.jsonl", *GREEDY)
+    assert [row["preferred"] for row in read_rows(here / "same.annotated.jsonl")] == ["first", "second"]

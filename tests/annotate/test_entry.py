@@ -126,7 +126,10 @@ def test_counts_say_what_was_asked_judged_and_left():
     [
         ({"instruction": "x", "output_1": "a"}, "row 1: expected text in column 'output_2', got columns instruction"),
         ({"instruction": "x", "output_1": "a", "output_2": 3}, "row 1: expected text in column 'output_2', got int"),
-        ({"instruction": " ", "output_1": "a", "output_2": "b"}, "row 1: String should match"),
+        (
+            {"instruction": " ", "output_1": "a", "output_2": "b"},
+            "row 1: column 'instruction' is blank",
+        ),
         ({"instruction": "\ud800", "output_1": "a", "output_2": "b"}, "row 1"),
         ({"instruction": "x", "output_1": "a", "output_2": "b", "preference": 1}, "column 'preference' already"),
     ],

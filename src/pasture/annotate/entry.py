@@ -161,6 +161,8 @@ def comparison_of(row: Mapping[str, Any], columns: Columns, where: str) -> Compa
     instruction = text_of(row, columns.instruction, where)
     material = text_of(row, columns.input, where, optional=True)
     texts = [text_of(row, column, where) for column in (columns.first, columns.second)]
+    if not instruction.strip():
+        raise DataError(f"{where}: column {columns.instruction!r} is blank. Remove the row.")
     identity = content_id("instruction", instruction, material)
     try:
         asked = Instruction(
@@ -172,8 +174,10 @@ def comparison_of(row: Mapping[str, Any], columns: Columns, where: str) -> Compa
         )
         return Comparison.of(asked, first, second)
     except (ValidationError, UnicodeEncodeError) as error:
-        what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "a lone surrogate"
-        raise DataError(f"{where}: {what} in the instruction or an output.") from error
+        what = "a lone surrogate, which no text may hold"
+        if isinstance(error, ValidationError) and error.errors()[0]["type"] != "string_unicode":
+            what = error.errors()[0]["msg"]
+        raise DataError(f"{where}: in the instruction or an output: {what}. Mend or remove the row.") from error
 
 
 def _recorded(row: Mapping[str, Any], where: str) -> Comparison:

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pasture.annotate.draws import ContentDraws, Draws
 from pasture.annotate.panel import Panel
@@ -16,6 +16,7 @@ from pasture.annotate.render import Definition
 from pasture.core.errors import RecipeError
 from pasture.core.ports import Engine, Progress, silent
 from pasture.core.records import Comparison, Preference
+from pasture.core.redaction import refuse_keys_in_addresses
 from pasture.core.store import AnswerStore
 from pasture.engines import open_engine
 from pasture.engines.budget import Budget
@@ -34,6 +35,13 @@ class Access(Definition):
     """Where answers are kept and looked up."""
     max_usd: Annotated[float, Field(ge=0.0)] | None = None
     """Nothing is asked that could pass this; None for no limit."""
+
+    @field_validator("engine_settings")
+    @classmethod
+    def _holds_no_key(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Also where nobody asks the models, since a run writes its whole recipe down."""
+        refuse_keys_in_addresses(settings)
+        return settings
 
 
 class StoredPool:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pasture.core import tables
 from pasture.core.errors import DataError, DependencyError
-from pasture.core.files import atomic_file, read_json_lines, write_json_lines, write_text
+from pasture.core.files import atomic_file, require_writable, write_json_lines, write_text
 from pasture.core.hostile import for_csv
 
 Row = dict[str, Any]
@@ -62,6 +63,8 @@ def as_table(data: Any) -> Table:
     """
     if isinstance(data, str | Path):
         rows = read_rows(Path(data))
+        if not rows:
+            raise DataError(f"{data}: the file holds no rows. Expected one for each pair.")
         return Table(rows, str(data), lambda columns: _widened(rows, columns), lambda made: made)
     if _is(data, "pandas", "DataFrame"):
         return _frame_table(data)
@@ -82,26 +85,42 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
         DataError: if it is missing, of an unknown format, or holds no rows of objects.
     """
-    readers = {".json": _read_json, ".jsonl": read_json_lines, ".csv": _read_csv, ".parquet": _read_parquet}
+    readers = {".json": _read_json, ".jsonl": tables.read_rows, ".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix not in readers:
         raise DataError(f"{path}: expected a {FORMATS} file, got ending {path.suffix!r}.")
     try:
         return readers[path.suffix](path)
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file.") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: no such file. Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 ({error}). Save it as UTF-8.") from error
+    except (OSError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read ({error}).") from error
+
+
+def require_target(path: Path) -> None:
+    """See that rows can be written to `path`, before anybody is paid for them.
+
+    Raises:
+        DataError: if its ending is of no known format.
+        RunFolderError: if no file can be written there.
+    """
+    if path.suffix not in (".json", ".jsonl", ".csv", ".parquet"):
+        raise DataError(f"{path}: expected a name that ends in {FORMATS}, got ending {path.suffix!r}.")
+    require_writable(path)
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Write rows by the ending of `path`, whole or not at all.
 
-    In a CSV file, text that a spreadsheet would take for a formula gets an apostrophe; the other formats are exact.
+    In a CSV file, text that a spreadsheet would take for a formula gets an apostrophe. In JSON, which has neither, NaN
+    and infinities become null, and dates text. All else is exact.
     """
     if path.suffix == ".jsonl":
-        write_json_lines(path, rows)
+        write_json_lines(path, [_for_json(row) for row in rows])
     elif path.suffix == ".json":
-        write_text(path, json.dumps(rows, ensure_ascii=False, allow_nan=False, indent=1) + "\n")
+        plain = [_for_json(row) for row in rows]
+        write_text(path, json.dumps(plain, ensure_ascii=False, allow_nan=False, indent=1) + "\n")
     elif path.suffix == ".csv":
         _write_csv(path, rows)
     elif path.suffix == ".parquet":
@@ -124,8 +143,13 @@ def text_of(row: Mapping[str, Any], column: str, where: str, *, optional: bool =
         value is None or (isinstance(value, float) and math.isnan(value)) or _is(value, "pandas", "NAType")
     ):
         return ""
-    got = f"got {type(value).__name__}" if column in row else f"got columns {', '.join(map(str, row))}"
-    raise DataError(f"{where}: expected text in column {column!r}, {got}.")
+    if column not in row:
+        raise DataError(
+            f"{where}: expected text in column {column!r}, got columns {', '.join(map(str, row))}. Rename one of them; "
+            "two systems' outputs are joined by --head2head, several outputs of an instruction paired by --samples."
+        )
+    got = "nothing" if value is None else type(value).__name__
+    raise DataError(f"{where}: expected text in column {column!r}, got {got}. Mend or remove the row.")
 
 
 def _is(data: Any, module: str, name: str) -> bool:
@@ -164,11 +188,13 @@ def _dataset_table(dataset: Any) -> Table:
 
 def _read_json(path: Path) -> list[Row]:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}).") from error
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON ({error}). A file with an object a line should end in .jsonl.") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{path}: expected a list of objects.")
+        raise DataError(f"{path}: expected a list of objects, one for each row.")
     return rows
 
 
@@ -190,6 +216,16 @@ def _read_parquet(path: Path) -> list[Row]:
     except ValueError as error:  # pyarrow's own errors are ValueErrors
         raise DataError(f"{path}: cannot be read ({error}).") from error
     return rows
+
+
+def _for_json(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): _for_json(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_for_json(part) for part in value]
+    return value if value is None or isinstance(value, str | int) else str(value)
 
 
 def _write_csv(path: Path, rows: Sequence[Row]) -> None:

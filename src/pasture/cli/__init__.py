@@ -12,7 +12,7 @@ from pasture.core.hostile import for_terminal
 
 VERBS = {
     "run": "run",
-    "plan": "run",
+    "plan": "plan",
     "train": "train",
     "score": "train",
     "generate": "generate",

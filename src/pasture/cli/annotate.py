@@ -24,10 +24,10 @@ from pasture.annotate.entry import (
 from pasture.annotate.noise import UniformFlips
 from pasture.annotate.quote import Quote
 from pasture.annotate.stored import StoredPool
-from pasture.annotate.tables import as_table, write_rows
+from pasture.annotate.tables import as_table, require_target, write_rows
 from pasture.cli.asking import Service, Who, shown_progress
 from pasture.cli.options import Which, spread, which_samples
-from pasture.core.files import write_text
+from pasture.core.files import require_writable, write_text
 from pasture.core.hostile import on_one_line
 from pasture.core.ports import Annotator
 from pasture.core.records import Preference
@@ -102,6 +102,8 @@ def annotate(
         pool = StoredPool(panel, access, draws=draws, sample=how.sample)
         _say_plan(console, len(listener.heard), pool.quote(listener.heard))
         return
+    target = rows.out or pairs.with_name(f"{pairs.stem}.annotated.jsonl")
+    require_target(target)
     with (
         shown_progress(console) as progress,
         StoredPool(
@@ -109,7 +111,6 @@ def annotate(
         ) as pool,
     ):
         done = work.done_by(pool)
-    target = rows.out or pairs.with_name(f"{pairs.stem}.annotated.jsonl")
     write_rows(target, done.rows)
     _say_done(console, done)
     console.print(f"Wrote {target}", soft_wrap=True, markup=False)
@@ -127,6 +128,8 @@ def bias(
     """Say what moves a judge besides quality: position, length, lists, chance; and what it refuses to judge."""
     console = Console()
     panel, draws = who.panel()
+    if out is not None:
+        require_writable(out)
     table = as_table(pairs)
     comparisons = [
         comparison_of(row, Columns(), f"{pairs}, row {number}")

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.text import Text
 
 from pasture.cli import judges
 from pasture.cli.judged import Judged, put_to_judge
+from pasture.cli.options import spread
 from pasture.cli.results import found_systems, write_corrected, write_findings, write_results
 from pasture.core.errors import DataError
 from pasture.core.hostile import for_terminal
@@ -101,13 +102,55 @@ Format = Annotated[Show, typer.Option("--format", "-f", help="What to print.")]
 
 
 @dataclass(frozen=True)
-class LengthOptions:
-    """Which length control is asked for."""
+class Files:
+    """Options: what is read beside the answers, and what is left."""
 
-    ours: bool
-    difficulty: Path | None
-    regularization: Path | None
-    compat: str | None
+    title: ClassVar[str] = "Files"
+    instructions: Instructions = None
+    out: Out = None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Options: what is shown, and what counts as failed."""
+
+    title: ClassVar[str] = "What is shown"
+    details: Details = False
+    fail_under: FailUnder = None
+
+
+@dataclass(frozen=True)
+class Checks:
+    """Options: what is checked beside the answers' win rates."""
+
+    title: ClassVar[str] = "Checks"
+    people: People = None
+    audit: Audit = False
+    training: Training = None
+    allow_overlap: AllowOverlap = False
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Options: what is ranked, and in which form."""
+
+    title: ClassVar[str] = "The ranking"
+    people: People = None
+    allow_mixed: AllowMixed = False
+    ranking: Annotated[bool, typer.Option("--ranking", help="Add Bradley-Terry strengths and ranks.")] = False
+    show: Format = Show.TABLE
+    html: Annotated[Path | None, typer.Option("--html", help="Also write the board as a page.")] = None
+
+
+@dataclass(frozen=True)
+class LengthOptions:
+    """Options: which length control is asked for."""
+
+    title: ClassVar[str] = "Rates at equal length"
+    length_control: Equal = False
+    difficulty: Difficulty = None
+    regularization: Regularization = None
+    compat: Compat = None
 
     def check(self) -> None:
         """Refuse what does not go together, before anything is spent.
@@ -117,14 +160,14 @@ class LengthOptions:
         """
         if (self.difficulty is None) != (self.regularization is None):
             raise DataError("AlpacaEval 2's length control needs both --difficulty and --regularization.")
-        if self.ours and self.difficulty is not None:
+        if self.length_control and self.difficulty is not None:
             raise DataError("choose one: --length-control is Pasture's own, --difficulty names AlpacaEval 2's files.")
         if self.compat not in (None, "alpaca_eval"):
             raise DataError(f"--compat {self.compat!r}: expected alpaca_eval.")
 
     def rates(self, systems: Sequence[Outcomes], order: Sequence[Instruction]) -> dict[str, LengthControlled] | None:
         """The rate of each system at equal length, or None; `order` is the set in the order of the difficulties."""
-        if self.ours:
+        if self.length_control:
             return length_control(systems, seed=0)
         if self.difficulty is None or self.regularization is None:
             return None
@@ -145,81 +188,67 @@ def register(app: typer.Typer) -> None:
     app.command("compare", epilog="Example: pasture compare new.json old.json --judge meadow-people")(compare)
 
 
-def evaluate(  # noqa: PLR0913 - one parameter for each option
+@spread
+def evaluate(
     outputs: Annotated[list[Path], typer.Argument(help="Systems' answers: AlpacaEval's model_outputs, or records.")],
     *,
     reference: Reference,
     judge: Judge,
-    out: Out = None,
-    instructions: Instructions = None,
-    length_control: Equal = False,
-    difficulty: Difficulty = None,
-    regularization: Regularization = None,
-    compat: Compat = None,
-    details: Details = False,
-    people: People = None,
-    audit: Audit = False,
-    training: Training = None,
-    allow_overlap: AllowOverlap = False,
-    fail_under: FailUnder = None,
+    files: Files,
+    length: LengthOptions,
+    checks: Checks,
+    shown: Shown,
 ) -> None:
     """Judge systems' answers against a reference's and print the leaderboard."""
-    length = LengthOptions(length_control, difficulty, regularization, compat)
     length.check()
+    instructions = files.instructions
     theirs = read_outputs(reference, instructions=instructions)
     pairings = [pair_outputs(read_outputs(path, instructions=instructions), theirs) for path in outputs]
     _check_same_instructions(pairings)
-    overlaps = _leaks(training or [], theirs, allow_overlap)
+    overlaps = _leaks(checks.training or [], theirs, checks.allow_overlap)
     comparisons = [comparison for pairing in pairings for comparison in pairing.comparisons]
-    judged = put_to_judge(judge, comparisons, theirs.system, audit=audit)
+    judged = put_to_judge(judge, comparisons, theirs.system, audit=checks.audit)
     systems = judged.systems()
-    order = load_evaluation_set(instructions).instructions if instructions and difficulty else theirs.instructions
+    numbered = instructions if length.difficulty else None
+    order = load_evaluation_set(numbered).instructions if numbered else theirs.instructions
     board = build_board(systems, seed=0, judge_identity=judged.identity, length_controlled=length.rates(systems, order))
     console = Console()
-    show_board(console, board, details=details)
+    show_board(console, board, details=shown.details)
     _show_behind(console, _behind(systems, board))
     for pairing, path in zip(pairings, outputs, strict=True):
         if pairing.only_system or pairing.only_reference:
             note = f"{path}: {pairing.only_system} answers without a reference, {pairing.only_reference} missing."
             console.print(Text(for_terminal(note), style="yellow"))
     _show_overlaps(console, overlaps)
-    _finish(console, judged, board, people, out)
-    _gate(board, fail_under)
+    _finish(console, judged, board, checks.people, files.out)
+    _gate(board, shown.fail_under)
 
 
-def leaderboard(  # noqa: PLR0913 - one parameter for each option
+@spread
+def leaderboard(
     folder: Annotated[Path, typer.Argument(help="Results of evaluate --out, a run folder, or annotations.json files.")],
     *,
     judge: Annotated[str | None, typer.Option("--judge", "-j", help="Count this judge's judgements alone.")] = None,
     instructions: Instructions = None,
-    length_control: Equal = False,
-    difficulty: Difficulty = None,
-    regularization: Regularization = None,
-    compat: Compat = None,
-    details: Details = False,
-    people: People = None,
-    allow_mixed: AllowMixed = False,
-    ranking: Annotated[bool, typer.Option("--ranking", help="Add Bradley-Terry strengths and ranks.")] = False,
-    show: Format = Show.TABLE,
-    html: Annotated[Path | None, typer.Option("--html", help="Also write the board as a page.")] = None,
-    fail_under: FailUnder = None,
+    length: LengthOptions,
+    ranked: Ranked,
+    shown: Shown,
 ) -> None:
     """Rank the systems whose judgements lie in a folder; nothing is asked or spent."""
-    length = LengthOptions(length_control, difficulty, regularization, compat)
     length.check()
-    if difficulty is not None and compat is None and instructions is None:
+    if length.difficulty is not None and length.compat is None and instructions is None:
         raise DataError(
             "name the file that holds the instructions in the order of the difficulties with --instructions, or join "
             "by row with --compat alpaca_eval."
         )
-    order = load_evaluation_set(instructions).instructions if instructions and difficulty else ()
+    order = load_evaluation_set(instructions).instructions if instructions and length.difficulty else ()
     systems = found_systems(folder, judge)
-    board = build_board(systems, seed=0, allow_mixed=allow_mixed, length_controlled=length.rates(systems, order))
-    corrected, behind = _corrected(people, systems), _behind(systems, board)
+    board = build_board(systems, seed=0, allow_mixed=ranked.allow_mixed, length_controlled=length.rates(systems, order))
+    corrected, behind = _corrected(ranked.people, systems), _behind(systems, board)
     console = Console()
-    match show:
+    match ranked.show:
         case Show.TABLE:
-            show_board(console, board, details=details)
+            show_board(console, board, details=shown.details)
             _show_behind(console, behind)
             _show_corrected(console, corrected)
         case Show.CSV:
@@ -228,37 +257,36 @@ def leaderboard(  # noqa: PLR0913 - one parameter for each option
             typer.echo(board.to_json(), nl=False)
         case Show.ALPACA_EVAL:
             typer.echo(leaderboard_csv(board), nl=False)
-    if ranking:
+    if ranked.ranking:
         console.print(ranking_table(bradley_terry(systems, seed=0), "Bradley-Terry (Davidson), log strength"))
-    if html is not None:
-        write_report(_page(f"Leaderboard of {folder.name}", board, behind, [], corrected), html)
-    _gate(board, fail_under)
+    if ranked.html is not None:
+        write_report(_page(f"Leaderboard of {folder.name}", board, behind, [], corrected), ranked.html)
+    _gate(board, shown.fail_under)
 
 
-def compare(  # noqa: PLR0913 - one parameter for each option
+@spread
+def compare(
     a: Annotated[Path, typer.Argument(help="Answers of one system.")],
     b: Annotated[Path, typer.Argument(help="Answers of the other.")],
     *,
     judge: Judge,
-    out: Out = None,
-    instructions: Instructions = None,
+    files: Files,
     length_control: Equal = False,
-    details: Details = False,
     audit: Audit = False,
-    fail_under: FailUnder = None,
+    shown: Shown,
 ) -> None:
     """Say which of two systems wins, whether that is more than chance, and what it cost to know."""
-    theirs = read_outputs(b, instructions=instructions)
-    pairing = pair_outputs(read_outputs(a, instructions=instructions), theirs)
+    theirs = read_outputs(b, instructions=files.instructions)
+    pairing = pair_outputs(read_outputs(a, instructions=files.instructions), theirs)
     judged = put_to_judge(judge, pairing.comparisons, theirs.system, audit=audit)
     systems = judged.systems()
-    length = LengthOptions(length_control, None, None, None)
+    length = LengthOptions(length_control=length_control)
     board = build_board(systems, seed=0, judge_identity=judged.identity, length_controlled=length.rates(systems, ()))
     console = Console()
-    show_board(console, board, f"{systems[0].system} against {systems[0].reference}", details=details)
+    show_board(console, board, f"{systems[0].system} against {systems[0].reference}", details=shown.details)
     console.print(Text(_who_wins(systems[0], board)))
-    _finish(console, judged, board, None, out)
-    _gate(board, fail_under)
+    _finish(console, judged, board, None, files.out)
+    _gate(board, shown.fail_under)
 
 
 def _who_wins(outcomes: Outcomes, board: Board) -> str:

@@ -1,14 +1,13 @@
-"""`pasture run` and `pasture plan`: do a recipe, or say what doing it would take."""
+"""`pasture run`: do what a recipe asks for."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from pasture import estimate, flow
-from pasture.cli.screen import LiveScreen, duration, money
+from pasture import flow
+from pasture.cli.screen import LiveScreen
 from pasture.machine.launch import check_alone
 from pasture.plan import BOARD, REPORT
 
@@ -40,9 +39,8 @@ AllowCode = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs of this module."""
+    """Add the verb of this module."""
     app.command("run", epilog="Example: pasture run recipes/meadow/loop.toml seed=1 --out runs/second")(run)
-    app.command("plan", epilog="Example: pasture plan recipes/meadow/loop.toml data.preference=2000")(plan)
 
 
 def run(
@@ -71,43 +69,3 @@ def run(
             "validation split.",
         )
     console.print(f"Report: {prepared.folder.step_path(REPORT) / 'index.html'}", soft_wrap=True)
-
-
-def plan(
-    recipe: RecipePath,
-    overrides: Overrides = None,
-    out: Out = None,
-    workers: Workers = 1,
-    allow_code: AllowCode = False,
-) -> None:
-    """Show the steps of a recipe, which of them are done, and what the rest would take; nothing is done or spent."""
-    console = Console()
-    prepared = flow.prepare(recipe, overrides or [], out, allow_code=allow_code)
-    left = prepared.pending()
-    pending = {step.name for step in left}
-    table = Table(title=f"{prepared.recipe.name} in {prepared.folder.path}", title_justify="left", box=None)
-    for column, justify in (("step", "left"), ("state", "left"), ("time", "right"), ("cost", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    cost: estimate.Price | None = estimate.FREE
-    for step in prepared.plan.steps:
-        seconds, price = estimate.seconds(step, prepared.recipe), estimate.price(step, prepared.recipe)
-        if step.name in pending:
-            cost = None if cost is None or price is None else cost + price
-        state = "to do" if step.name in pending else "done"
-        table.add_row(step.name, state, f"~{duration(seconds)}", _priced(price))
-    console.print(table)
-    done = len(prepared.plan.steps) - len(pending)
-    shared = len(prepared.plan.views) - len(set(prepared.plan.views.values()))
-    if shared:
-        console.print(f"{shared} steps of these runs are done once for several.")
-    at_once = f"{workers} steps at once" if workers > 1 else "one step at a time"
-    console.print(
-        f"{len(pending)} steps to do, {done} done; about {duration(estimate.span(left, prepared.recipe, workers))} "
-        f"{estimate.ON_WHAT}, {at_once}; {_priced(cost)} for labels."
-    )
-
-
-def _priced(price: estimate.Price | None) -> str:
-    if price is None:
-        return "unknown"
-    return money(price.low) if price.low == price.high else f"{money(price.low)} to {money(price.high)}"

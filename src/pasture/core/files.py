@@ -94,6 +94,25 @@ def fingerprint(path: Path) -> str:
         return digest.hexdigest()
 
 
+def require_writable(path: Path) -> None:
+    """See that a file can be written at `path`, before work is done or paid whose results are to go there.
+
+    Nothing is left behind: of folders that are still to be made, the one that they are made in is looked at.
+
+    Raises:
+        RunFolderError: if it is a folder, or no file can be made where it is to lie.
+    """
+    if path.is_dir():
+        raise RunFolderError(f"cannot write {path}: it is a folder. Name a file.")
+    folder = next(one for one in path.absolute().parents if one.exists())
+    draft = folder / f".{path.name}.{secrets.token_hex(4)}{_DRAFT}"
+    try:
+        draft.touch(exist_ok=False)
+        draft.unlink()
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all."""
     with atomic_file(path) as draft:

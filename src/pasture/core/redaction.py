@@ -1,7 +1,11 @@
 """Keeping keys off the screen and the disk: what was named a secret is cut out of every text that leaves."""
 
 import logging
+import re
+from collections.abc import Mapping
 from typing import Any
+
+from pasture.core.errors import RecipeError
 
 _SECRETS: set[str] = set()
 SHORTEST_SECRET = 8
@@ -31,6 +35,40 @@ def redact_all(value: Any) -> Any:
     if isinstance(value, list):
         return [redact_all(part) for part in value]
     return value
+
+
+_WITH_USER = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*://)?[^/?#]*@(?P<host>[^/?#]*)")
+
+
+def refuse_key_in_address(address: str) -> None:
+    """Let an address pass that holds no user's name and no key before its host: addresses are written into results.
+
+    Raises:
+        RecipeError: without repeating the key.
+    """
+    found = _WITH_USER.match(address)
+    if found is not None:
+        raise RecipeError(
+            f"the address {found['scheme'] or ''}[key]@{found['host']} holds a name or a key in front of its host, "
+            "and addresses are written into results. Leave it out, put the key into an environment variable, and name "
+            "that: api_key_env, or --api-key-env."
+        )
+
+
+def refuse_keys_in_addresses(value: Any) -> None:
+    """Do so for every text of a table of settings that is an address with its scheme.
+
+    Raises:
+        RecipeError: without repeating the key.
+    """
+    if isinstance(value, str) and "://" in value:
+        refuse_key_in_address(value)
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            refuse_keys_in_addresses(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            refuse_keys_in_addresses(part)
 
 
 class RedactingFormatter(logging.Formatter):

@@ -41,7 +41,7 @@ def read_rows(path: Path) -> list[Row]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error}). Convert it.") from error
+        raise DataError(f"{path}: not UTF-8 ({error}). Save it as UTF-8.") from error
     if suffix == ".csv":
         return _comma_separated(path, text)
     return _one_json(path, text) if suffix == ".json" else _json_lines(path, text)
@@ -81,7 +81,7 @@ def _comma_separated(path: Path, text: str) -> list[Row]:
 def _one_json(path: Path, text: str) -> list[Row]:
     try:
         rows = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error}). A file with an object a line should end in .jsonl.") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{path}: expected a JSON list of objects.")
@@ -95,8 +95,8 @@ def _json_lines(path: Path, text: str) -> list[Row]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{path}:{number}: not JSON ({error}).") from error
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}:{number}: not JSON ({error}). Mend or remove the line.") from error
         if not isinstance(row, dict):
             raise DataError(f"{path}:{number}: expected a JSON object, got {type(row).__name__}.")
         rows.append(row)

@@ -2,7 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from pasture.core.redaction import refuse_key_in_address
 
 
 class RolloutServerConfig(BaseModel):
@@ -23,6 +25,12 @@ class RolloutServerConfig(BaseModel):
     """Longest wait for one answer, or for the server to read new weights."""
     most_difference: Annotated[float, Field(gt=0.0)] = 0.15
     """Nats per token by which its log-probabilities may differ from the policy's, on average over a few answers."""
+
+    @field_validator("url")
+    @classmethod
+    def _holds_no_key(cls, url: str) -> str:
+        refuse_key_in_address(url)
+        return url
 
 
 PLACE = {"url": True, "api_key_env": True, "in_flight": True, "timeout_seconds": True, "most_difference": True}

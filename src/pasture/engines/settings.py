@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pasture.core.errors import ModelError, RecipeError
+from pasture.core.redaction import refuse_key_in_address
 from pasture.engines.prices import StatedPrice
 from pasture.engines.weights import weights_hash
 
@@ -30,6 +31,16 @@ class Address(Section):
     """None is the service's own address."""
     api_key_env: str | None = None
     """Name of the environment variable that holds the key; None is the service's usual one, none for other servers."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_address_without_key(cls, base_url: str | None) -> str | None:
+        if base_url is None:
+            return None
+        refuse_key_in_address(base_url)
+        if not base_url.startswith(("http://", "https://")):
+            raise RecipeError(f"the address {base_url!r} begins with neither http:// nor https://. Write it out.")
+        return base_url
 
 
 class ApiSettings(Section):

@@ -1,8 +1,9 @@
 """From a recipe to the steps that it takes: a graph with a content hash for every step."""
 
 from pasture.plan.graph import Plan, Step, assemble, folder_fingerprint
-from pasture.plan.loop import ANNOTATORS, BOARD, REPORT, build
-from pasture.plan.study import build_study, expanded, run_name
+from pasture.plan.loop import ANNOTATORS, BOARD, REPORT, build, outline
+from pasture.plan.material import Absent, Outline
+from pasture.plan.study import build_study, expanded, outline_study, run_name
 from pasture.plan.systems import DATA, REWARD_MODEL, SFT
 
 __all__ = [
@@ -12,6 +13,8 @@ __all__ = [
     "REPORT",
     "REWARD_MODEL",
     "SFT",
+    "Absent",
+    "Outline",
     "Plan",
     "Step",
     "assemble",
@@ -19,5 +22,7 @@ __all__ = [
     "build_study",
     "expanded",
     "folder_fingerprint",
+    "outline",
+    "outline_study",
     "run_name",
 ]

@@ -6,6 +6,7 @@ from typing import Any
 from pasture.annotate.raters import meadow_annotator
 from pasture.core.errors import RecipeError
 from pasture.plan.graph import Plan, Step, assemble
+from pasture.plan.material import Outline, absent, require_here
 from pasture.plan.settings import (
     data_settings,
     feedback_settings,
@@ -47,10 +48,23 @@ def build(recipe: Recipe) -> Plan:
 
     Raises:
         RecipeError: if a method lacks another one that it builds on.
+        ModelError: if a model is not here.
+        DataError: if a file is not here.
+    """
+    found = outline(recipe)
+    require_here(found.absent)
+    return found.plan
+
+
+def outline(recipe: Recipe) -> Outline:
+    """As `build` does, also where the model or the data are not here.
+
+    Raises:
+        RecipeError: as `build` does.
     """
     steps = list(steps_before_report(recipe))
     steps.append(_report(recipe, steps))
-    return assemble(steps)
+    return Outline(assemble(steps), tuple(absent(recipe, steps)))
 
 
 def steps_before_report(recipe: Recipe) -> list[Step]:

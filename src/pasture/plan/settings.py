@@ -6,9 +6,8 @@ from typing import Any
 
 from pasture.annotate.named import Annotators, named_annotator
 from pasture.core.ports import Annotator
-from pasture.data.hub import fingerprint_of
-from pasture.plan.graph import folder_fingerprint
-from pasture.recipe import MEADOW, UNTRAINED, Feedback, Recipe, Selection, start_folder
+from pasture.plan.material import files_fingerprint, identity_of, start_fingerprint
+from pasture.recipe import MEADOW, Feedback, Recipe, Selection
 
 
 def method_settings(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -26,9 +25,8 @@ def method_settings(recipe: Recipe, name: str) -> dict[str, Any]:
 
 def start_settings(recipe: Recipe) -> dict[str, Any]:
     """The model that everything starts from, and what its files hold."""
-    start = recipe.model.start
-    fingerprint = "" if start == UNTRAINED else folder_fingerprint(start_folder(start))
-    return {**recipe.model.model_dump(), "start_fingerprint": fingerprint}
+    told = recipe.model.model_dump(exclude={"parameter_count"})
+    return {**told, "start_fingerprint": start_fingerprint(recipe)}
 
 
 def data_settings(recipe: Recipe) -> dict[str, Any]:
@@ -37,7 +35,7 @@ def data_settings(recipe: Recipe) -> dict[str, Any]:
     if recipe.data.source == MEADOW:
         return table
     named = [name for name in (recipe.data.source, recipe.data.evaluation_source) if name]
-    return {**table, "files": [fingerprint_of(name) for name in named]}
+    return {**table, "files": [files_fingerprint(name) for name in named]}
 
 
 def feedback_settings(recipe: Recipe) -> dict[str, Any]:
@@ -47,7 +45,7 @@ def feedback_settings(recipe: Recipe) -> dict[str, Any]:
         "file": feedback.file,
         "labels": list(feedback.labels),
         "count": recipe.data.preference,
-        "fingerprint": fingerprint_of(feedback.file),
+        "fingerprint": files_fingerprint(feedback.file),
     }
 
 
@@ -84,4 +82,4 @@ def _plain(own: Annotators) -> dict[str, Any]:
 
 def identity_hash(annotator: Annotator) -> str:
     """Hash of all that an annotator's verdicts depend on."""
-    return hashlib.sha256(json.dumps(annotator.identity, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(identity_of(annotator), sort_keys=True).encode()).hexdigest()

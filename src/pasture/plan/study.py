@@ -13,6 +13,7 @@ from typing import Any
 from pasture.core.errors import RecipeError
 from pasture.plan.graph import Plan, Step, assemble
 from pasture.plan.loop import REPORT, steps_before_report
+from pasture.plan.material import Absent, Outline, absent, require_here
 from pasture.plan.systems import PAIRS
 from pasture.recipe import STAGES, Arm, Recipe, Study, parse, resolved
 
@@ -53,11 +54,26 @@ def build_study(recipe: Recipe, runs: Mapping[str, Recipe]) -> Plan:
 
     Raises:
         RecipeError: if a run lacks what its methods build on.
+        ModelError: if a model is not here.
+        DataError: if a file is not here.
+    """
+    found = outline_study(recipe, runs)
+    require_here(found.absent)
+    return found.plan
+
+
+def outline_study(recipe: Recipe, runs: Mapping[str, Recipe]) -> Outline:
+    """As `build_study` does, also where models or data are not here.
+
+    Raises:
+        RecipeError: as `build_study` does.
     """
     named: dict[str, Step] = {}
     views: dict[str, str] = {}
+    missing: dict[tuple[str, str], Absent] = {}
     for run, one in runs.items():
         alone = assemble(steps_before_report(one))
+        missing |= {(lack.key, lack.name): lack for lack in absent(one, alone.steps)}
         stored = {name: f"steps/{name}-{key[:_KEY_LETTERS]}" for name, key in alone.keys.items()}
         for step in alone.steps:
             name = stored[step.name]
@@ -65,7 +81,7 @@ def build_study(recipe: Recipe, runs: Mapping[str, Recipe]) -> Plan:
             needs = {role: stored[needed] for role, needed in step.needs.items()}
             named.setdefault(name, replace(step, name=name, needs=needs))
     steps = [*named.values(), *_conclusions(recipe, views)]
-    return replace(assemble(steps), views=views)
+    return Outline(replace(assemble(steps), views=views), tuple(missing.values()))
 
 
 def _conclusions(recipe: Recipe, views: Mapping[str, str]) -> list[Step]:

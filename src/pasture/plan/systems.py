@@ -1,5 +1,6 @@
 """The steps that make each system of a recipe: its training, the choice of a checkpoint, its answers, its curve."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -157,6 +158,28 @@ def _saves_on_its_way(recipe: Recipe, name: str) -> bool:
     return "save_every" in config or config.get("rounds", 1) > 1
 
 
+_USUAL_COPIES = 3
+
+
+def policy_count(recipe: Recipe, name: str) -> int:
+    """How many policies there are to pick from: what a method saves on its way, and the one that it begins with.
+
+    Of a user's own method, which saves as it likes, a guess.
+    """
+    config = recipe.learn[name]
+    every = config.get("save_every")
+    if config.get("rounds", 1) > 1:
+        return 1 + int(config["rounds"])
+    if every and "steps" in config:
+        return 1 + int(config["steps"] // every)
+    if every and "batch_size" in config:  # the last step's is kept as well
+        rows = max(1, recipe.data.preference - config.get("held_out_count", 0))
+        steps = math.ceil(rows / config["batch_size"]) * config.get("epochs", 1)
+        copies: int = math.ceil(steps / every)
+        return 1 + copies
+    return 1 + _USUAL_COPIES
+
+
 def _training(recipe: Recipe, name: str) -> Step:
     settings = method_settings(recipe, name)
     config = settings["config"]
@@ -188,7 +211,7 @@ def _asked(recipe: Recipe, name: str) -> dict[str, Any]:
 
 
 def _selection(recipe: Recipe, name: str, training: str, systems: Systems) -> str:
-    count = 4 * recipe.data.validation  # some checkpoints; how many a method saves is its own affair
+    count = policy_count(recipe, name) * recipe.data.validation
     settings: dict[str, Any] = {
         "system": name,
         "decoding": recipe.answering.model_dump(),
@@ -229,13 +252,15 @@ def _drift(recipe: Recipe, name: str, needs: Mapping[str, str]) -> Step:
         "template": recipe.model.template,
         "max_new_tokens": recipe.sampling.max_new_tokens,
     }
-    return Step(f"4-learn/drift/{name}", "learn.drifts", settings, needs, units=8 * recipe.data.validation)
+    count = policy_count(recipe, name) * recipe.data.validation
+    return Step(f"4-learn/drift/{name}", "learn.drifts", settings, needs, units=count)
 
 
 def _curve(recipe: Recipe, name: str, needs: Mapping[str, str], work: str, systems: Systems) -> None:
     """How the reward model's score and the judges' win rates go along a method, on the validation split."""
     answers = {"data": needs["data"], "answers": needs["answers"]}
-    count = recipe.data.validation * (recipe.evaluate.curve_n if work == "curves.of_best_of_n" else 8)
+    each = recipe.evaluate.curve_n if work == "curves.of_best_of_n" else policy_count(recipe, name)
+    count = recipe.data.validation * each
     judged = systems.add(
         Step(
             f"3-annotate/curve/{name}",
