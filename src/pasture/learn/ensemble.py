@@ -254,7 +254,7 @@ def evaluate(scorer: EnsembleScorer, feedback: Sequence[tuple[Comparison, Prefer
         np.array(aggregated(score_KP2[..., side], scorer.aggregate, scorer.variance_coefficient)) for side in (0, 1)
     )
     return {
-        "held_out_accuracy": float((np.sign(first - second) * sign_P + 1).mean() / 2),
-        "held_out_accuracy_of_members": float((members + 1).mean() / 2),
-        "held_out_disagreement": float(score_KP2.std(axis=0).mean()),
+        "eval_accuracy": float((np.sign(first - second) * sign_P + 1).mean() / 2),
+        "eval_accuracy_of_members": float((members + 1).mean() / 2),
+        "eval_disagreement": float(score_KP2.std(axis=0).mean()),
     }
