@@ -44,6 +44,7 @@ FREE_AFTER_ALL = (
     "pasture.machine.executor",
     "pasture.machine.launch",
     "pasture.machine.ray_cluster",
+    "pasture.machine.tracker_settings",
     "pasture.models.card",
     "pasture.models.sampler_config",
     "pasture.models.weights_config",

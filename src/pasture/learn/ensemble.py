@@ -190,12 +190,12 @@ def train(
             start=start,
             feedback=training,
             template=template,
-            folder=folder / "training",
+            folder=folder / f"training-{number:02d}",
             seed=derived_seed(seed, "member", number),
             progress=_Report(progress, number, config.members),
         )
         # The last act of a member: where its folder stands, it is done.
-        on_main(partial(_move, folder / "training", folder / MODEL_FOLDER / place))
+        on_main(partial(_move, folder / f"training-{number:02d}", folder / MODEL_FOLDER / place))
     on_main(lambda: _write_list(config, folder / MODEL_FOLDER, places))
     with MetricsLog(folder / METRICS_FILE) as log:
         scorer = EnsembleScorer.load(folder / MODEL_FOLDER, template, max_tokens=config.max_tokens)
