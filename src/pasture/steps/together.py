@@ -53,7 +53,7 @@ def do(work: str, task: Task, several: Several, lock: IO[str], tracking: Trackin
     with tempfile.TemporaryDirectory(prefix="pasture-") as name:
         folder = Path(name)
         places = {"folder": str(task.folder), "inputs": {role: str(path) for role, path in task.inputs.items()}}
-        order = {"work": work, **places, "settings": task.settings, "several": asdict(several)}
+        order: dict[str, Any] = {"work": work, **places, "settings": task.settings, "several": asdict(several)}
         order["tracking"] = None if tracking is None else {**asdict(tracking), "folder": str(tracking.folder)}
         write_text(folder / _ORDER, json.dumps(order))
         with (folder / _LOG).open("w") as log, _started(folder, several, lock, log) as launcher:
