@@ -5,12 +5,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pasture.core.errors import DependencyError, RecipeError
+from pasture.flow import Run
 from tests.cli.test_train import QUICK, call, demonstrations
+from tests.flows.tiny import LOOP
 from tests.learn import toy
+from tests.learn.test_several_processes import launch
 from tests.machine.events import expected, scalars
 
 ROOT = Path(__file__).parents[2]
@@ -94,13 +98,24 @@ def test_what_cannot_track_is_an_error_before_any_step(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_is_tracked_as_its_recipe_would_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def execute(run: Run, *arguments: Any, **more: Any) -> None:
+        seen.append(run.recipe.trackers)
+        raise RecipeError("that is enough")
+
+    monkeypatch.setattr("pasture.flow.execute", execute)
+    with pytest.raises(RecipeError, match="enough"):
+        call("run", LOOP, "--track", "wandb", "--track", "tensorboard", "-o", tmp_path / "run")
+    assert seen == [("tensorboard", "wandb")]
+
+
 @pytest.mark.slow
 def test_of_two_processes_one_tracks(command: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "pasture"]
     tracked = [*command, "device=cpu", "--track", "tensorboard", "-o", str(out), "--processes", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*launcher, *tracked], cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
+    done = launch("pasture", *tracked)
     assert done.returncode == 0, done.stderr
     assert len(list((out / "trackers").rglob("events.out.*"))) == 1
     assert scalars(out / "trackers" / "tensorboard" / "sft") == expected(rows(out))

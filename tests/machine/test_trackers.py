@@ -172,6 +172,15 @@ def test_each_log_of_a_training_is_a_run_of_its_own(tmp_path: Path) -> None:
     assert scalars(folder / "rounds" / "02") == {"loss": [(1, 2.0)]}
 
 
+def test_a_log_outside_of_the_training_s_folder_is_called_by_its_own(tmp_path: Path) -> None:
+    with (
+        tracked(tracking(tmp_path, "tensorboard"), tmp_path / "step"),
+        MetricsLog(tmp_path / "elsewhere" / "m") as metrics,
+    ):
+        metrics.write(1, loss=0.5)
+    assert scalars(tmp_path / "trackers" / "tensorboard" / "4-learn" / "dpo" / "elsewhere") == {"loss": [(1, 0.5)]}
+
+
 def test_a_run_of_a_service_is_resumed_by_its_name_and_told_each_step_once(
     tmp_path: Path, service: fake_trackers.Service
 ) -> None:

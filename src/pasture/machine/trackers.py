@@ -41,7 +41,7 @@ _SECRETS = ("WANDB_API_KEY", "HF_TOKEN", "TRACKIO_WRITE_TOKEN")
 
 @contextlib.contextmanager
 def tracked(tracking: Tracking, training_folder: Path) -> Iterator[None]:
-    """Tell the trackers every row that is logged under `training_folder` while the block runs.
+    """Tell the trackers every row that is logged while the block runs, by a training that works in `training_folder`.
 
     A method whose training has several logs, such as one for each round, makes a run for each.
     """
@@ -49,7 +49,8 @@ def tracked(tracking: Tracking, training_folder: Path) -> Iterator[None]:
         remember_secret(os.environ.get(name, ""))
 
     def opening(name: TrackerName, log: Path, kept: Sequence[Row]) -> "TrackedLog":
-        part = log.parent.absolute().relative_to(training_folder.absolute())
+        folder, whole = log.parent.absolute(), training_folder.absolute()
+        part = folder.relative_to(whole) if folder.is_relative_to(whole) else Path(folder.name)
         return TrackedLog(name, tracking, tracking.run if part == Path() else f"{tracking.run}/{part}", kept)
 
     with telling(*(partial(opening, name) for name in tracking.names)):
