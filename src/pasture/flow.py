@@ -1,5 +1,6 @@
 """Runs what a plan lacks, one step after the other, so that a kill costs the step in hand at most."""
 
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -17,6 +18,7 @@ from pasture.core.files import unwritable
 from pasture.core.looks import superseded
 from pasture.core.run_folder import RunFolder
 from pasture.machine.executor import Job, LocalWorkers, Workers, walk
+from pasture.machine.tracker_settings import TRACKERS_FOLDER, Tracking, check_trackers
 from pasture.plan import Absent, Outline, Plan, Step, expanded, outline, outline_study
 from pasture.plan.material import require_here
 from pasture.recipe import Recipe
@@ -158,13 +160,14 @@ def execute(run: Run, screen: Screen, *, update: bool = False, workers: int = 1,
         WaitingError: if people have labels to give; every step that does not need them was done.
         PastureError: from the folder or from a step; what was finished stays.
     """
+    check_trackers(run.recipe.trackers)
     if run.recipe.processes > 1 and workers > 1:
         raise RecipeError(
             f"the recipe trains with {run.recipe.processes} processes, and {workers} steps at once would share their "
             "cards and cores. Leave out --workers, or set processes=1."
         )
     with run.folder.held():
-        run.folder.claim(recipes.resolved(run.recipe), update=update)
+        run.folder.claim(recipes.resolved(run.recipe), update=update, free=recipes.FREE_KEYS)
         pending = _pending(run, screen)
         if workers == 1 and cluster is None:
             _execute_in_turn(run, pending, screen)
@@ -245,6 +248,8 @@ class Order:
     threads: int | None
     several: Several
     """Who trains."""
+    tracking: Tracking | None = None
+    """Of a step that trains, where trackers are asked for."""
 
 
 @dataclass(frozen=True)
@@ -256,9 +261,22 @@ class Done:
 
 
 def _order(run: Run, step: Step) -> Order:
-    recipe = run.recipe
+    recipe, folder, key = run.recipe, run.folder.path.absolute(), run.plan.keys[step.name]
     several = Several(recipe.processes, recipe.sharding, recipe.threads)
-    return Order(run.folder.path.absolute(), step, run.plan.keys[step.name], recipe.threads, several)
+    return Order(folder, step, key, recipe.threads, several, _tracking(run, step, folder, key))
+
+
+def _tracking(run: Run, step: Step, folder: Path, key: str) -> Tracking | None:
+    if not run.recipe.trackers or not step.work.startswith("learn."):
+        return None
+    return Tracking(
+        names=run.recipe.trackers,
+        folder=folder / TRACKERS_FOLDER,
+        project=run.recipe.name,
+        run=step.name,
+        training=key,
+        settings=step.settings,
+    )
 
 
 def do_step(order: Order, say: Callable[..., None]) -> Done:
@@ -292,9 +310,18 @@ def _work(order: Order, task: Task, lock: IO[str]) -> Outcome:
     room, function = order.step.work.split(".")
     module = training_module(f"pasture.steps.{room}")
     if order.several.count > 1 and order.step.work in together.WORK:
-        return together.do(order.step.work, task, order.several, lock)
-    outcome: Outcome = getattr(module, function)(task)
+        return together.do(order.step.work, task, order.several, lock, order.tracking)
+    with _tracked(order.tracking, task.folder):
+        outcome: Outcome = getattr(module, function)(task)
     return outcome
+
+
+def _tracked(tracking: Tracking | None, training_folder: Path) -> contextlib.AbstractContextManager[None]:
+    if tracking is None:
+        return contextlib.nullcontext()
+    trackers = training_module("pasture.machine.trackers")
+    listening: contextlib.AbstractContextManager[None] = trackers.tracked(tracking, training_folder)
+    return listening
 
 
 def describe_device() -> dict[str, str]:

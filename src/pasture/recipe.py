@@ -17,6 +17,7 @@ from pasture.annotate.human import PeopleConfig
 from pasture.core.errors import ModelError, RecipeError
 from pasture.core.templates import TEMPLATES
 from pasture.machine.launch import Sharding
+from pasture.machine.tracker_settings import TrackerName
 from pasture.models.sampler_config import SamplerConfig
 from pasture.models.weights_config import Weights
 
@@ -176,6 +177,8 @@ class Recipe(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     threads: Count | None = None
     """Threads for tensor work; None leaves torch its own choice, one per core."""
+    trackers: tuple[TrackerName, ...] = ()
+    """Who is told the metrics of trainings beside `metrics.jsonl`; no result depends on it: see docs/metrics.md."""
     gpus: Annotated[float, Field(ge=0)] = 0.0
     """Cards that a step which trains or samples takes on a cluster; parts of one where several steps share it."""
     processes: Count = 1
@@ -262,6 +265,10 @@ def _with_systems(recipe: Recipe, systems: Sequence[str], origin: str) -> Recipe
     curves = tuple(name for name in recipe.evaluate.curves if name in systems)
     evaluate = recipe.evaluate.model_copy(update={"curves": curves})
     return recipe.model_copy(update={"learn": learn, "evaluate": evaluate, "systems": None})
+
+
+FREE_KEYS = ("trackers",)
+"""What a recipe may say otherwise when a run goes on in its folder: no step depends on it."""
 
 
 S = typing.TypeVar("S", bound=BaseModel)
@@ -365,3 +372,8 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
     """The recipe as a plain table with every default written out; absent values are left out."""
     table: dict[str, Any] = recipe.model_dump(mode="json", exclude_none=True)
     return table
+
+
+def resolved_for_steps(recipe: Recipe) -> dict[str, Any]:
+    """The resolved recipe without `FREE_KEYS`, for a step that shows it: other trackers do not make it another step."""
+    return {name: value for name, value in resolved(recipe).items() if name not in FREE_KEYS}

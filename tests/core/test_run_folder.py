@@ -201,6 +201,17 @@ def test_another_recipe_is_refused_with_the_keys_that_differ(folder: RunFolder) 
     assert tomllib.loads((folder.path / "recipe.toml").read_text()) == other
 
 
+def test_keys_on_which_no_step_depends_may_change_and_do_not_let_others_through(folder: RunFolder) -> None:
+    folder.claim(RECIPE)
+    watched = {**RECIPE, "trackers": ["tensorboard"]}
+    folder.claim(watched, free=("trackers",))
+    assert tomllib.loads((folder.path / "recipe.toml").read_text()) == watched
+    with pytest.raises(RunFolderError, match="different keys: seed, trackers"):
+        folder.claim({**RECIPE, "seed": 1}, free=("trackers",))
+    with pytest.raises(RunFolderError, match="different keys: trackers"):
+        folder.claim(RECIPE)
+
+
 @pytest.mark.parametrize("damage", [b"name = ", b"\xff\xfe"])
 def test_a_recipe_that_cannot_be_read_any_more_is_said_to_be_that(folder: RunFolder, damage: bytes) -> None:
     folder.claim(RECIPE)

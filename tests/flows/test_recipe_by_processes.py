@@ -1,5 +1,6 @@
 """A recipe whose trainings are shared by two processes: the same models, the same errors, nothing left after a kill."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pasture.core.errors import DataError, RecipeError
 from pasture.flow import execute, prepare
 from tests.flows.silence import Silence
 from tests.flows.tiny import REPOSITORY
+from tests.machine.events import expected, scalars
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -58,7 +60,7 @@ def weights(folder: Path, step: str) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("sharding", ["none", pytest.param("fsdp2", marks=pytest.mark.slow)])
 def test_two_processes_make_the_models_of_one(tmp_path: Path, sharding: str) -> None:
     run(tmp_path / "one")
-    heard = run(tmp_path / "two", "processes=2", f"sharding={sharding}")
+    heard = run(tmp_path / "two", "processes=2", f"sharding={sharding}", 'trackers=["tensorboard"]')
     one, two = (weights(tmp_path / name, SFT) for name in ("one", "two"))
     assert one.keys() == two.keys()
     for name in one:
@@ -67,6 +69,11 @@ def test_two_processes_make_the_models_of_one(tmp_path: Path, sharding: str) -> 
     for step in (SFT, DPO):
         there = {path.name for path in (tmp_path / "one/run" / step).rglob("*")}
         assert {path.name for path in (tmp_path / "two/run" / step).rglob("*")} == there
+        # Of the two processes one has told the tracker.
+        shown = tmp_path / "two/run/trackers/tensorboard" / step
+        rows = [json.loads(line) for line in (tmp_path / "two/run" / step / "metrics.jsonl").read_text().splitlines()]
+        assert scalars(shown) == expected(rows)
+        assert len(list(shown.iterdir())) == 1
     assert run(tmp_path / "two", "processes=2", f"sharding={sharding}").said == {}
 
 

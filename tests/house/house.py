@@ -43,7 +43,9 @@ NEEDS_EXTRA: Mapping[str, tuple[str, ...]] = {
 FREE_AFTER_ALL = (
     "pasture.machine.executor",
     "pasture.machine.launch",
+    "pasture.machine.parents",
     "pasture.machine.ray_cluster",
+    "pasture.machine.tracker_settings",
     "pasture.models.card",
     "pasture.models.sampler_config",
     "pasture.models.weights_config",

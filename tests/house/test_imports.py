@@ -182,9 +182,11 @@ LATE = {
     "pasture.cli": "a verb loads its own module alone, so that none waits for the libraries of another",
     "pasture.cli.people": "the page's server is optional: needed only where a campaign is served",
     "pasture.machine.ray_cluster": "Ray is optional: needed only where a run goes to a cluster",
+    "pasture.machine.tracker_settings": "wandb is optional: asked for a login only where runs are to go there",
+    "pasture.steps.together": "a process that was started for one step loads what that step needs",
     "pasture.engines.api": "tokenizers is optional: needed only for a bias by text",
 }
-"""The modules that may import late, and why; of them flow, engines and cli alone import parts of Pasture so."""
+"""The modules that may import late, and why; flow, engines, cli and steps.together alone import parts of Pasture so."""
 
 
 def test_only_the_listed_modules_import_late() -> None:

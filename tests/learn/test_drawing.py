@@ -144,7 +144,7 @@ def test_answers_and_tokens_are_weighed_by_the_capped_ratio_of_policy_and_server
     of_tokens = grpo.evaluate(grpo.Config(**settings, group_size=2), model, model, rollouts)
     expected = np.where(rollouts.mask_BT, min(np.exp(-shift), 1.5), 1.0)
     np.testing.assert_allclose(of_tokens.weight_BT, expected, rtol=1e-4)
-    assert float(of_tokens.figures["sampler/logprob_difference"]) == pytest.approx(abs(shift), rel=1e-3)
+    assert float(of_tokens.figures["sampling/sampling_logp_difference/mean"]) == pytest.approx(abs(shift), rel=1e-3)
 
 
 @pytest.mark.parametrize("weights", [ADAPTERS, Weights()], ids=["adapters", "whole weights"])

@@ -56,9 +56,9 @@ def test_an_ensemble_scores_with_all_its_members(trained):
 
 def test_pairs_kept_from_all_members_are_ranked_as_people_did(trained):
     _, [row] = trained
-    assert row["held_out_accuracy"] >= 0.9
-    assert 0 < row["held_out_accuracy_of_members"] <= 1
-    assert row["held_out_disagreement"] > 0
+    assert row["eval_accuracy"] >= 0.9
+    assert 0 < row["eval_accuracy_of_members"] <= 1
+    assert row["eval_disagreement"] > 0
     assert row["pairs_asked"] == 240
 
 
@@ -83,9 +83,9 @@ def test_held_out_figures_are_those_of_scores_counted_by_hand():
     # difference, two is right, together right. Scores differ by 1 between members for one answer of each pair: a
     # standard deviation of 1/2 for two of four answers.
     assert ensemble.evaluate(scorer, feedback) == {
-        "held_out_accuracy": 1.0,
-        "held_out_accuracy_of_members": 0.75,
-        "held_out_disagreement": 0.25,
+        "eval_accuracy": 1.0,
+        "eval_accuracy_of_members": 0.75,
+        "eval_disagreement": 0.25,
     }
     assert ensemble.evaluate(scorer, feedback[2:]) == {}
 

@@ -72,8 +72,8 @@ def test_each_winner_is_the_best_of_n_answers_to_its_instruction(trained):
             assert alone.any_taste([None], [winner]) == [max(scores)]
         # By NumPy, from the scores on disk.
         table = np.array([scores for _, scores in winners])
-        assert rows[number - 1]["objective/scores"] == pytest.approx(table.mean(), abs=1e-9)
-        assert rows[number - 1]["objective/best_scores"] == pytest.approx(table.max(1).mean(), abs=1e-9)
+        assert rows[number - 1]["reward"] == pytest.approx(table.mean(), abs=1e-9)
+        assert rows[number - 1]["winners/reward"] == pytest.approx(table.max(1).mean(), abs=1e-9)
 
 
 def test_the_policy_is_what_supervised_fine_tuning_makes_of_the_winners(tmp_path, imitator, base):
@@ -111,7 +111,7 @@ def test_reward_rises_from_round_to_round(tmp_path, imitator):
         learning_rate=1e-2,
         fine_tune="latest",
     )
-    scores = [row["objective/scores"] for row in rows]
+    scores = [row["reward"] for row in rows]
     assert scores[2] > scores[1] > scores[0]
     assert scores[2] > scores[0] + 0.8
 

@@ -48,7 +48,7 @@ class _Demonstrating:
 def test_the_policy_learns_to_say_what_people_like(tmp_path, imitator):
     config = QUICK.model_copy(update={"learning_rate": 3e-3, "batch_size": 16, "held_out_count": 40})
     metrics = train(config, tmp_path, imitator, toy.separable_feedback(240))
-    assert metrics[-1]["held_out_loss"] < metrics[0]["loss"]
+    assert metrics[-1]["eval_loss"] < metrics[0]["loss"]
     assert pairwise.likes(tmp_path / "model") >= pairwise.likes(imitator) + 30
 
 

@@ -134,6 +134,6 @@ def test_tokens_of_another_sampler_count_by_their_capped_ratio(models, rollouts)
 def test_groups_that_agree_are_reported_and_teach_nothing(models, rollouts):
     equal = dataclasses.replace(rollouts, score_B=torch.tensor([1.0] * 4 + [0.0, 1.0] * 10))
     experience = grpo.evaluate(CONFIG, models[0], models[1], equal)
-    assert float(experience.figures["group/undecided"]) == pytest.approx(1 / 6)
+    assert float(experience.figures["frac_reward_zero_std"]) == pytest.approx(1 / 6)
     assert torch.all(experience.advantage_B[:4] == 0.0)
     assert torch.all(experience.advantage_B[4:] != 0.0)

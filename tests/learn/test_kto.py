@@ -120,8 +120,8 @@ def test_loss_and_gradients_do_not_depend_on_the_micro_batch_or_on_sharing_promp
 def test_the_policy_learns_to_say_what_people_like(tmp_path, imitator):
     config = QUICK.model_copy(update={"epochs": 3, "batch_size": 16, "held_out_count": 40})
     metrics = train(config, tmp_path, imitator, toy.separable_feedback(240))
-    assert metrics[-1]["held_out_rewards/accuracies"] > 0.85
-    assert metrics[-1]["held_out_kl"] >= 0
+    assert metrics[-1]["eval_rewards/accuracies"] > 0.85
+    assert metrics[-1]["eval_kl"] >= 0
     assert pairwise.likes(tmp_path / "model") >= pairwise.likes(imitator) + 30
 
 

@@ -148,7 +148,7 @@ def test_loss_of_a_pair_matches_its_definition_to_a_millionth(kind):
 def test_training_begins_at_log_two(tmp_path, imitator):
     # By hand: policy and reference agree, so each margin is 0 and each loss -log sigma(0).
     row = _train(tmp_path, imitator, _environment(), steps=1, minibatch_size=8)[0]
-    assert row["policy/loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert row["loss"] == pytest.approx(math.log(2), abs=1e-6)
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 4, 16])
@@ -189,8 +189,8 @@ def test_answers_come_to_be_what_the_judge_prefers(tmp_path, imitator, judge):
         for model in (load_causal_lm(imitator), trained)
     ]
     assert liked[1] > liked[0] + 0.8
-    assert rows[-1]["policy/accuracy"] > 0.5
-    assert ("objective/scores" in rows[0]) == (judge == "scorer")
+    assert rows[-1]["rewards/accuracies"] > 0.5
+    assert ("reward" in rows[0]) == (judge == "scorer")
 
 
 def test_the_annotator_is_asked_about_pairs_of_different_answers_alone(answers):
@@ -235,7 +235,7 @@ def test_a_step_without_anything_to_learn_from_moves_nothing(tmp_path, imitator)
     save_model(model, load_tokenizer(imitator), tmp_path / "sure")
     rows = _train(tmp_path, tmp_path / "sure", _environment())
     assert [row["pairs/equal"] for row in rows] == [1.0, 1.0]
-    assert "policy/loss" not in rows[0]
+    assert "loss" not in rows[0]
     trained = load_causal_lm(tmp_path / "model")
     for before, after in zip(model.parameters(), trained.parameters(), strict=True):
         assert torch.equal(before, after)

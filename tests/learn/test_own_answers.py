@@ -56,7 +56,7 @@ def _train(method, folder, start, scorer=toy.count_liked, instructions=None, see
 def test_reward_rises_and_the_divergence_stays_bounded(tmp_path, imitator, method):
     longer = {"steps": 12, "rollout_batch_size": 64, "minibatch_size": 32, "learning_rate": 5e-3, "save_every": 12}
     rows = _train(method, tmp_path, imitator, instructions=toy.instructions(200), **longer)
-    before, after = rows[0]["objective/scores"], np.mean([row["objective/scores"] for row in rows[-3:]])
+    before, after = rows[0]["reward"], np.mean([row["reward"] for row in rows[-3:]])
     assert after > before + 1.0
     assert abs(rows[0]["objective/kl"]) < 1e-4
     assert 0 < max(row["objective/kl"] for row in rows) < 20

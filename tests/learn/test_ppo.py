@@ -179,9 +179,9 @@ def test_a_head_on_the_policys_trunk_gives_it_the_gradients_of_both_losses(imita
 def test_reward_rises_with_values_from_a_head_on_the_policys_trunk(tmp_path, imitator, taste):
     config = LONGER.model_copy(update={"kl_coefficient": 0.2, "value": "shared"})
     rows = _train(tmp_path, imitator, taste, config, instructions=toy.instructions(200))
-    assert np.mean([row["objective/scores"] for row in rows[-3:]]) > rows[0]["objective/scores"] + 1.0
-    assert rows[0]["value/mean"] == 0.0
-    assert rows[-1]["value/mean"] != 0.0
+    assert np.mean([row["reward"] for row in rows[-3:]]) > rows[0]["reward"] + 1.0
+    assert rows[0]["val/mean"] == 0.0
+    assert rows[-1]["val/mean"] != 0.0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "model", "steps"]
 
 
@@ -189,10 +189,11 @@ def test_nothing_has_moved_at_the_first_inner_step(tmp_path, imitator, taste):
     config = CONFIG.model_copy(update={"steps": 1, "inner_epochs": 1, "minibatch_size": 16})
     [row] = _train(tmp_path, imitator, taste, config)
     assert row["objective/kl"] == pytest.approx(0.0, abs=1e-5)
-    assert row["policy/ratio"] == pytest.approx(1.0, abs=1e-5)
-    assert row["policy/clipfrac"] == 0.0
-    assert row["value/clipfrac"] == 0.0
-    assert row["policy/approxkl"] == pytest.approx(0.0, abs=1e-9)
+    assert row["val/ratio"] == pytest.approx(1.0, abs=1e-5)
+    assert row["clip_ratio/region_mean"] == 0.0
+    assert row["clip_ratio/value_mean"] == 0.0
+    assert row["loss"] == pytest.approx(row["loss/policy_avg"] + CONFIG.value_coefficient * row["loss/value_avg"])
+    assert row["policy/approxkl_avg"] == pytest.approx(0.0, abs=1e-9)
 
 
 LONGER = CONFIG.model_copy(
@@ -207,11 +208,11 @@ def improved(imitator, taste, tmp_path_factory):
 
 
 def test_reward_rises_and_the_divergence_stays_bounded(improved):
-    before, after = improved[0]["objective/scores"], np.mean([row["objective/scores"] for row in improved[-3:]])
+    before, after = improved[0]["reward"], np.mean([row["reward"] for row in improved[-3:]])
     assert after > before + 1.5
     assert max(row["objective/kl"] for row in improved) < 12
-    assert improved[0]["policy/entropy"] > improved[-1]["policy/entropy"] > 0
-    assert all(0 <= row["policy/clipfrac"] < 0.6 for row in improved)
+    assert improved[0]["entropy"] > improved[-1]["entropy"] > 0
+    assert all(0 <= row["clip_ratio/region_mean"] < 0.6 for row in improved)
 
 
 def test_a_stronger_penalty_keeps_the_policy_nearer_to_where_it_began(tmp_path, imitator, taste, improved):
@@ -234,11 +235,11 @@ def test_the_policy_is_kept_at_every_asked_step_as_a_plain_model(tmp_path, imita
 
 def test_adaptive_coefficient_moves_and_fixed_one_stays(tmp_path, imitator, taste):
     moving = CONFIG.model_copy(update={"kl_controller": "adaptive"})
-    coefficients = [row["objective/kl_coefficient"] for row in _train(tmp_path / "a", imitator, taste, moving)]
+    coefficients = [row["objective/kl_coef"] for row in _train(tmp_path / "a", imitator, taste, moving)]
     # By hand: the first batch diverges by 0 nats, far below 6: beta falls by a fiftieth.
     assert coefficients == pytest.approx([0.05, 0.049])
     fixed = _train(tmp_path / "b", imitator, taste)
-    assert [row["objective/kl_coefficient"] for row in fixed] == [0.05, 0.05]
+    assert [row["objective/kl_coef"] for row in fixed] == [0.05, 0.05]
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path, imitator, taste):

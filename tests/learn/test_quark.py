@@ -197,7 +197,7 @@ def test_reward_rises_and_the_model_folder_asks_for_the_best(tmp_path, imitator,
         **longer,
         kl_coefficient=0.05,
     )
-    before, after = rows[0]["objective/scores"], rows[-1]["objective/scores"]
+    before, after = rows[0]["reward"], rows[-1]["reward"]
     assert after > before + 0.6
     tokenizer = load_tokenizer(tmp_path / "model")
     prefix = answer_prefix_ids(tokenizer)
@@ -232,8 +232,8 @@ def test_the_pool_holds_the_answers_of_as_many_steps_as_asked(tmp_path, imitator
     # At most a batch is learned from in a step, whatever the pool holds.
     assert [row["pool/learned"] for row in one] == [row["pool/learned"] for row in every] == [8, 8, 8]
     assert one[0] == two[0] == every[0]
-    assert one[1]["policy/loss"] != two[1]["policy/loss"] == every[1]["policy/loss"]
-    assert two[2]["policy/loss"] != every[2]["policy/loss"]
+    assert one[1]["loss"] != two[1]["loss"] == every[1]["loss"]
+    assert two[2]["loss"] != every[2]["loss"]
     assert not (tmp_path / "1/pool").exists()
     kept = [read_records(path, quark.ScoredAnswer) for path in sorted((tmp_path / "2/pool").iterdir())]
     assert [len(answers) for answers in kept] == [8, 8, 8]

@@ -66,10 +66,17 @@ def test_agreement_counts_half_where_scores_are_equal():
     assert result.tolist() == [1.0, 0.0, 0.5]
 
 
+def test_agreement_counts_half_where_the_label_is_a_tie_and_shares_of_labels_that_differ():
+    # By hand: a tie counts half whatever the scores are; of three labels two say what the scores say.
+    label = torch.tensor([0.5, 0.5, 2 / 3, 2 / 3])
+    result = agreement(torch.tensor([1.0, 0.0, 1.0, 0.0]), torch.tensor([0.0, 0.0, 0.0, 1.0]), label)
+    assert result.tolist() == pytest.approx([0.5, 0.5, 2 / 3, 1 / 3])
+
+
 def test_a_separable_preference_is_learned_to_95_percent_on_held_out_pairs(trained):
     _, _, metrics = trained
-    assert metrics[-1]["held_out_accuracy"] >= 0.95
-    assert metrics[-1]["held_out_loss"] < metrics[0]["loss"]
+    assert metrics[-1]["eval_accuracy"] >= 0.95
+    assert metrics[-1]["eval_loss"] < metrics[0]["loss"]
 
 
 def test_judged_answers_score_zero_on_average_after_training(trained):

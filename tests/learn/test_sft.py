@@ -86,12 +86,12 @@ def test_thirty_two_demonstrations_are_learned_by_heart_with_their_end(tmp_path,
     assert sum(one == other for one, other in zip(said, wanted, strict=True)) >= 30
 
 
-def test_held_out_loss_is_over_rows_that_are_not_trained_on(tmp_path, base):
+def test_eval_loss_is_over_rows_that_are_not_trained_on(tmp_path, base):
     config = QUICK.model_copy(update={"held_out_count": 4, "epochs": 2})
     metrics = _train(tmp_path, base, config)
     # By hand: 8 of 12 rows are left, two batches of 4 an epoch, two epochs.
-    assert [("held_out_loss" in row) for row in metrics] == [False, True, False, True]
-    assert metrics[-1]["held_out_loss"] != metrics[-1]["loss"]
+    assert [("eval_loss" in row) for row in metrics] == [False, True, False, True]
+    assert metrics[-1]["eval_loss"] != metrics[-1]["loss"]
 
 
 def test_learning_rate_rises_then_falls_along_half_a_cosine(tmp_path, base):

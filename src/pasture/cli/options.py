@@ -8,7 +8,17 @@ import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
+import typer
+
 from pasture.core.errors import RecipeError
+from pasture.machine.tracker_settings import TRACKERS
+
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track", help=f"Show how trainings go in {', '.join(TRACKERS)}; may be given twice. See docs/metrics.md."
+    ),
+]
 
 Which = Literal["one", "all"]
 """How pairs are made of several outputs."""

@@ -1,5 +1,7 @@
 """`pasture run`: do what a recipe asks for."""
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -7,8 +9,10 @@ import typer
 from rich.console import Console
 
 from pasture import flow
+from pasture.cli.options import Track, spread
 from pasture.cli.screen import LiveScreen
 from pasture.machine.launch import check_alone
+from pasture.machine.tracker_settings import trackers_named
 from pasture.plan import BOARD, REPORT
 
 BOARD_SUMMARY = f"{BOARD}/leaderboard.txt"
@@ -43,21 +47,32 @@ def register(app: typer.Typer) -> None:
     app.command("run", epilog="Example: pasture run recipes/meadow/loop.toml seed=1 --out runs/second")(run)
 
 
+@dataclass(frozen=True)
+class Doing:
+    """Options: who does the steps, and who is shown how trainings go."""
+
+    workers: Workers = 1
+    cluster: Cluster = None
+    track: Track = None
+
+
+@spread
 def run(
     recipe: RecipePath,
     overrides: Overrides = None,
     out: Out = None,
     update: Update = False,
-    workers: Workers = 1,
-    cluster: Cluster = None,
     allow_code: AllowCode = False,
+    *,
+    doing: Doing,
 ) -> None:
     """Do what a recipe asks for, from instructions to the report; finished steps are skipped."""
     check_alone("run")
     console = Console()
-    prepared = flow.prepare(recipe, overrides or [], out, allow_code=allow_code)
-    with LiveScreen(console, prepared, workers) as screen:
-        flow.execute(prepared, screen, update=update, workers=workers, cluster=cluster)
+    trackers = [f"trackers={json.dumps(trackers_named(doing.track))}"] if doing.track else []
+    prepared = flow.prepare(recipe, [*(overrides or []), *trackers], out, allow_code=allow_code)
+    with LiveScreen(console, prepared, doing.workers) as screen:
+        flow.execute(prepared, screen, update=update, workers=doing.workers, cluster=doing.cluster)
     console.print()
     summary = STUDY_SUMMARY if prepared.recipe.study is not None else BOARD_SUMMARY
     typer.echo((prepared.folder.path / summary).read_text(encoding="utf-8"))

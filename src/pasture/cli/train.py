@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pasture.annotate.tables import write_rows
 from pasture.cli import judges
-from pasture.cli.options import spread
+from pasture.cli.options import Track, spread
 from pasture.core.errors import DataError, RecipeError
 from pasture.core.tables import read_rows
 from pasture.core.templates import TEMPLATES
@@ -21,6 +21,7 @@ from pasture.data.instructions import load_demonstrations, load_prompts
 from pasture.data.preferences import FeedbackFile, load_feedback
 from pasture.flow import training_module
 from pasture.machine.launch import Sharding
+from pasture.machine.tracker_settings import trackers_named
 from pasture.recipe import BUILT_IN, apply_override, start_folder
 
 DATA_HELP = "JSON, JSONL, CSV or Parquet, a folder, or hub:ORG/NAME/FILES@REVISION; see docs/data.md."
@@ -104,6 +105,7 @@ class Running:
         int | None,
         typer.Option("--processes", min=1, help="Processes that a launcher must have started; an error else."),
     ] = None
+    track: Track = None
     sharding: Annotated[
         Sharding, typer.Option("--sharding", help="fsdp2: no process holds a whole model; docs/several_processes.md.")
     ] = "none"
@@ -141,6 +143,7 @@ def train(
             template=chosen_template(how.template, begun),
             seed=how.seed,
             folder=running.out,
+            trackers=trackers_named(running.track or ()),
             **data.read(console),
         )
         if data.judge:

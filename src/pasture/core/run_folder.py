@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -85,10 +85,11 @@ class RunFolder:
         except OSError as error:
             raise unwritable(self.path, error) from error
 
-    def claim(self, recipe: Mapping[str, object], *, update: bool = False) -> None:
+    def claim(self, recipe: Mapping[str, object], *, update: bool = False, free: Sequence[str] = ()) -> None:
         """Write down the resolved recipe, or check that it is the one this folder was begun with.
 
-        With `update`, a changed recipe takes the old one's place; steps that it does not touch stay finished.
+        With `update`, a changed recipe takes the old one's place; steps that it does not touch stay finished. So does
+        one that differs in keys of `free` alone, on which no step depends.
 
         Raises:
             RunFolderError: naming the keys that differ.
@@ -99,7 +100,7 @@ class RunFolder:
             changed = differing_keys(_read_toml(target), tomllib.loads(text))
             if not changed:
                 return
-            if not update:
+            if not update and not set(changed) <= set(free):
                 raise RunFolderError(
                     f"{self.path} was begun with another recipe; different keys: {', '.join(changed)}. "
                     "Choose another folder with --out, or pass --update to redo the steps that these keys touch."

@@ -1,7 +1,7 @@
 """Losses whose gradient is that of the expected advantage under the policy, from samples of an older one."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -27,3 +27,19 @@ def clipped_surrogate(
     """
     ratio = (logprob - old_logprob).exp()
     return torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - clip_low, 1 + clip_high))
+
+
+def is_clipped(
+    logprob: Float[Tensor, "*N"],
+    old_logprob: Float[Tensor, "*N"],
+    advantage: Float[Tensor, "*N"],
+    *,
+    clip_low: float,
+    clip_high: float,
+) -> Bool[Tensor, "*N"]:
+    """Whether `clipped_surrogate` is flat here: rho has gone as far as it may in the direction that pays.
+
+    Source: TRL 1.16, `trl/trainer/grpo_trainer.py`, `is_region_clipped`.
+    """
+    ratio = (logprob - old_logprob).exp()
+    return ((ratio < 1 - clip_low) & (advantage < 0)) | ((ratio > 1 + clip_high) & (advantage > 0))

@@ -152,7 +152,7 @@ def train(
             figures = accumulate_gradients(config, policy, layout, batch, reference_P2[rows])
             learning_rate = config.learning_rate * epochs.cosine_factor(step, config.warmup_fraction)
             [norm] = take_step(optimizer, learning_rate=learning_rate, max_gradient_norm=config.max_gradient_norm)
-            figures |= {"gradient_norm": norm, "learning_rate": learning_rate}
+            figures |= {"grad_norm": norm, "learning_rate": learning_rate}
             if step == 0:
                 figures |= left_out | {"prompts_shared": float(layout.shares_prompts)}
             if held_out_pairs and epochs.ends_epoch(step):
@@ -190,12 +190,12 @@ def evaluate(
     pairs: Sequence[JudgedPair],
     reference_P2: Float[Tensor, "P 2"],
 ) -> dict[str, Tensor | float]:
-    """Means over held-out pairs of `PAIR_FIGURES`, under names that begin with "held_out_"."""
+    """Means over held-out pairs of `PAIR_FIGURES`, under names that begin with "eval_"."""
     sums = [
         weight * _losses(config, policy, layout, [pairs[number] for number in numbers], reference_P2[numbers])[1]
         for numbers, weight in share(pair_batches(layout, pairs, config.micro_batch_tokens))
     ]
-    return named_figures(total(torch.stack(sums).sum(0)), len(pairs), prefix="held_out_")
+    return named_figures(total(torch.stack(sums).sum(0)), len(pairs), prefix="eval_")
 
 
 def _losses(

@@ -190,12 +190,12 @@ def train(
             start=start,
             feedback=training,
             template=template,
-            folder=folder / "training",
+            folder=folder / f"training-{number:02d}",
             seed=derived_seed(seed, "member", number),
             progress=_Report(progress, number, config.members),
         )
         # The last act of a member: where its folder stands, it is done.
-        on_main(partial(_move, folder / "training", folder / MODEL_FOLDER / place))
+        on_main(partial(_move, folder / f"training-{number:02d}", folder / MODEL_FOLDER / place))
     on_main(lambda: _write_list(config, folder / MODEL_FOLDER, places))
     with MetricsLog(folder / METRICS_FILE) as log:
         scorer = EnsembleScorer.load(folder / MODEL_FOLDER, template, max_tokens=config.max_tokens)
@@ -254,7 +254,7 @@ def evaluate(scorer: EnsembleScorer, feedback: Sequence[tuple[Comparison, Prefer
         np.array(aggregated(score_KP2[..., side], scorer.aggregate, scorer.variance_coefficient)) for side in (0, 1)
     )
     return {
-        "held_out_accuracy": float((np.sign(first - second) * sign_P + 1).mean() / 2),
-        "held_out_accuracy_of_members": float((members + 1).mean() / 2),
-        "held_out_disagreement": float(score_KP2.std(axis=0).mean()),
+        "eval_accuracy": float((np.sign(first - second) * sign_P + 1).mean() / 2),
+        "eval_accuracy_of_members": float((members + 1).mean() / 2),
+        "eval_disagreement": float(score_KP2.std(axis=0).mean()),
     }

@@ -230,10 +230,10 @@ def best_answers(
 def figures(winners: Sequence[Winner]) -> dict[str, float]:
     """What is reported of a round's answers."""
     return {
-        "objective/scores": fmean(fmean(one.scores) for one in winners),
-        "objective/best_scores": fmean(max(one.scores) for one in winners),
-        "group/undecided": fmean(min(one.scores) == max(one.scores) for one in winners),
+        "reward": fmean(fmean(one.scores) for one in winners),
+        "winners/reward": fmean(max(one.scores) for one in winners),
+        "frac_reward_zero_std": fmean(min(one.scores) == max(one.scores) for one in winners),
         "winners/mean_length": fmean(one.completion.token_count or 0 for one in winners),
-        "winners/finished": fmean(one.completion.finish_reason == "stop" for one in winners),
+        "winners/clipped_ratio": fmean(one.completion.finish_reason != "stop" for one in winners),
         "winners/empty": fmean(not one.completion.text.strip() for one in winners),
     }

@@ -133,9 +133,12 @@ def pair_batches(layout: AnswerLayout, pairs: Sequence[JudgedPair], budget: int)
 def agreement(
     first_score_P: Float[Tensor, " P"], second_score_P: Float[Tensor, " P"], first_preferred_P: Float[Tensor, " P"]
 ) -> Float[Tensor, " P"]:
-    """1 where the preferred answer scores higher, 0 where lower; 1/2 where scores are equal, or the label a tie."""
+    """1 where the preferred answer scores higher, 0 where lower; 1/2 where scores are equal, or the label a tie.
+
+    Of several labels it is the share that say so.
+    """
     predicted_P = (torch.sign(first_score_P - second_score_P) + 1) / 2
-    return 1 - (predicted_P - first_preferred_P).abs()
+    return first_preferred_P * predicted_P + (1 - first_preferred_P) * (1 - predicted_P)
 
 
 PAIR_FIGURES = ("loss", "rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected")

@@ -75,11 +75,11 @@ def train(
             loss = sft.accumulate_gradients(responder, batch, encoder.pad_id, budget)
             learning_rate = config.learning_rate * epochs.cosine_factor(step, config.warmup_fraction)
             [norm] = take_step(optimizer, learning_rate=learning_rate, max_gradient_norm=config.max_gradient_norm)
-            figures: dict[str, Tensor | float] = {"loss": loss, "gradient_norm": norm, "learning_rate": learning_rate}
+            figures: dict[str, Tensor | float] = {"loss": loss, "grad_norm": norm, "learning_rate": learning_rate}
             if step == 0:
                 figures |= left_out
             if held_out_rows and epochs.ends_epoch(step):
-                figures["held_out_loss"] = sft.mean_loss(responder, held_out_rows, encoder.pad_id, budget)
+                figures["eval_loss"] = sft.mean_loss(responder, held_out_rows, encoder.pad_id, budget)
             run.log(step + 1, figures)
             if (step + 1) % config.checkpoint_steps == 0:
                 run.checkpoint(step + 1)

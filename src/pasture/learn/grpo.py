@@ -34,7 +34,7 @@ from pasture.formulas.advantages import group_centred_advantages, group_standard
 from pasture.formulas.divergence import k1, k3
 from pasture.formulas.importance import truncated_importance_weights
 from pasture.formulas.logprobs import head_logprobs_with_entropy
-from pasture.formulas.surrogate import clipped_surrogate
+from pasture.formulas.surrogate import clipped_surrogate, is_clipped
 from pasture.learn.drawing import NO_PART_OF_THE_RESULT, Drawing, check_corrected
 from pasture.learn.resume import Resumable, fingerprint
 from pasture.learn.rollouts import (
@@ -214,7 +214,7 @@ def train(
                 save_model(policy.model, tokenizer, folder / "steps" / f"{step + 1:04d}")
             if (step + 1) % config.checkpoint_steps == 0:
                 run.checkpoint(step + 1)
-            run.report(progress, step + 1, config.steps, score=experience.figures["objective/scores"], kl=experience.kl)
+            run.report(progress, step + 1, config.steps, score=experience.figures["reward"], kl=experience.kl)
         run.finish(lambda target: save_model(policy.model, tokenizer, target))
 
 
@@ -227,8 +227,8 @@ def evaluate(config: Config, policy: ResponseModel, reference: ResponseModel, ro
     score_NG = rollouts.scores(config.missing_eos_score).view(-1, config.group_size)
     advantages = {"group_deviation": group_standardized_advantages, "none": group_centred_advantages}
     figures = objective_figures(rollouts, logprob_BT, kl_B) | {
-        "group/score_deviation": score_NG.std(1).mean(),
-        "group/undecided": (score_NG == score_NG[:, :1]).all(1).float().mean(),
+        "group/reward_std": score_NG.std(1).mean(),
+        "frac_reward_zero_std": (score_NG == score_NG[:, :1]).all(1).float().mean(),
     }
     return Experience(
         rollouts=rollouts,
@@ -259,12 +259,12 @@ def learn(
         tokens += sum(len(rows[number].response_ids) for number in numbers)
     total_F = torch.stack(sums).sum(0)
     figures: dict[str, Tensor | float] = dict(zip(_TOKEN_FIGURES, total_F[1:] / tokens, strict=True))
-    figures["policy/loss"] = total_F[0] / len(sums)
-    figures["policy/gradient_norm"] = torch.stack(norms).mean()
+    figures["loss"] = total_F[0] / len(sums)
+    figures["grad_norm"] = torch.stack(norms).mean()
     return figures
 
 
-_TOKEN_FIGURES = ("policy/clipfrac", "policy/approxkl", "policy/reference_kl", "policy/entropy", "policy/ratio")
+_TOKEN_FIGURES = ("clip_ratio/region_mean", "policy/approxkl_avg", "kl", "entropy", "val/ratio")
 
 
 def accumulate_gradients(
@@ -296,8 +296,10 @@ def accumulate_gradients(
         with torch.no_grad():
             log_ratio_N = logprob_N - old_logprob_N
             ratio_N = log_ratio_N.exp()
-            outside_N = (ratio_N < 1 - config.clip_low) | (ratio_N > 1 + config.clip_high)
+            clipped_N = is_clipped(
+                logprob_N, old_logprob_N, advantage_N, clip_low=config.clip_low, clip_high=config.clip_high
+            )
             reference_kl_N = k3(logprob_N, reference_logprob_N)
-            figures = (loss_N, outside_N.float(), log_ratio_N.square() / 2, reference_kl_N, entropy_N, ratio_N)
+            figures = (loss_N, clipped_N.float(), log_ratio_N.square() / 2, reference_kl_N, entropy_N, ratio_N)
             sums.append(weight * torch.stack([figure.sum() for figure in figures]))
     return total(torch.stack(sums).sum(0))

@@ -94,7 +94,7 @@ def judge_pairs(environment: Environment | AnnotatedEnvironment, answers: Answer
     figures: dict[str, Tensor | float] = {}
     if isinstance(environment, Environment):
         scores = checked_scores(environment.scorer, answers.instructions, answers.completions)
-        figures["objective/scores"] = fmean(scores)
+        figures["reward"] = fmean(scores)
         said: list[float | None] = [_higher(*pair) for pair in zip(scores[::2], scores[1::2], strict=True)]
     else:
         said = _asked(environment.annotator, answers, equal)

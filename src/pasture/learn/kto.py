@@ -170,7 +170,7 @@ def train(
             figures = accumulate_gradients(config, policy, layout, training.part(epochs.rows(step)))
             learning_rate = config.learning_rate * epochs.cosine_factor(step, config.warmup_fraction)
             [norm] = take_step(optimizer, learning_rate=learning_rate, max_gradient_norm=config.max_gradient_norm)
-            figures |= {"gradient_norm": norm, "learning_rate": learning_rate}
+            figures |= {"grad_norm": norm, "learning_rate": learning_rate}
             if step == 0:
                 figures |= left_out | {"prompts_shared": float(layout.shares_prompts)}
             if held_out_pairs and epochs.ends_epoch(step):
@@ -244,14 +244,14 @@ def accumulate_gradients(
 def evaluate(
     config: Config, policy: ResponseModel, layout: AnswerLayout, held_out: Material
 ) -> dict[str, Tensor | float]:
-    """Means over held-out pairs of `PAIR_FIGURES`, and their drift, under names that begin with "held_out_"."""
+    """Means over held-out pairs of `PAIR_FIGURES`, and their drift, under names that begin with "eval_"."""
     divergence = _drift(config, policy, layout, held_out)
     sums = [
         weight * _losses(config, policy, layout, held_out.part(numbers), divergence)[1]
         for numbers, weight in share(pair_batches(layout, held_out.pairs, config.micro_batch_tokens))
     ]
-    figures = named_figures(total(torch.stack(sums).sum(0)), len(held_out.pairs), prefix="held_out_")
-    return figures | {"held_out_kl": divergence}
+    figures = named_figures(total(torch.stack(sums).sum(0)), len(held_out.pairs), prefix="eval_")
+    return figures | {"eval_kl": divergence}
 
 
 @torch.no_grad()

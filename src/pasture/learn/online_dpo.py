@@ -36,6 +36,7 @@ from pasture.formulas.logprobs import head_logprobs
 from pasture.formulas.masks import row_sums
 from pasture.formulas.preference_losses import hinge_loss, logistic_loss, preference_loss, squared_loss
 from pasture.learn.drawing import NO_PART_OF_THE_RESULT, Drawing
+from pasture.learn.feedback import named_figures, pair_figures
 from pasture.learn.judging import AnnotatedEnvironment, judge_pairs
 from pasture.learn.resume import Resumable, fingerprint
 from pasture.learn.rollouts import (
@@ -183,7 +184,7 @@ def train(
 
 
 def _shown(figures: dict[str, Tensor | float]) -> dict[str, Tensor | float]:
-    names = {"objective/scores": "score", "objective/kl": "kl", "policy/loss": "loss"}
+    names = {"reward": "score", "objective/kl": "kl", "loss": "loss"}
     return {short: figures[name] for name, short in names.items() if name in figures}
 
 
@@ -225,22 +226,17 @@ def learn(
         sums.append(accumulate_gradients(config, policy, experience, numbers))
         [norm] = take_step(optimizer, learning_rate=learning_rate, max_gradient_norm=config.max_gradient_norm)
         norms.append(norm)
-    means = torch.stack(sums).sum(0) / (count * config.inner_epochs)
-    figures: dict[str, Tensor | float] = dict(zip(_PAIR_FIGURES, means, strict=True))
-    figures["policy/gradient_norm"] = torch.stack(norms).mean()
+    figures = named_figures(torch.stack(sums).sum(0), count * config.inner_epochs)
+    figures["grad_norm"] = torch.stack(norms).mean()
     return figures
-
-
-_PAIR_FIGURES = ("policy/loss", "policy/margin", "policy/accuracy")
 
 
 def accumulate_gradients(
     config: Config, policy: ResponseModel, experience: Experience, numbers: list[int]
 ) -> Float[Tensor, " F"]:
-    """Add the gradients of a minibatch's mean loss per pair; sums over its pairs of `_PAIR_FIGURES` come back.
+    """Add the gradients of a minibatch's mean loss per pair; sums over its pairs of `PAIR_FIGURES` come back.
 
-    `numbers` count in `experience.pairs`. A margin is that of the preferred answer; half a point of accuracy goes to a
-    margin of 0, and to a tie.
+    `numbers` count in `experience.pairs`.
     """
     answers = experience.answers
     sides = [(2 * experience.pairs[number], 2 * experience.pairs[number] + 1) for number in numbers]
@@ -256,8 +252,5 @@ def accumulate_gradients(
         target_P = torch.tensor([experience.first_preferred[numbers[pair]] for pair in batch], device=first_P.device)
         loss_P = online_dpo_loss(first_P, second_P, target_P, config)
         torch.autograd.backward(weight * loss_P.sum() / len(numbers))
-        with torch.no_grad():
-            margin_P = (first_P - second_P) * (2 * target_P - 1)
-            figures = (loss_P, margin_P, (torch.sign(margin_P) + 1) / 2)
-            sums.append(weight * torch.stack([figure.sum() for figure in figures]))
+        sums.append(weight * pair_figures(loss_P, config.beta * first_P, config.beta * second_P, target_P))
     return total(torch.stack(sums).sum(0))

@@ -38,7 +38,7 @@ from pasture.formulas.divergence import clamped_k1, k1
 from pasture.formulas.importance import truncated_importance_weights
 from pasture.formulas.logprobs import head_logprobs_with_entropy
 from pasture.formulas.masks import masked_mean, rescale, standardize
-from pasture.formulas.surrogate import clipped_surrogate
+from pasture.formulas.surrogate import clipped_surrogate, is_clipped
 from pasture.learn.drawing import NO_PART_OF_THE_RESULT, Drawing, check_corrected
 from pasture.learn.resume import Resumable, fingerprint
 from pasture.learn.rollouts import (
@@ -254,7 +254,7 @@ def train(
                 save_model(policy, tokenizer, folder / "steps" / f"{step + 1:04d}")
             if (step + 1) % config.checkpoint_steps == 0:
                 run.checkpoint(step + 1, kl_coefficient=kl_coefficient)
-            run.report(progress, step + 1, config.steps, score=experience.figures["objective/scores"], kl=experience.kl)
+            run.report(progress, step + 1, config.steps, score=experience.figures["reward"], kl=experience.kl)
         run.finish(lambda target: save_model(policy, tokenizer, target))
 
 
@@ -296,8 +296,8 @@ def evaluate(config: Config, models: Models, rollouts: Rollouts, kl_coefficient:
     kl_B = k1(logprob_BT, reference_logprob_BT).sum(1)
     figures = objective_figures(rollouts, logprob_BT, kl_B) | {
         "objective/rlhf_reward": reward_BT.sum(1).mean(),
-        "objective/kl_coefficient": kl_coefficient,
-        "value/mean": masked_mean(value_BT, mask_BT),
+        "objective/kl_coef": kl_coefficient,
+        "val/mean": masked_mean(value_BT, mask_BT),
     }
     return Experience(
         rollouts=rollouts,
@@ -333,19 +333,20 @@ def learn(
         value_norms.append(value_norm)
     means = torch.stack(sums).sum(0) / sum(tokens)
     figures: dict[str, Tensor | float] = dict(zip(_TOKEN_FIGURES, means, strict=True))
-    figures["policy/gradient_norm"] = torch.stack(policy_norms).mean()
-    figures["value/gradient_norm"] = torch.stack(value_norms).mean()
+    figures["loss"] = means[0] + config.value_coefficient * means[1]
+    figures["grad_norm"] = torch.stack(policy_norms).mean()
+    figures["val/grad_norm"] = torch.stack(value_norms).mean()
     return figures
 
 
 _TOKEN_FIGURES = (
-    "policy/loss",
-    "value/loss",
-    "policy/clipfrac",
-    "value/clipfrac",
-    "policy/approxkl",
-    "policy/entropy",
-    "policy/ratio",
+    "loss/policy_avg",
+    "loss/value_avg",
+    "clip_ratio/region_mean",
+    "clip_ratio/value_mean",
+    "policy/approxkl_avg",
+    "entropy",
+    "val/ratio",
 )
 
 
@@ -375,10 +376,13 @@ def accumulate_gradients(
         torch.autograd.backward(weight * loss)
         with torch.no_grad():
             log_ratio_N = logprob_N - old_logprob_N
+            clipped_N = is_clipped(
+                logprob_N, old_logprob_N, advantage_N, clip_low=config.clip_range, clip_high=config.clip_range
+            )
             figures = (
                 policy_loss_N,
                 value_loss_N,
-                ((log_ratio_N.exp() - 1).abs() > config.clip_range).float(),
+                clipped_N.float(),
                 ((value_N - old_value_N).abs() > config.value_clip_range).float(),
                 log_ratio_N.square() / 2,
                 entropy_N,

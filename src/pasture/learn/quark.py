@@ -285,7 +285,7 @@ def train(
                 save_model(policy.model, tokenizer, folder / "steps" / f"{step + 1:04d}")
             if (step + 1) % config.checkpoint_steps == 0:
                 run.checkpoint(step + 1)
-            run.report(progress, step + 1, config.steps, score=figures["objective/scores"], kl=figures["objective/kl"])
+            run.report(progress, step + 1, config.steps, score=figures["reward"], kl=figures["objective/kl"])
         run.finish(lambda target: save_model(policy.model, tokenizer, target))
 
 
@@ -342,12 +342,12 @@ def learn(
         tokens += sum(len(row.plain.response_ids) for row in batch)
     means = torch.stack(sums).sum(0) / tokens
     figures: dict[str, Tensor | float] = dict(zip(_TOKEN_FIGURES, means, strict=True))
-    figures["policy/gradient_norm"] = torch.stack(norms).mean()
+    figures["grad_norm"] = torch.stack(norms).mean()
     figures["pool/learned"] = float(len(rows))
     return figures
 
 
-_TOKEN_FIGURES = ("policy/loss", "policy/nll", "policy/reference_kl")
+_TOKEN_FIGURES = ("loss", "nll_loss", "kl")
 
 
 def accumulate_gradients(config: Config, models: Models, rows: Sequence[Row]) -> Float[Tensor, " F"]:

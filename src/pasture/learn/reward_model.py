@@ -134,7 +134,7 @@ def train(
             figures: dict[str, Tensor | float] = {
                 "loss": loss,
                 "accuracy": accuracy,
-                "gradient_norm": norm,
+                "grad_norm": norm,
                 "learning_rate": learning_rate,
             }
             if step == 0:
@@ -203,9 +203,9 @@ def evaluate(
         losses.append(weight * bradley_terry_loss(first_P, second_P, target_P).sum())
         agreements.append(weight * agreement(first_P, second_P, target_P)[target_P != TIE].sum())
     decided = sum(pair.first_preferred != TIE for pair in pairs)
-    figures: dict[str, Tensor | float] = {"held_out_loss": total(torch.stack(losses).sum()) / len(pairs)}
+    figures: dict[str, Tensor | float] = {"eval_loss": total(torch.stack(losses).sum()) / len(pairs)}
     if decided:
-        figures["held_out_accuracy"] = total(torch.stack(agreements).sum()) / decided
+        figures["eval_accuracy"] = total(torch.stack(agreements).sum()) / decided
     return figures
 
 

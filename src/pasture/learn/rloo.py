@@ -32,7 +32,7 @@ from pasture.formulas.divergence import k1
 from pasture.formulas.importance import truncated_importance_weights
 from pasture.formulas.logprobs import head_logprobs
 from pasture.formulas.masks import row_sums
-from pasture.formulas.surrogate import clipped_surrogate, plain_surrogate
+from pasture.formulas.surrogate import clipped_surrogate, is_clipped, plain_surrogate
 from pasture.learn.drawing import NO_PART_OF_THE_RESULT, Drawing, check_corrected
 from pasture.learn.resume import Resumable, fingerprint
 from pasture.learn.rollouts import (
@@ -189,7 +189,7 @@ def train(
                 save_model(policy.model, tokenizer, folder / "steps" / f"{step + 1:04d}")
             if (step + 1) % config.checkpoint_steps == 0:
                 run.checkpoint(step + 1)
-            run.report(progress, step + 1, config.steps, score=experience.figures["objective/scores"], kl=experience.kl)
+            run.report(progress, step + 1, config.steps, score=experience.figures["reward"], kl=experience.kl)
         run.finish(lambda target: save_model(policy.model, tokenizer, target))
 
 
@@ -202,8 +202,9 @@ def evaluate(config: Config, policy: ResponseModel, reference: ResponseModel, ro
     kl_B = k1(logprob_BT, reference_logprob_BT).sum(1)
     reward_NG = (rollouts.scores(config.missing_eos_score) - config.kl_coefficient * kl_B).view(-1, config.group_size)
     figures = objective_figures(rollouts, logprob_BT, kl_B) | {
+        "kl": kl_B.sum() / rollouts.mask_BT.sum(),
         "objective/rlhf_reward": reward_NG.mean(),
-        "group/reward_deviation": reward_NG.std(1).mean(),
+        "group/rlhf_reward_std": reward_NG.std(1).mean(),
     }
     return Experience(
         rollouts=rollouts,
@@ -232,11 +233,11 @@ def learn(
         norms.append(norm)
     means = torch.stack(sums).sum(0) / (count * config.inner_epochs)
     figures: dict[str, Tensor | float] = dict(zip(_ANSWER_FIGURES, means, strict=True))
-    figures["policy/gradient_norm"] = torch.stack(norms).mean()
+    figures["grad_norm"] = torch.stack(norms).mean()
     return figures
 
 
-_ANSWER_FIGURES = ("policy/loss", "policy/clipfrac", "policy/approxkl", "policy/ratio")
+_ANSWER_FIGURES = ("loss", "clip_ratio/region_mean", "policy/approxkl_avg", "val/ratio")
 
 
 def accumulate_gradients(
@@ -256,7 +257,10 @@ def accumulate_gradients(
         torch.autograd.backward(weight * loss_B.sum() / len(numbers))
         with torch.no_grad():
             ratio_B = (logprob_B - old_logprob_B).exp()
-            outside_B = (ratio_B - 1).abs() > (torch.inf if config.clip_range is None else config.clip_range)
-            figures = (loss_B, outside_B.float(), (logprob_B - old_logprob_B).square() / 2, ratio_B)
+            clip_range = torch.inf if config.clip_range is None else config.clip_range
+            clipped_B = is_clipped(
+                logprob_B, old_logprob_B, experience.advantage_B[row_B], clip_low=clip_range, clip_high=clip_range
+            )
+            figures = (loss_B, clipped_B.float(), (logprob_B - old_logprob_B).square() / 2, ratio_B)
             sums.append(weight * torch.stack([figure.sum() for figure in figures]))
     return total(torch.stack(sums).sum(0))

@@ -251,15 +251,15 @@ def objective_figures(
     """What every method reports of a batch of answers; `logprob_BT` is the policy's, `kl_B` each answer's k1 sum."""
     some: dict[str, Tensor | float] = {}
     if isinstance(answers, Rollouts):
-        some["objective/scores"] = answers.score_B.mean()
+        some["reward"] = answers.score_B.mean()
     if logprob_BT is not answers.sampler_logprob_BT:
         difference_BT = (logprob_BT - answers.sampler_logprob_BT).abs()
-        some["sampler/logprob_difference"] = difference_BT.sum() / answers.mask_BT.sum()
+        some["sampling/sampling_logp_difference/mean"] = difference_BT.sum() / answers.mask_BT.sum()
     return some | {
         "objective/kl": kl_B.mean(),
         "objective/entropy": -logprob_BT.sum(1).mean(),
         "completions/mean_length": answers.mask_BT.sum(1).float().mean(),
-        "completions/finished": answers.finished_B.float().mean(),
+        "completions/clipped_ratio": 1 - answers.finished_B.float().mean(),
     }
 
 

@@ -112,11 +112,9 @@ def train(
             factor = cosine_factor(step, total_steps, round(config.warmup_fraction * total_steps))
             learning_rate = config.learning_rate * factor
             [norm] = take_step(optimizer, learning_rate=learning_rate, max_gradient_norm=config.max_gradient_norm)
-            figures: dict[str, Tensor | float] = {"loss": loss, "gradient_norm": norm, "learning_rate": learning_rate}
+            figures: dict[str, Tensor | float] = {"loss": loss, "grad_norm": norm, "learning_rate": learning_rate}
             if held_out_rows and place == steps_per_epoch - 1:
-                figures["held_out_loss"] = mean_loss(
-                    responder, held_out_rows, encoder.pad_id, config.micro_batch_tokens
-                )
+                figures["eval_loss"] = mean_loss(responder, held_out_rows, encoder.pad_id, config.micro_batch_tokens)
             run.log(step + 1, figures)
             if (step + 1) % config.checkpoint_steps == 0:
                 run.checkpoint(step + 1)

@@ -29,7 +29,7 @@ from pasture.plan.systems import (
     plan_systems,
     start_needs,
 )
-from pasture.recipe import MEADOW, STAGES, UNTRAINED, Recipe, resolved
+from pasture.recipe import MEADOW, STAGES, UNTRAINED, Recipe, resolved_for_steps
 
 BOARD = "5-evaluate/board"
 ANNOTATORS = "6-validate/annotators"
@@ -219,4 +219,5 @@ def _annotators(recipe: Recipe) -> Step:
 
 
 def _report(recipe: Recipe, steps: list[Step]) -> Step:
-    return Step(REPORT, "report.page", {"recipe": resolved(recipe)}, {step.name: step.name for step in steps}, units=1)
+    needs = {step.name: step.name for step in steps}
+    return Step(REPORT, "report.page", {"recipe": resolved_for_steps(recipe)}, needs, units=1)

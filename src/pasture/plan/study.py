@@ -15,7 +15,7 @@ from pasture.plan.graph import Plan, Step, assemble
 from pasture.plan.loop import REPORT, steps_before_report
 from pasture.plan.material import Absent, Outline, absent, require_here
 from pasture.plan.systems import PAIRS
-from pasture.recipe import STAGES, Arm, Recipe, Study, parse, resolved
+from pasture.recipe import STAGES, Arm, Recipe, Study, parse, resolved, resolved_for_steps
 
 RUNS = "runs"
 STUDY = "6-validate/study"
@@ -95,7 +95,7 @@ def _conclusions(recipe: Recipe, views: Mapping[str, str]) -> list[Step]:
     pairs = every[f"{run_name(study.simulation, study.seeds[0])}/{PAIRS}"]
     noise = Step(NOISE, "study.noise", {"seed": recipe.seed, "pairs": NOISE_PAIRS}, {"pairs": pairs}, units=NOISE_PAIRS)
     needs = {**every, "study": STUDY, "noise": NOISE}
-    page = Step(REPORT, "study_page.page", {"recipe": resolved(recipe)}, needs, units=1)
+    page = Step(REPORT, "study_page.page", {"recipe": resolved_for_steps(recipe)}, needs, units=1)
     return [found, noise, page]
 
 

@@ -23,6 +23,8 @@ from pasture.learn.reward_model import ModelScorer
 from pasture.learn.rollouts import Environment
 from pasture.machine import memory
 from pasture.machine.distributed import check_same, on_main
+from pasture.machine.tracker_settings import TRACKERS_FOLDER, TrackerName, Tracking, check_trackers
+from pasture.machine.trackers import tracked
 from pasture.models.card import Card, Source, last_figures, source_of, write_card
 from pasture.models.sampler_config import SamplerConfig
 from pasture.plan.graph import deciding, folder_fingerprint
@@ -53,6 +55,8 @@ class Training:
     """Who judges a policy's own answers, where the method asks for one."""
     base: Path | None = None
     """The model before any fine-tuning, where the method asks for it."""
+    trackers: tuple[TrackerName, ...] = ()
+    """Who is told the metrics beside `metrics.jsonl`."""
     leave_out_long: bool = False
     """Whether rows with prompts beyond the method's limit are left out; else the first of them is an error."""
     names: Mapping[str, str] = field(default_factory=dict)
@@ -64,8 +68,10 @@ def train(training: Training, progress: Progress = silent) -> Path:
 
     Raises:
         RecipeError: if a setting does not fit, or the method needs what is not given.
+        DependencyError: if a tracker is not installed.
         RunFolderError: if the folder holds another training.
     """
+    check_trackers(training.trackers)
     module = method_named(training.method)
     check_several(training.method, module)
     config = check_section(module.Config, training.settings, f"pasture train {training.method}")
@@ -80,10 +86,22 @@ def train(training: Training, progress: Progress = silent) -> Path:
     check_same((identity, finished), "inputs and --out")
     if not finished:
         place = {"start": training.start, "folder": training.folder, "seed": training.seed, "progress": progress}
-        with memory.explained(training.method, settings):
+        tracking = _tracking(training, settings, identity)
+        with memory.explained(training.method, settings), tracked(tracking, training.folder):
             module.train(config, **place, **_given(training, asked, config))
         on_main(lambda: _close(training, settings, sources, identity))
     return model
+
+
+def _tracking(training: Training, settings: Mapping[str, Any], identity: str) -> Tracking:
+    return Tracking(
+        names=training.trackers,
+        folder=training.folder / TRACKERS_FOLDER,
+        project="pasture",
+        run=Path(training.method).stem,
+        training=identity,
+        settings={"method": training.method, "seed": training.seed, "template": training.template, **settings},
+    )
 
 
 def _close(training: Training, settings: Mapping[str, Any], sources: Mapping[str, Source], identity: str) -> None:

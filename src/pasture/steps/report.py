@@ -89,7 +89,7 @@ def _figures(task: Task) -> tuple[Figure, ...]:
     selections = [name for name in task.inputs if name.startswith("5-evaluate/selection/")]
     figures = [_selection(task, name.rsplit("/", 1)[1]) for name in selections]
     if "4-learn/ppo" in task.inputs:
-        figures.append(_ppo_curves(read_json_lines(task.inputs["4-learn/ppo"] / "metrics.jsonl")))
+        figures.append(_ppo_curves(_metrics(task.inputs["4-learn/ppo"])))
     training = _training_panels(task)
     if training:
         figures.append(
@@ -129,14 +129,23 @@ def _selection(task: Task, method: str) -> Figure:
     )
 
 
+_EARLIER_NAMES = {"objective/scores": "reward", "policy/entropy": "entropy"}
+"""What figures were called in folders of trainings that are as good as today's."""
+
+
+def _metrics(folder: Path) -> list[dict[str, object]]:
+    rows = read_json_lines(folder / "metrics.jsonl")
+    return [{_EARLIER_NAMES.get(name, name): value for name, value in row.items()} for row in rows]
+
+
 def _ppo_curves(rows: list[dict[str, object]]) -> Figure:
     panels = (
-        Panel(title="Reward model's score", series=(Series.of("score", rows, x="step", y="objective/scores"),)),
+        Panel(title="Reward model's score", series=(Series.of("score", rows, x="step", y="reward"),)),
         Panel(title="KL to the SFT model, nats an answer", series=(Series.of("KL", rows, x="step", y="objective/kl"),)),
         Panel(
             title="Answer length, tokens", series=(Series.of("length", rows, x="step", y="completions/mean_length"),)
         ),
-        Panel(title="Entropy, nats a token", series=(Series.of("entropy", rows, x="step", y="policy/entropy"),)),
+        Panel(title="Entropy, nats a token", series=(Series.of("entropy", rows, x="step", y="entropy"),)),
     )
     return Figure(name="ppo", title="How PPO went", caption="Means over each step's rollouts.", panels=panels)
 
@@ -145,7 +154,7 @@ def _training_panels(task: Task) -> tuple[Panel, ...]:
     panels = []
     for name, title in ((SFT, "SFT loss, nats a token"), (REWARD_MODEL, "Reward model's loss, nats a pair")):
         if name in task.inputs:
-            rows = read_json_lines(task.inputs[name] / "metrics.jsonl")
+            rows = _metrics(task.inputs[name])
             panels.append(Panel(title=title, series=(Series.of("loss", rows, x="step", y="loss"),)))
     return tuple(panels)
 

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +23,7 @@ from pasture.core.files import write_text
 from pasture.core.ports import silent
 from pasture.machine.launch import Sharding
 from pasture.machine.parents import die_with
+from pasture.machine.tracker_settings import Tracking
 from pasture.steps import Outcome, Task
 
 WORK = frozenset({"learn.sft", "learn.from_scores", "learn.from_judgements", "learn.from_preferences"})
@@ -43,8 +44,8 @@ class Several:
     """Of each process; None shares out the processor's cores."""
 
 
-def do(work: str, task: Task, several: Several, lock: IO[str]) -> Outcome:
-    """What the step's work hands back, done by several processes; `lock` is theirs too.
+def do(work: str, task: Task, several: Several, lock: IO[str], tracking: Tracking | None = None) -> Outcome:
+    """What the step's work hands back, done by several processes; `lock` is theirs too, the first tells the trackers.
 
     Raises:
         PastureError: the first that one of them raised; TrainingError if one ended without a word.
@@ -52,7 +53,8 @@ def do(work: str, task: Task, several: Several, lock: IO[str]) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="pasture-") as name:
         folder = Path(name)
         places = {"folder": str(task.folder), "inputs": {role: str(path) for role, path in task.inputs.items()}}
-        order = {"work": work, **places, "settings": task.settings, "several": asdict(several)}
+        order: dict[str, Any] = {"work": work, **places, "settings": task.settings, "several": asdict(several)}
+        order["tracking"] = None if tracking is None else {**asdict(tracking), "folder": str(tracking.folder)}
         write_text(folder / _ORDER, json.dumps(order))
         with (folder / _LOG).open("w") as log, _started(folder, several, lock, log) as launcher:
             heard = 0
@@ -127,12 +129,22 @@ def _take_part(folder: Path) -> None:
         with distributed.processes(expected=several.count, sharding=several.sharding, on_cpu=on_cpu):
             if distributed.is_main():
                 task = replace(task, progress=_Teller(folder / _SAID))
-            outcome = work(task)
+            with _tracked(order["tracking"], task.folder):
+                outcome = work(task)
             if distributed.is_main():
                 write_text(folder / _OUTCOME, json.dumps(asdict(outcome)))
     except PastureError as error:  # the first of all processes; the others end without a word
         (folder / _ERROR).write_bytes(pickle.dumps(error))
         raise SystemExit(1) from None
+
+
+def _tracked(tracking: Mapping[str, Any] | None, folder: Path) -> contextlib.AbstractContextManager[None]:
+    if tracking is None:
+        return contextlib.nullcontext()
+    trackers = importlib.import_module("pasture.machine.trackers")
+    asked = Tracking(**{**tracking, "names": tuple(tracking["names"]), "folder": Path(tracking["folder"])})
+    listening: contextlib.AbstractContextManager[None] = trackers.tracked(asked, folder)
+    return listening
 
 
 class _Teller:
