@@ -161,11 +161,7 @@ def execute(run: Run, screen: Screen, *, update: bool = False, workers: int = 1,
         PastureError: from the folder or from a step; what was finished stays.
     """
     check_trackers(run.recipe.trackers)
-    if run.recipe.processes > 1 and workers > 1:
-        raise RecipeError(
-            f"the recipe trains with {run.recipe.processes} processes, and {workers} steps at once would share their "
-            "cards and cores. Leave out --workers, or set processes=1."
-        )
+    check_workers(run.recipe, workers)
     with run.folder.held():
         run.folder.claim(recipes.resolved(run.recipe), update=update, free=recipes.FREE_KEYS)
         pending = _pending(run, screen)
@@ -176,6 +172,19 @@ def execute(run: Run, screen: Screen, *, update: bool = False, workers: int = 1,
             _execute_at_once(run, pending, screen, pool)
         run.folder.show(run.plan.views, run.plan.keys)
         run.folder.write_manifest(_facts(run), run.plan.keys)
+
+
+def check_workers(recipe: Recipe, workers: int) -> None:
+    """See that so many steps can be done at once.
+
+    Raises:
+        RecipeError: if trainings of several processes are to be done beside one another.
+    """
+    if recipe.processes > 1 and workers > 1:
+        raise RecipeError(
+            f"the recipe trains with {recipe.processes} processes, and {workers} steps at once would share their cards "
+            "and cores. Leave out --workers, or set processes=1."
+        )
 
 
 def _pending(run: Run, screen: Screen) -> list[Step]:

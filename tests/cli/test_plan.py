@@ -6,12 +6,13 @@ import pytest
 from typer.testing import CliRunner
 
 from pasture.cli import application
-from pasture.core.errors import ModelError
+from pasture.core.errors import ModelError, RecipeError
 
 REPOSITORY = Path(__file__).parents[2]
 RECIPES = sorted(
     path for folder in ("paper", "modern", "smol") for path in (REPOSITORY / "recipes" / folder).glob("*.toml")
 )
+WHOLE = ("processes=1", "sharding=none")
 PAPER = str(REPOSITORY / "recipes" / "paper" / "loop.toml")
 
 
@@ -62,19 +63,20 @@ def test_prices_and_cards_are_the_users_to_state(out: Path):
     assert "both $0.00" in plan
 
 
-def test_steps_that_need_more_memory_than_their_cards_have_are_named(out: Path):
-    plan = said("plan", PAPER, "-j", "8", "--out", out)
-    # A policy that is trained whole holds 18 bytes a weight of 6.7 billion, of which a card has room for 80e9.
-    assert (
-        "Too large for the 80 GB that each step would have: 4-learn/sft (121 GB), 4-learn/reward_model (121 GB)" in plan
-    )
+def test_steps_that_need_more_memory_than_a_card_has_are_named(out: Path):
+    assert "Too large" not in said("plan", PAPER, "--out", out)  # eight cards share each training
+    plan = said("plan", PAPER, *WHOLE, "--out", out)
+    # A policy that is trained whole holds 18 bytes a weight of 6.7 billion, and a card has room for 80e9.
+    assert "Too large for a card of 80 GB: 4-learn/sft (121 GB), 4-learn/reward_model (121 GB)" in plan
     assert "4-learn/ppo (281 GB)" in plan
-    whole = said("plan", PAPER, "--out", out)  # one step on all eight cards
-    assert "Too large" not in whole
-    assert "`pasture train` under torchrun" in whole
+    assert "processes=8 sharding=fsdp2" in plan
     adapters = ("model.weights.lora.rank=16", 'systems=["ppo", "dpo"]')
-    assert "Too large" not in said("plan", PAPER, "-j", "8", *adapters, "--out", out)
-    assert "torchrun" not in said("plan", PAPER, "-j", "8", *adapters, "--out", out)
+    assert "Too large" not in said("plan", PAPER, *WHOLE, *adapters, "-j", "8", "--out", out)
+
+
+def test_a_plan_refuses_what_a_run_would(out: Path):
+    with pytest.raises(RecipeError, match=r"trains with 8 processes, and 2 steps at once"):
+        said("plan", PAPER, "-j", "2", "--out", out)
 
 
 def test_a_model_of_unknown_size_is_one_error(tmp_path: Path, out: Path):

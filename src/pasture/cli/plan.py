@@ -33,6 +33,7 @@ def plan(
     """Show the steps of a recipe, what is done and what the rest would take; nothing is fetched, done or spent."""
     console = Console()
     run, absent = flow.preview(recipe, overrides or [], out, allow_code=allow_code)
+    flow.check_workers(run.recipe, workers)
     left = run.pending()
     _say(console, f"{run.recipe.name} in {run.folder.path}")
     console.print(_steps(run, {step.name for step in left}))
@@ -43,9 +44,9 @@ def plan(
         _show_absent(console, run.recipe, absent)
     if run.recipe.cards is not None or _asks_services(left, run.recipe):
         _show_assumptions(console, run.recipe, left)
-        _show_costs(console, run.recipe, left)
+        _show_costs(console, run.recipe, left, workers)
     if run.recipe.cards is not None:
-        _show_room(console, left, run.recipe, run.recipe.cards, workers)
+        _show_room(console, left, run.recipe, run.recipe.cards)
     done = len(run.plan.steps) - len(left)
     at_once = f"{workers} steps at once" if workers > 1 else "one step at a time"
     console.print(
@@ -118,7 +119,7 @@ def _per_million(price: estimate.ModelPrice) -> str:
     return f"{money(price.input_usd)} for a million tokens read, {money(price.output_usd)} for a million written"
 
 
-def _show_costs(console: Console, recipe: Recipe, steps: Sequence[Step]) -> None:
+def _show_costs(console: Console, recipe: Recipe, steps: Sequence[Step], workers: int) -> None:
     labels = sum(estimate.label_count(step) for step in steps)
     table = Table(box=None, title="\nWhat it costs", title_justify="left", title_style="")
     for column in ("", "how much", "dollars", "hours"):
@@ -128,13 +129,13 @@ def _show_costs(console: Console, recipe: Recipe, steps: Sequence[Step]) -> None
     table.add_row("labels, simulated", f"{labels:,.0f}", _priced(price), f"{waiting:.1f}")
     if labels:
         table.add_row("a thousand of them", "", _priced(_times(price, 1000 / labels)), f"{1000 / labels * waiting:.2f}")
-    cards = recipe.cards
-    if cards is not None:
-        hours = estimate.card_hours(steps, recipe)
-        paid = hours * cards.usd_per_hour
-        table.add_row("cards", f"{hours:.1f} card-hours", money(paid), f"{hours / cards.count:.1f}")
+    if recipe.cards is not None:
+        hours = estimate.span(steps, recipe, workers) / 3600
+        hired = hours * recipe.cards.count
+        paid = hired * recipe.cards.usd_per_hour
+        table.add_row("cards, for as long as it all takes", f"{hired:.1f} card-hours", money(paid), f"{hours:.1f}")
         whole = None if price is None else price + estimate.Price(paid, paid)
-        table.add_row("both", "", _priced(whole), f"{waiting + hours / cards.count:.1f}")
+        table.add_row("both", "", _priced(whole), f"{hours:.1f}")
     people = estimate.people(labels)
     table.add_row("labels from people, at the paper's rate", f"{labels:,.0f}", money(people.usd), f"{people.hours:.0f}")
     console.print(table)
@@ -142,22 +143,15 @@ def _show_costs(console: Console, recipe: Recipe, steps: Sequence[Step]) -> None
         console.print(f"The paper says of its own loop: {estimate.PAPERS_CLAIM}.")
 
 
-def _show_room(console: Console, steps: Sequence[Step], recipe: Recipe, cards: Cards, workers: int) -> None:
-    """Say which steps want more memory than the cards have that each of them gets."""
-    each = cards.memory_gigabytes * cards.count / workers
+def _show_room(console: Console, steps: Sequence[Step], recipe: Recipe, cards: Cards) -> None:
+    """Say which steps want more memory than a card has."""
     wanted = [(step.name, estimate.memory_gigabytes(step, recipe) or 0.0) for step in steps]
-    large = ", ".join(f"{name} ({need:.0f} GB)" for name, need in wanted if need > each)
+    large = ", ".join(f"{name} ({need:.0f} GB)" for name, need in wanted if need > cards.memory_gigabytes)
     if large:
         _say(
             console,
-            f"Too large for the {each:.0f} GB that each step would have: {large}. Activations come on top. Train "
-            "adapters (model.weights.lora.rank=16), or do fewer steps at once.",
-        )
-    if any(need > cards.memory_gigabytes for _, need in wanted):
-        _say(
-            console,
-            f"What needs more than one card of {cards.memory_gigabytes:.0f} GB is trained by `pasture train` under "
-            "torchrun, not by `pasture run`: docs/several_processes.md.",
+            f"Too large for a card of {cards.memory_gigabytes:.0f} GB: {large}. Activations come on top. Share the "
+            f"trainings out (processes={cards.count} sharding=fsdp2), or train adapters (model.weights.lora.rank=16).",
         )
 
 

@@ -37,7 +37,6 @@ __all__ = [
     "People",
     "Price",
     "answer_tokens",
-    "card_hours",
     "is_counted",
     "label_count",
     "memory_gigabytes",
@@ -63,15 +62,8 @@ def on_what(recipe: Recipe) -> str:
 
 
 def seconds(step: Step, recipe: Recipe) -> float:
-    """Expected duration of a step that has the machine to itself, in seconds."""
+    """Expected duration of a step that has its cards, or both cores, to itself, in seconds."""
     return _working_seconds(step, recipe) + waiting_seconds(step, recipe)
-
-
-def card_hours(steps: Sequence[Step], recipe: Recipe) -> float:
-    """Hours of one card that `steps` take; 0 where the recipe reckons with none."""
-    if recipe.cards is None:
-        return 0.0
-    return sum(cards.seconds(step, recipe, recipe.cards) for step in steps) * recipe.cards.count / 3600
 
 
 def span(steps: Sequence[Step], recipe: Recipe, workers: int) -> float:
@@ -107,4 +99,4 @@ def _slower_beside_others(step: Step, recipe: Recipe, workers: int) -> float:
         return 1.0
     if recipe.cards is None:
         return cores.slower_with_one_core(step, recipe)
-    return workers if cards.seconds(step, recipe, recipe.cards) else 1.0
+    return max(1.0, workers / recipe.cards.count) if cards.seconds(step, recipe, recipe.cards) else 1.0

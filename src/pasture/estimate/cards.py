@@ -16,6 +16,7 @@ from pasture.estimate.size import judge_parameter_count, parameter_count
 from pasture.estimate.tokens import PROMPT_TOKENS, answer_tokens
 from pasture.plan import Step
 from pasture.recipe import Cards, Recipe
+from pasture.steps import together
 
 JUDGEMENT_TOKENS = 1200.0
 """Of a judge's prompt, examples and both answers included."""
@@ -56,8 +57,13 @@ class _Lengths:
         return Tokens(read=self.prompt, drawn=self.answer)
 
 
+def cards_of(step: Step, recipe: Recipe, cards: Cards) -> int:
+    """How many cards a step works on: a training those of its processes, all else one."""
+    return min(recipe.processes, cards.count) if step.work in together.WORK else 1
+
+
 def seconds(step: Step, recipe: Recipe, cards: Cards) -> float:
-    """Expected duration of a step that all cards share, without what is waited for."""
+    """Expected duration of a step on its cards, without what is waited for."""
     count = parameter_count(recipe)
     tokens = tokens_of(step, recipe)
     for name, labels in pools_asked(step, recipe).items():
@@ -66,7 +72,7 @@ def seconds(step: Step, recipe: Recipe, cards: Cards) -> float:
     learning = tokens.trained * _operations_of_training(step) + tokens.read * _READ
     drawing = tokens.drawn * _READ
     rates = cards.training_operations_per_second, cards.drawing_operations_per_second
-    return count * (learning / rates[0] + drawing / rates[1]) / cards.count
+    return count * (learning / rates[0] + drawing / rates[1]) / cards_of(step, recipe, cards)
 
 
 def tokens_of(step: Step, recipe: Recipe) -> Tokens:
@@ -128,22 +134,29 @@ _DRAWN_WITH_BYTES = 4
 
 
 def memory_gigabytes(step: Step, recipe: Recipe) -> float | None:
-    """What a step keeps on the cards, activations and caches not counted; None where it holds no model.
+    """What a step keeps on a card, activations and caches not counted; None where it holds no model.
 
     For a weight that is trained in bfloat16: 2 bytes, 4 for its copy in float32, 8 for AdamW's two moments, 4 for the
-    gradient; in float32 there is no copy. Adapters are below a hundredth of a model and left out.
+    gradient; in float32 there is no copy. Adapters are below a hundredth of a model and left out. With fsdp2 each
+    process holds its part of what is trained and of the reference, and while it draws the whole policy.
     """
     if step.work.startswith("generate.") or step.work in ("learn.chosen", "learn.score_answers"):
         return parameter_count(recipe) * _DRAWN_WITH_BYTES / _GIGA
-    if not step.work.startswith("learn.") or step.work == "learn.new_model":
-        return None
     if step.work == "learn.drifts":
         return parameter_count(recipe) * 2 * _DRAWN_WITH_BYTES / _GIGA
+    if step.work not in together.WORK:
+        return None
     weights = step.settings["config"].get("weights") or recipe.model.weights.model_dump()
-    trained, references, scorers = _models_held(step, adapters=bool(weights.get("lora")))
+    adapters = bool(weights.get("lora"))
     held = _HELD_BYTES[weights["dtype"]]
-    each = held if weights.get("lora") else _TRAINED_BYTES[weights["dtype"]]
-    total = trained * each + references * held + scorers * _DRAWN_WITH_BYTES
+    trained, references, scorers = _models_held(step, adapters=adapters)
+    parts = trained * (held if adapters else _TRAINED_BYTES[weights["dtype"]]) + references * held
+    shared_by = recipe.processes if recipe.sharding == "fsdp2" else 1
+    total = parts / shared_by + scorers * _DRAWN_WITH_BYTES
+    if step.settings["method"] == "expert_iteration":  # which draws before it trains, with a model of its own
+        total = max(total, _DRAWN_WITH_BYTES + scorers * _DRAWN_WITH_BYTES)
+    elif shared_by > 1 and step.work in ("learn.from_scores", "learn.from_judgements"):
+        total += held
     return parameter_count(recipe) * total / _GIGA
 
 

@@ -5,7 +5,7 @@ for GRPO, online DPO, SimPO and KTO, in `recipes/meadow/methods.toml`, each with
 fewer; measured on 2026-11-27 on one of two virtual cores of an AMD EPYC with AVX-512 that others used beside it, after
 training began to read no padding. Whole runs beside what these rates say: the steps of `loop.toml` with two threads
 took 148 s (2 min 37 s in all), and 147 s is said, for which the figure for two threads was chosen; `study.toml` with
-one thread took some 39 CPU minutes, and 34 are said.
+one thread and 10,000 pairs, which it had then, took some 39 CPU minutes, where 34 were said.
 
 Work on another model is scaled by the number of its weights, and neither by the length of its texts nor by its
 vocabulary: right to a factor of a few.
