@@ -9,7 +9,7 @@ LLM := $(VENV)/llm
 
 help:
 	@echo "make run        set up, then the whole loop in the built-in world: leaderboard and report"
-	@echo "make study      set up, then the paper's studies in the built-in world, some 20 minutes"
+	@echo "make study      set up, then the paper's studies in the built-in world, some 15 minutes"
 	@echo "make test       set up, then the default tests"
 	@echo "make check      style, types and import contracts"
 	@echo "make test-slow  the tests that take minutes"
