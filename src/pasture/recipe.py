@@ -267,7 +267,7 @@ def _with_systems(recipe: Recipe, systems: Sequence[str], origin: str) -> Recipe
     return recipe.model_copy(update={"learn": learn, "evaluate": evaluate, "systems": None})
 
 
-FREE_KEYS = ("trackers",)
+FREE_KEYS = ("trackers", "processes", "sharding")
 """What a recipe may say otherwise when a run goes on in its folder: no step depends on it."""
 
 

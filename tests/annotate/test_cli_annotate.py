@@ -9,8 +9,9 @@ from typer.testing import CliRunner, Result
 
 import pasture.cli.annotate as verbs
 from pasture.annotate import stored
-from pasture.annotate.tables import read_rows, write_rows
+from pasture.annotate.tables import write_rows
 from pasture.core.errors import EngineError, PastureError
+from pasture.core.tables import read_rows
 from tests.annotate.judging import Answering, RuleEngine, prefers_good
 
 app = typer.Typer()

@@ -15,10 +15,11 @@ from pasture.annotate.entry import (
 )
 from pasture.annotate.panel import load_panel
 from pasture.annotate.pool import LLMPool
-from pasture.annotate.tables import read_rows, write_rows
+from pasture.annotate.tables import write_rows
 from pasture.core.errors import DataError
 from pasture.core.files import write_records
 from pasture.core.records import Comparison, Completion, Instruction, Preference
+from pasture.core.tables import read_rows
 from pasture.engines.scripted import ScriptedEngine
 from tests.annotate.judging import prefers_good
 
@@ -242,14 +243,14 @@ def test_a_formula_in_a_csv_file_is_disarmed(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("t.json", "{}", "expected a list of objects"),
-        ("t.json", "[1]", "expected a list of objects"),
+        ("t.json", "{}", "t.json: expected a JSON list of objects"),
+        ("t.json", "[1]", "t.json: expected a JSON list of objects"),
         ("t.json", "[", "not JSON"),
         ("t.jsonl", '{"a": 1}\n[]\n', "t.jsonl:2"),
-        ("t.csv", "a,b\n1\n", "t.csv:2: expected 2 cells"),
-        ("t.csv", "a,b\n1,2,3\n", "t.csv:2: expected 2 cells"),
-        ("t.parquet", "no parquet", "cannot be read"),
-        ("t.txt", "", "ending '.txt'"),
+        ("t.csv", "a,b\n1\n", "t.csv: row 1 has not the 2 cells"),
+        ("t.csv", "a,b\n1,2,3\n", "t.csv: row 1 has not the 2 cells"),
+        ("t.parquet", "no parquet", "t.parquet: not a Parquet file"),
+        ("t.txt", "", r"t.txt: expected a file that ends in \.json, "),
     ],
 )
 def test_a_file_that_holds_no_rows_is_refused_with_its_name(tmp_path, name, text, message):

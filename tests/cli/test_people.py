@@ -16,11 +16,12 @@ from pasture.annotate.campaign.desk import Desk
 from pasture.annotate.campaign.events import Event, Said
 from pasture.annotate.campaign.state import Campaign, Item
 from pasture.annotate.raters import MeadowPeople
-from pasture.annotate.tables import read_rows, write_rows
+from pasture.annotate.tables import write_rows
 from pasture.cli import application
 from pasture.core.errors import DataError, DependencyError, PastureError, RecipeError
 from pasture.core.files import read_records, write_records
 from pasture.core.records import Comparison, Completion, Preference
+from pasture.core.tables import read_rows
 from pasture.world.meadow import demonstrations, instructions
 from tests.annotate.people.campaigns import ballot
 
@@ -113,7 +114,7 @@ def test_from_pairs_to_every_layout(pairs: Path) -> None:
     assert len(read_rows(pairs.parent / "alpaca-eval.jsonl")) == 12
     assert len(read_rows(pairs.parent / "cross-annotations.jsonl")) == 12
     # Where ann and ben met, the first won; where either met cy, there is no majority.
-    assert all(row["chosen"].endswith(".") for row in read_rows(pairs.parent / "trl.jsonl"))
+    assert all(str(row["chosen"]).endswith(".") for row in read_rows(pairs.parent / "trl.jsonl"))
 
 
 def test_to_drop_an_annotator_wants_their_labels_again(pairs: Path) -> None:

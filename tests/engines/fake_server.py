@@ -197,6 +197,11 @@ def refused(body: dict[str, Any], behaviour: Behaviour) -> Response | None:
                 return JSONResponse(error_body(message), status_code=500)
             message = f"Invalid parameter: 'response_format' of type '{name}' is not supported with this model."
             return JSONResponse(error_body(message, None, "response_format"), status_code=400)
+        if name in body and behaviour.as_llama_cpp:
+            message = (
+                f"1 validation error:\n  {{'type': 'less_than_equal', 'loc': ('body', '{name}'), 'msg': 'Input ...'}}"
+            )
+            return JSONResponse(error_body(message), status_code=500)
         if name in body:
             hint = " Use 'max_completion_tokens' instead." if name == "max_tokens" else ""
             message = f"Unsupported parameter: '{name}' is not supported with this model.{hint}"

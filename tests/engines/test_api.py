@@ -191,6 +191,18 @@ def test_a_server_that_calls_a_form_it_does_not_know_its_own_error_is_understood
     assert not one(engine, ask("again", logit_bias={"a": 7.0})).failed  # its token ids lie elsewhere
 
 
+def test_a_value_that_such_a_server_refuses_is_neither_dropped_nor_tried_again(
+    open_api: OpenApi, server: FakeServer
+) -> None:
+    server.behave(as_llama_cpp=True, refuses=("temperature",))
+    engine = open_api(in_flight=1)
+    reply = one(engine, ask("hello", temperature=9.0))
+    assert reply.failed
+    assert "status 500: 1 validation error" in str(reply.error)
+    assert (reply.attempts, server.counts()["requests"]) == (1, 1)
+    assert "temperature" not in str(engine.identity["learned"])
+
+
 def test_a_refused_value_is_no_lesson(open_api: OpenApi, server: FakeServer) -> None:
     server.behave(refuses=("stop",))  # without its stop text the answer would be another
     with pytest.raises(EngineError, match="'stop' is not supported"):

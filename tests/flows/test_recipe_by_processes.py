@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from pasture.core.errors import DataError, RecipeError
+from pasture.core.errors import DataError, RecipeError, TrainingError
 from pasture.flow import execute, prepare
 from tests.flows.silence import Silence
 from tests.flows.tiny import REPOSITORY
@@ -74,7 +74,10 @@ def test_two_processes_make_the_models_of_one(tmp_path: Path, sharding: str) -> 
         rows = [json.loads(line) for line in (tmp_path / "two/run" / step / "metrics.jsonl").read_text().splitlines()]
         assert scalars(shown) == expected(rows)
         assert len(list(shown.iterdir())) == 1
-    assert run(tmp_path / "two", "processes=2", f"sharding={sharding}").said == {}
+    several = ["processes=2", f"sharding={sharding}"]
+    for name, overrides in (("one", several), ("two", [])):  # who trained is no part of what was made
+        assert prepare(tmp_path / name / "shared.toml", overrides, out=tmp_path / name / "run").pending() == []
+        run(tmp_path / name, *overrides)
 
 
 def test_an_error_in_a_process_is_told_as_it_would_be_by_one(tmp_path: Path) -> None:
@@ -84,6 +87,23 @@ def test_an_error_in_a_process_is_told_as_it_would_be_by_one(tmp_path: Path) -> 
             run(tmp_path / str(number), "learn.sft.max_tokens=3", f"processes={processes}")
         told.append(str(raised.value))
     assert told[0] == told[1]
+
+
+def test_processes_that_end_without_a_word_are_an_error_with_their_last_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed for want of memory, say: here each leaves as soon as it begins."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "sitecustomize.py").write_text(
+        "import os\nif os.environ.get('LOCAL_RANK'):\n    os.write(2, b'no memory left\\n'); os._exit(9)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{broken}:{REPOSITORY / 'src'}")
+    with pytest.raises(
+        TrainingError,
+        match=r"learn\.sft: the processes .* ended before they were done\..*\n(.*\n)*no memory left(.*\n)*process [01] was the first to end, with code 9$",
+    ):
+        run(tmp_path / "run", "processes=2")
 
 
 def test_what_does_not_go_together_is_refused_before_anything_is_done(tmp_path: Path) -> None:

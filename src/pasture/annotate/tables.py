@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pasture.core import tables
 from pasture.core.errors import DataError, DependencyError
 from pasture.core.files import atomic_file, require_writable, write_json_lines, write_text
 from pasture.core.hostile import for_csv
+from pasture.core.tables import SUFFIXES, read_rows
 
 Row = dict[str, Any]
 FORMATS = ".json, .jsonl, .csv or .parquet"
@@ -75,27 +75,8 @@ def as_table(data: Any) -> Table:
         return Table(rows, "the list", lambda columns: _widened(rows, columns), lambda made: made)
     raise DataError(
         "expected a list of dicts, a pandas DataFrame, a datasets.Dataset or a path of a "
-        f"{FORMATS} file, got {type(data).__name__}."
+        f"{', '.join(SUFFIXES)} file, got {type(data).__name__}."
     )
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a file, by its ending.
-
-    Raises:
-        DataError: if it is missing, of an unknown format, or holds no rows of objects.
-    """
-    readers = {".json": _read_json, ".jsonl": tables.read_rows, ".csv": _read_csv, ".parquet": _read_parquet}
-    if path.suffix not in readers:
-        raise DataError(f"{path}: expected a {FORMATS} file, got ending {path.suffix!r}.")
-    try:
-        return readers[path.suffix](path)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file. Check the path.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error}). Save it as UTF-8.") from error
-    except (OSError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read ({error}).") from error
 
 
 def require_target(path: Path) -> None:
@@ -184,38 +165,6 @@ def _dataset_table(dataset: Any) -> Table:
         return wider
 
     return Table(dataset.to_list(), "the Dataset", with_columns, kind.from_list)
-
-
-def _read_json(path: Path) -> list[Row]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON ({error}). A file with an object a line should end in .jsonl.") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{path}: expected a list of objects, one for each row.")
-    return rows
-
-
-def _read_csv(path: Path) -> list[Row]:
-    csv.field_size_limit(2**31 - 1)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        rows = []
-        for row in reader:
-            if None in row or None in row.values():
-                raise DataError(f"{path}:{reader.line_num}: expected {len(reader.fieldnames or ())} cells in the row.")
-            rows.append(dict(row))
-    return rows
-
-
-def _read_parquet(path: Path) -> list[Row]:
-    try:
-        rows: list[Row] = _pyarrow("parquet").read_table(path).to_pylist()
-    except ValueError as error:  # pyarrow's own errors are ValueErrors
-        raise DataError(f"{path}: cannot be read ({error}).") from error
-    return rows
 
 
 def _for_json(value: Any) -> Any:

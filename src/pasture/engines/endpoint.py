@@ -1,7 +1,6 @@
 """One service address: one client and one pool of connections for the whole run, answers of bounded size."""
 
 import json
-import os
 import time
 import weakref
 import zlib
@@ -16,10 +15,10 @@ import httpx2
 import openai
 import yarl
 
-from pasture.core.errors import EngineError
-from pasture.core.redaction import redact, redact_all, remember_secret
+from pasture.core.redaction import redact, redact_all
 from pasture.core.requests import Reply, Request
 from pasture.engines import wire
+from pasture.engines.keys import key_in_environment
 from pasture.engines.loop import submit
 from pasture.engines.pace import Places
 from pasture.engines.settings import Address
@@ -163,14 +162,7 @@ def _read_key(dialect: Dialect, base_url: str, api_key_env: str | None) -> str:
         if base_url != dialect.home_url:
             return "none"
         api_key_env = dialect.home_key_env
-    key = os.environ.get(api_key_env, "").strip()
-    if not key:
-        raise EngineError(
-            f"{base_url} needs a key in the environment variable {api_key_env}, which is not set. "
-            "Export it, or name another with api_key_env."
-        )
-    remember_secret(key)
-    return key
+    return key_in_environment(api_key_env, base_url, "api_key_env")
 
 
 def _object_in(response: httpx2.Response) -> Mapping[str, Any]:

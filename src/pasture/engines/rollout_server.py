@@ -7,7 +7,6 @@ server runs on this machine or shares its disk.
 """
 
 import asyncio
-import os
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,9 @@ from typing import Any, Literal, TypeVar
 import httpx2
 
 from pasture.core.errors import EngineError
-from pasture.core.redaction import redact, remember_secret
+from pasture.core.redaction import redact
 from pasture.engines.endpoint import BoundedTransport
+from pasture.engines.keys import key_in_environment
 from pasture.engines.loop import submit
 from pasture.engines.rollout_settings import RolloutServerConfig
 
@@ -263,13 +263,7 @@ class RolloutServer:
 def _authorization(api_key_env: str | None, url: str) -> dict[str, str]:
     if api_key_env is None:
         return {}
-    key = os.environ.get(api_key_env, "").strip()
-    if not key:
-        raise EngineError(
-            f"{url} needs a key in the environment variable {api_key_env}, which is not set. Export it, or name "
-            "another as rollouts.api_key_env."
-        )
-    remember_secret(key)
+    key = key_in_environment(api_key_env, url, "rollouts.api_key_env")
     return {"authorization": f"Bearer {key}"}
 
 

@@ -52,8 +52,8 @@ class Refusal:
 
     @property
     def malformed(self) -> bool:
-        """Whether the service took the request apart and did not know its form."""
-        return bool(_MALFORMED.search(self.message.lower()))
+        """Whether the service calls a request that it could not take apart an error of its own."""
+        return self.status == 500 and bool(_MALFORMED.search(self.message.lower()))
 
     @property
     def filtered(self) -> bool:
@@ -82,7 +82,7 @@ class Capabilities:
         before = self.facts()
         said = f"{refusal.param} {refusal.message}".lower()
         form = refusal.status in (400, 404, 422) and _NOT_SUPPORTED.search(f"{refusal.code} {said}".lower())
-        if form or refusal.malformed:
+        if form or (refusal.malformed and "'response_format'" in said):  # a value that is out of range is no lesson
             self._learn(said, refusal.param.lower(), sent)
         learned = [f"{name} = {value}" for name, value in self.facts().items() if value != before[name]]
         if learned:

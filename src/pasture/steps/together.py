@@ -108,7 +108,7 @@ def _outcome(folder: Path, work: str, code: int) -> Outcome:
     log = (folder / _LOG).read_text(encoding="utf-8", errors="replace")
     if code != 0 or not (folder / _OUTCOME).exists():
         raise TrainingError(
-            f"{work}: the processes that trained together ended with code {code}. What they had saved stays; run again "
+            f"{work}: the processes that trained together ended before they were done. What they had saved stays; run again "
             f"to go on from it. Their last words:\n{log[-4000:]}"
         )
     sys.stderr.write(log)  # what was warned of
@@ -166,7 +166,13 @@ def main(arguments: list[str]) -> None:
     parent, count, folder = arguments
     die_with(int(parent), signal.SIGTERM)  # which it passes on
     torchrun = importlib.import_module("torch.distributed.run")
-    torchrun.main(["--standalone", "--nproc-per-node", count, "-m", "pasture.steps.together", folder])
+    failed = importlib.import_module("torch.distributed.elastic.multiprocessing.errors").ChildFailedError
+    try:
+        torchrun.main(["--standalone", "--nproc-per-node", count, "-m", "pasture.steps.together", folder])
+    except failed as error:  # its own account is of forty lines
+        rank, first = error.get_first_failure()
+        sys.stderr.write(f"process {rank} was the first to end, with code {first.exitcode}\n")
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

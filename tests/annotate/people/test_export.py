@@ -14,10 +14,11 @@ from pasture.annotate.campaign.export import cross_annotation_rows, majority, pr
 from pasture.annotate.campaign.finished import finished
 from pasture.annotate.campaign.making import named_annotators, opening, read_answered, read_pairs
 from pasture.annotate.campaign.state import Campaign
-from pasture.annotate.tables import read_rows, write_rows
+from pasture.annotate.tables import write_rows
 from pasture.core.errors import DataError
 from pasture.core.files import read_records
 from pasture.core.records import Comparison, Preference
+from pasture.core.tables import read_rows
 from pasture.validate.agreement import analyze
 from pasture.validate.cross_annotations import Columns, read_cross_annotations
 from tests.annotate.people.campaigns import answer, comparison, do, make, truly

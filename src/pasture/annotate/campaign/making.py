@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from pasture.annotate.campaign.events import OWNER, Opened, PairAdded, Settings
 from pasture.annotate.campaign.shares import check_overlap
 from pasture.annotate.entry import Columns, Listener, annotate_head2head, annotate_pairs, annotate_samples
-from pasture.annotate.tables import read_rows
 from pasture.core.errors import DataError
 from pasture.core.records import Comparison
 from pasture.core.seeds import uniform
+from pasture.core.tables import read_rows
 
 Expected = Literal["first", "second", "tie"]
 _EXPECTED: Mapping[object, Expected] = {
