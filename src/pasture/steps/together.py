@@ -108,8 +108,8 @@ def _outcome(folder: Path, work: str, code: int) -> Outcome:
     log = (folder / _LOG).read_text(encoding="utf-8", errors="replace")
     if code != 0 or not (folder / _OUTCOME).exists():
         raise TrainingError(
-            f"{work}: the processes that trained together ended before they were done. What they had saved stays; run again "
-            f"to go on from it. Their last words:\n{log[-4000:]}"
+            f"{work}: the processes that trained together ended before they were done. What they had saved stays; run "
+            f"again to go on from it. Their last words:\n{log[-4000:]}"
         )
     sys.stderr.write(log)  # what was warned of
     return Outcome(**json.loads((folder / _OUTCOME).read_text(encoding="utf-8")))
