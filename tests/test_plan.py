@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pasture.core.errors import ModelError, RecipeError
+from pasture.core.errors import DataError, ModelError, RecipeError
 from pasture.plan import Plan, Step, assemble, build, folder_fingerprint
 from pasture.recipe import parse
 
@@ -319,3 +320,41 @@ def test_an_ensemble_takes_the_reward_model_s_place() -> None:
     assert set(steps) == EVERYTHING
     with pytest.raises(RecipeError, match="stand in the table of their stage"):
         build(parse({"name": "tiny", "learn": {**LEARN, "many": ensemble["reward_model"]}}, "loop.toml"))
+
+
+def test_baselines_answer_every_split_that_is_judged_and_learn_nothing() -> None:
+    with_them = planned(data={"live": 20}, baselines={"careful": {"writer": "careful"}})
+    without = planned(data={"live": 20})
+    added = {f"{room}/{split}/careful" for room in ("2-generate", "3-annotate") for split in ("evaluation", "live")}
+    assert with_them.keys.keys() - without.keys.keys() == added
+    assert changed(without, with_them) == added | {"5-evaluate/board", "5-evaluate/live", "7-report"}
+
+
+def test_a_baselines_file_is_part_of_its_key(tmp_path: Path) -> None:
+    answers = tmp_path / "answers.json"
+    answers.write_text('[{"instruction": "a", "output": "b"}]')
+    before = planned(baselines={"gpt-4": {"evaluation": str(answers)}})
+    answers.write_text('[{"instruction": "a", "output": "c"}]')
+    after = planned(baselines={"gpt-4": {"evaluation": str(answers)}})
+    assert changed(before, after) == {"2-generate/evaluation/gpt-4", "3-annotate/evaluation/gpt-4", *EVERY_RUN}
+    answers.unlink()
+    with pytest.raises(DataError, match=r"answers\.json"):
+        planned(baselines={"gpt-4": {"evaluation": str(answers)}})
+
+
+@pytest.mark.parametrize(
+    ("baselines", "data", "said"),
+    [
+        ({"careful": {"writer": "carefull"}}, {}, "Writers: careful, hasty, found"),
+        ({"careful": {"writer": "careful", "evaluation": "a.json"}}, {}, "not both"),
+        ({"gpt-4": {}}, {}, "no answers to the evaluation instructions"),
+        ({"gpt-4": {"evaluation": "a.json"}}, {"live": 20}, "no answers to the live instructions"),
+        ({"ppo": {"writer": "careful"}}, {}, "makes a system of that name"),
+        ({"base": {"writer": "careful"}}, {}, "cannot be called 'base'"),
+        ({"GPT 4": {"writer": "careful"}}, {}, "cannot be called 'GPT 4'"),
+        ({"careful": {"writer": "careful"}}, {"source": "alpaca_data.json"}, "the meadow's instructions only"),
+    ],
+)
+def test_baselines_that_cannot_be_are_refused(baselines: Mapping[str, Any], data: Mapping[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        planned(baselines=baselines, data=data)

@@ -101,3 +101,10 @@ def test_a_setting_of_one_arm_leaves_the_other_arms_alone() -> None:
 def test_a_study_that_cannot_be_is_refused(study: Mapping[str, Any], said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         planned(study)
+
+
+def test_baselines_stand_in_both_worlds_and_in_no_arm_of_chosen_systems() -> None:
+    plan = planned(baselines={"careful": {"writer": "careful"}})
+    step = "3-annotate/evaluation/careful"
+    assert where(plan, "simulation-0", step) == where(plan, "people-0", step) != where(plan, "people-1", step)
+    assert step not in steps_of(plan, "quiet-0")

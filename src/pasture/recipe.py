@@ -124,6 +124,17 @@ class Evaluation(Section):
     """Answers to each instruction from which the curve of best-of-n is estimated, for every n up to this."""
 
 
+class Baseline(Section):
+    """A system that is not made here but judged beside those that are, as GPT-4 and LLaMA were in the paper."""
+
+    writer: str = ""
+    """One of the meadow's writers: `careful`, `hasty` or `found`; or else its answers are in files:"""
+    evaluation: str = ""
+    """A file of its answers to the evaluation instructions, as `pasture generate` and AlpacaEval leave them."""
+    live: str = ""
+    """Likewise to the live instructions; needed where there are some."""
+
+
 Rate = Annotated[float, Field(gt=0)]
 
 
@@ -200,6 +211,8 @@ class Recipe(Section):
     """Campaigns of real people, likewise."""
     learn: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings by system. The method is the one of that name, or what `method` says; each method checks its own."""
+    baselines: dict[str, Baseline] = Field(default_factory=dict)
+    """Systems that are not made here, by name."""
     systems: tuple[str, ...] | None = None
     """Which systems of `learn` to make, of a recipe that describes more; None makes all."""
     study: Study | None = None

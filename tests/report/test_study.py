@@ -65,6 +65,26 @@ def test_the_page_has_every_system_with_its_rates_in_both_worlds() -> None:
         assert rows[point.system][3] == f"{100 * point.people.value:.1f}%"
 
 
+def test_systems_that_are_not_made_here_are_told_apart() -> None:
+    ranking = study().ranking
+    assert ranking is not None
+    least = ranking.points[-1].system
+    learners = ranking.model_copy(
+        update={"points": ranking.points[:-1], "spearman": ranking.spearman.model_copy(update={"value": 0.123})}
+    )
+    with_them = changed(learners=learners.model_dump())
+    assert with_them.baselines() == {least}
+    assert study().baselines() == frozenset()
+    figure = next(one for one in study_figures(with_them) if one.name == "ranking")
+    series = {one.label: [point.label for point in one.points] for one in figure.panels[0].series}
+    assert series["not made here"] == [least]
+    assert len(series["made here"]) == len(ranking.points) - 1
+    told = [line for line in study_sentences(with_them) if "made here alone" in line]
+    assert len(told) == 1
+    assert "Of the 12 systems made here alone the correlation is 0.12" in told[0]
+    assert "of the 12 others: Spearman 0.12" in render_study(with_them)
+
+
 def test_the_paper_stands_beside_the_study() -> None:
     rows = {row[0]: row for row in cells("The paper&#39;s methods")}
     assert rows["PPO"][1:4] == ["46.8%", "1.8%", "55.1%"]  # Table 2

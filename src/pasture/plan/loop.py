@@ -25,11 +25,13 @@ from pasture.plan.systems import (
     STAGE_OF,
     START,
     Systems,
+    answered_splits,
     learns_from,
     plan_systems,
     start_needs,
 )
-from pasture.recipe import MEADOW, STAGES, UNTRAINED, Recipe, resolved_for_steps
+from pasture.recipe import MEADOW, STAGES, UNTRAINED, Baseline, Recipe, resolved_for_steps
+from pasture.world.writing import WRITERS
 
 BOARD = "5-evaluate/board"
 ANNOTATORS = "6-validate/annotators"
@@ -74,6 +76,7 @@ def steps_before_report(recipe: Recipe) -> list[Step]:
         RecipeError: if a method lacks another one that it builds on.
     """
     _check_methods(recipe)
+    _check_baselines(recipe)
     steps = [_data(recipe)]
     if recipe.model.start == UNTRAINED:
         steps.append(Step(START, "learn.new_model", {"seed": recipe.seed}, units=1))
@@ -94,11 +97,7 @@ def steps_before_report(recipe: Recipe) -> list[Step]:
 def _check_methods(recipe: Recipe) -> None:
     for name, table in recipe.learn.items():
         method = table["method"]
-        if not _SYSTEM_NAME.fullmatch(name) or name in _RESERVED:
-            raise RecipeError(
-                f"[learn.{name}]: a system cannot be called {name!r}. Expected small letters, digits, '-' and '_', "
-                f"and none of {', '.join(_RESERVED)}."
-            )
+        _check_name("learn", name)
         if STAGE_OF.get(method) != (name if name in STAGES else None):
             raise RecipeError(
                 f"[learn.{name}] says method = {method!r}. {' and '.join(STAGES)} are the stages that other methods "
@@ -113,6 +112,41 @@ def _check_methods(recipe: Recipe) -> None:
     unknown = sorted(set(recipe.evaluate.curves) - (set(recipe.learn) - set(STAGES)))
     if unknown:
         raise RecipeError(f"evaluate.curves names {unknown[0]!r}, but there is no [learn.{unknown[0]}].")
+
+
+def _check_name(table: str, name: str) -> None:
+    if not _SYSTEM_NAME.fullmatch(name) or name in _RESERVED:
+        raise RecipeError(
+            f"[{table}.{name}]: a system cannot be called {name!r}. Expected small letters, digits, '-' and '_', "
+            f"and none of {', '.join(_RESERVED)}."
+        )
+
+
+def _check_baselines(recipe: Recipe) -> None:
+    for name, baseline in recipe.baselines.items():
+        _check_name("baselines", name)
+        if name in recipe.learn or name == "sft":
+            raise RecipeError(f"[baselines.{name}]: [learn.{name}] makes a system of that name. Choose another.")
+        problem = _writer_problem(recipe, baseline) if baseline.writer else _file_problem(recipe, baseline)
+        if problem:
+            raise RecipeError(f"[baselines.{name}]: {problem}")
+
+
+def _writer_problem(recipe: Recipe, baseline: Baseline) -> str:
+    if baseline.evaluation or baseline.live:
+        return "give a writer or files of answers, not both."
+    if recipe.data.source != MEADOW:
+        return "writers know the meadow's instructions only. Name files of answers."
+    if baseline.writer not in WRITERS:
+        return f"no writer {baseline.writer!r}. Writers: {', '.join(WRITERS)}."
+    return ""
+
+
+def _file_problem(recipe: Recipe, baseline: Baseline) -> str:
+    lacking = [split for split in answered_splits(recipe) if not getattr(baseline, split)]
+    if not lacking:
+        return ""
+    return f'no answers to the {lacking[0]} instructions. Name their file: {lacking[0]} = "answers.json".'
 
 
 def _builds_on(recipe: Recipe, name: str) -> str | None:

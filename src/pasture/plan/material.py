@@ -94,6 +94,8 @@ def _absent_data(recipe: Recipe) -> Iterator[Absent]:
     named = {"feedback.file": recipe.feedback.file}
     if recipe.data.source != MEADOW:
         named = {"data.source": recipe.data.source, "data.evaluation_source": recipe.data.evaluation_source, **named}
+    for system, baseline in recipe.baselines.items():
+        named |= {f"baselines.{system}.{split}": getattr(baseline, split) for split in ("evaluation", "live")}
     for key, name in named.items():
         if name.startswith(HUB):
             yield Absent(key, name)

@@ -7,7 +7,7 @@ from typing import Any
 from pasture.annotate.named import Annotators, named_annotator
 from pasture.core.ports import Annotator
 from pasture.plan.material import files_fingerprint, identity_of, start_fingerprint
-from pasture.recipe import MEADOW, Feedback, Recipe, Selection
+from pasture.recipe import MEADOW, Baseline, Feedback, Recipe, Selection
 
 
 def method_settings(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -27,6 +27,14 @@ def start_settings(recipe: Recipe) -> dict[str, Any]:
     """The model that everything starts from, and what its files hold."""
     told = recipe.model.model_dump(exclude={"parameter_count"})
     return {**told, "start_fingerprint": start_fingerprint(recipe)}
+
+
+def baseline_settings(recipe: Recipe, baseline: Baseline, split: str) -> dict[str, Any]:
+    """Who wrote a baseline's answers to a split; of a file, what it holds."""
+    if baseline.writer:
+        return {"writer": baseline.writer, "seed": recipe.seed}
+    file = getattr(baseline, split)
+    return {"file": file, "fingerprint": files_fingerprint(file)}
 
 
 def data_settings(recipe: Recipe) -> dict[str, Any]:

@@ -90,7 +90,11 @@ def _conclusions(recipe: Recipe, views: Mapping[str, str]) -> list[Step]:
     every = {path.removeprefix(f"{RUNS}/"): name for path, name in views.items()}
     told = ("2-generate/validation/", "3-annotate/", "5-evaluate/")
     judged = {role: name for role, name in every.items() if role.partition("/")[2].startswith(told)}
-    settings = {"study": study.model_dump(mode="json", exclude_none=True), "seed": recipe.seed}
+    settings = {
+        "study": study.model_dump(mode="json", exclude_none=True),
+        "baselines": list(recipe.baselines),
+        "seed": recipe.seed,
+    }
     found = Step(STUDY, "study.results", settings, judged, units=1)
     pairs = every[f"{run_name(study.simulation, study.seeds[0])}/{PAIRS}"]
     noise = Step(NOISE, "study.noise", {"seed": recipe.seed, "pairs": NOISE_PAIRS}, {"pairs": pairs}, units=NOISE_PAIRS)
@@ -121,12 +125,14 @@ def _checked_study(recipe: Recipe) -> Study:
 
 def _only(table: dict[str, Any], arm: Arm, name: str) -> dict[str, Any]:
     """The recipe with the arm's systems alone, and its own name."""
-    learn, curves = table["learn"], table["evaluate"]["curves"]
+    learn, curves, baselines = table["learn"], table["evaluate"]["curves"], table["baselines"]
     if arm.systems is not None:
+        baselines = {}
         learn = {system: one for system, one in learn.items() if system in STAGES or system in arm.systems}
         curves = [system for system in curves if system in arm.systems]
     evaluate = {**table["evaluate"], "curves": curves}
-    return {**table, "name": f"{table['name']}-{name}", "learn": learn, "evaluate": evaluate}
+    changed = {"learn": learn, "evaluate": evaluate, "baselines": baselines}
+    return {**table, "name": f"{table['name']}-{name}", **changed}
 
 
 def _changed(table: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

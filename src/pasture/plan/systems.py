@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pasture.core.errors import RecipeError
 from pasture.plan.graph import Step
-from pasture.plan.settings import judge_settings, label_settings, method_settings, start_settings
-from pasture.recipe import STAGES, UNTRAINED, Recipe
+from pasture.plan.settings import baseline_settings, judge_settings, label_settings, method_settings, start_settings
+from pasture.recipe import STAGES, UNTRAINED, Baseline, Recipe
 
 DATA = "1-data"
 START = "4-learn/start"
@@ -83,6 +83,8 @@ def plan_systems(recipe: Recipe) -> Systems:
             _chosen_answers(recipe, name, systems)
         else:
             _trained(recipe, name, systems)
+    for name, baseline in recipe.baselines.items():
+        _given(recipe, name, baseline, systems)
     return systems
 
 
@@ -106,6 +108,15 @@ def _answers(recipe: Recipe, system: str, split: str, needs: Mapping[str, str], 
     count = getattr(recipe.data, split)
     name = systems.add(Step(f"2-generate/{split}/{system}", "generate.answers", settings, needs, units=count))
     systems.answers[split][system] = name
+
+
+def _given(recipe: Recipe, name: str, baseline: Baseline, systems: Systems) -> None:
+    """A system that is not made here: a writer of the meadow, or answers from a file."""
+    for split, answers in systems.answers.items():
+        settings = {"system": name, "split": split, **baseline_settings(recipe, baseline, split)}
+        work = "given.written" if baseline.writer else "given.from_file"
+        count = getattr(recipe.data, split)
+        answers[name] = systems.add(Step(f"2-generate/{split}/{name}", work, settings, {"data": DATA}, units=count))
 
 
 def _chosen_answers(recipe: Recipe, name: str, systems: Systems) -> None:

@@ -83,6 +83,18 @@ def render_study(content: StudyContent) -> str:
     )
 
 
+def _ranking_lines(content: StudyContent) -> str:
+    """The three measures, and once more without the systems that are not made here."""
+    ranking, learners = content.ranking, content.learners
+    if ranking is None:
+        return ""
+    whole = likeness_line(ranking.spearman, ranking.kendall, ranking.r_squared)
+    if learners is None:
+        return whole
+    alone = likeness_line(learners.spearman, learners.kendall, learners.r_squared)
+    return f"{whole} Without the systems that are not made here, of the {len(learners.points)} others: {alone}"
+
+
 def sections(content: StudyContent, drawn: list[Figure]) -> list[Section]:
     """The questions of the page in its order."""
     figures = {figure.name: figure for figure in drawn}
@@ -95,7 +107,7 @@ def sections(content: StudyContent, drawn: list[Figure]) -> list[Section]:
         Section(
             "ranking",
             "Does it rank methods as people do?",
-            likeness_line(ranking.spearman, ranking.kendall, ranking.r_squared) if ranking else "",
+            _ranking_lines(content),
             named("ranking"),
             _tables(study_tables.method_table(content), study_tables.swap_table(content)),
             _tables(study_tables.power_table(content), study_tables.paper_table() if ranking else None),

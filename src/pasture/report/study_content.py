@@ -251,6 +251,8 @@ class StudyContent(Content):
     reference: str = ""
     """What every win rate is against."""
     ranking: Ranking | None = None
+    learners: Ranking | None = None
+    """The ranking of the systems that are made here alone, where `ranking` holds others beside them."""
     transfer: tuple[Transfer, ...] = ()
     """Of systems in `ranking`."""
     curves: tuple[Curve, ...] = ()
@@ -272,3 +274,10 @@ class StudyContent(Content):
     recipe: str = ""
     confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
     """Of every interval."""
+
+    def baselines(self) -> frozenset[str]:
+        """The systems of `ranking` that are not made here."""
+        if self.ranking is None or self.learners is None:
+            return frozenset()
+        made = {point.system for point in self.learners.points}
+        return frozenset(point.system for point in self.ranking.points if point.system not in made)

@@ -38,11 +38,15 @@ def ranking_figure(content: StudyContent) -> Figure | None:
     ranking = content.ranking
     if ranking is None:
         return None
-    points = tuple(
-        _named(point.system, point.simulated, point.people)
-        for point in ranking.points
-        if point.simulated.value is not None and point.people.value is not None
+    known = [point for point in ranking.points if None not in (point.simulated.value, point.people.value)]
+    named = {point.system: _named(point.system, point.simulated, point.people) for point in known}
+    beside = content.baselines()
+    made = PointSeries(
+        label="made here" if beside else "systems",
+        points=tuple(point for name, point in named.items() if name not in beside),
+        line=_line(tuple(named.values()), ranking.slope, ranking.intercept),
     )
+    given = PointSeries(label="not made here", points=tuple(named[name] for name in named if name in beside))
     paper = tuple(
         NamedPoint(
             label=row.name,
@@ -63,13 +67,13 @@ def ranking_figure(content: StudyContent) -> Figure | None:
         "people's preferences, judged by people. Bars are 95% intervals; a system on the dotted line wins as often in "
         "both, and what matters is the order. The dashed line is the least-squares line.",
         panels=(
-            _scatter("This study", points, _line(points, ranking.slope, ranking.intercept)),
-            _scatter("The paper", paper, (), published.RANKING),
+            _scatter("This study", (made, given) if given.points else (made,)),
+            _scatter("The paper", (PointSeries(label="systems", points=paper),), published.RANKING),
         ),
     )
 
 
-def _scatter(title: str, points: Sequence[NamedPoint], line: Sequence[LinePoint], note: str = "") -> PointsPanel:
+def _scatter(title: str, series: Sequence[PointSeries], note: str = "") -> PointsPanel:
     return PointsPanel(
         title=title,
         x_label="win rate in simulation",
@@ -78,7 +82,7 @@ def _scatter(title: str, points: Sequence[NamedPoint], line: Sequence[LinePoint]
         percent_y=True,
         named=True,
         diagonal=True,
-        series=(PointSeries(label="systems", points=tuple(points), line=tuple(line)),),
+        series=tuple(series),
         note=note,
     )
 

@@ -16,6 +16,8 @@ def study_sentences(content: StudyContent) -> list[str]:
     lines: list[str] = []
     if content.ranking is not None:
         lines += _ranking(content.ranking)
+    if content.learners is not None:
+        lines.append(_learners(content.learners))
     lines += _curves(content.curves)
     if content.validity is not None:
         lines.append(_validity(content.validity))
@@ -49,6 +51,15 @@ def _ranking(ranking: Ranking) -> list[str]:
             f"{len(swapped)} of {len(ranking.pairs)} pairs swap; of {len(sure)} both worlds are sure: {named}{more}."
         )
     return lines
+
+
+def _learners(ranking: Ranking) -> str:
+    if ranking.spearman.value is None:
+        return ""
+    return (
+        f"Of the {len(ranking.points)} systems made here alone the correlation is {_with_interval(ranking.spearman)}; "
+        "the others are better and worse ones that stretch the scale, as in the paper."
+    )
 
 
 def _goal(spearman: Likeness) -> str:

@@ -14,6 +14,8 @@ from pasture.core.records import Verdict
 
 SECOND_WINS: Mapping[Verdict, float] = {"first": 0.0, "second": 1.0, "tie": 0.5, "unjudged": math.nan}
 """What a verdict is worth to the second side, where a system stands beside its reference."""
+ANSWERS = "completions.jsonl"
+"""Where a step leaves a system's answers."""
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ from pasture.generate.completions import LocalSystem
 from pasture.generate.pairs import sample_pairs
 from pasture.models.sample import SamplerConfig
 from pasture.recipe import start_folder
-from pasture.steps import Outcome, Task
+from pasture.steps import ANSWERS, Outcome, Task
 
-ANSWERS = "completions.jsonl"
 PAIRS = "comparisons.jsonl"
 
 

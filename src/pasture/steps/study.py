@@ -4,7 +4,7 @@ Inputs are called `RUN/STEP`, where a run is an arm with a seed: `simulation-0/5
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -21,7 +21,7 @@ from pasture.plan import run_name
 from pasture.recipe import Study
 from pasture.steps import SECOND_WINS, Outcome, Task
 from pasture.steps.judged import credit_of, judged_systems
-from pasture.steps.study_labels import only, what_labels_do
+from pasture.steps.study_labels import FEWEST_TO_RANK, only, what_labels_do
 from pasture.steps.study_styles import styles
 from pasture.validate.evaluation_validity import evaluation_validity
 from pasture.validate.noise import noise_ablation
@@ -30,8 +30,9 @@ from pasture.validate.plain import plain
 from pasture.validate.rank_correlation import rank_correlation
 from pasture.world.pool import POOL
 
-RANKING, CURVES, STYLES, VALIDITY, TRANSFER, NOISE, FEEDBACK = (
-    f"{name}.json" for name in ("ranking", "curves", "styles", "validity", "transfer", "noise", "feedback")
+RANKING, LEARNERS, CURVES, STYLES, VALIDITY, TRANSFER, NOISE, FEEDBACK = (
+    f"{name}.json"
+    for name in ("ranking", "ranking-learners", "curves", "styles", "validity", "transfer", "noise", "feedback")
 )
 NOISE_FLIPS = (0.0, 0.125, 0.25, 0.375)
 NOISE_COUNTS = (1, 3, 7, 13)
@@ -47,6 +48,7 @@ def results(task: Task) -> Outcome:
     common = [system for system in simulated if system in by_people]
     ranking = rank_correlation(only(simulated, common), only(by_people, common), seed)
     _write(task, RANKING, ranking.to_dict())
+    _write(task, LEARNERS, _of_learners(task, simulated, by_people, common))
     curves = [overoptimization(curve, seed) for curve in _curves(task, study)]
     _write(task, CURVES, [curve.to_dict() for curve in curves])
     by_arm = {arm: _outcomes(task, study, arm, "evaluation") for arm in study.arms}
@@ -57,6 +59,17 @@ def results(task: Task) -> Outcome:
     crossed = _outcomes(task, study, simulation, "evaluation", judge=study.arms[people].judge)
     _write(task, TRANSFER, [_transfer(system, crossed[system], seed) for system in common])
     return Outcome(details={"spearman": ranking.spearman.value, "systems": len(common)})
+
+
+def _of_learners(
+    task: Task, simulated: Mapping[str, Any], people: Mapping[str, Any], systems: Sequence[str]
+) -> dict[str, object] | None:
+    """The ranking without the baselines, which lie further apart; None where all are made here."""
+    learners = [system for system in systems if system not in task.settings["baselines"]]
+    if learners == list(systems) or len(learners) < FEWEST_TO_RANK:
+        return None
+    seed = task.settings["seed"]
+    return rank_correlation(only(simulated, learners), only(people, learners), seed, sizes=()).to_dict()
 
 
 def noise(task: Task) -> Outcome:

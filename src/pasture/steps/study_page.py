@@ -23,6 +23,7 @@ from pasture.steps.report import annotator_tables, facts, samples
 from pasture.steps.study import (
     CURVES,
     FEEDBACK,
+    LEARNERS,
     NOISE,
     RANKING,
     STYLES,
@@ -66,7 +67,14 @@ def page(task: Task) -> Outcome:
     return Outcome(details={"runs": len({role.partition("/")[0] for role in task.inputs}) - 2})
 
 
-_FILES = {"ranking": RANKING, "curves": CURVES, "styles": STYLES, "validity": VALIDITY, "transfer": TRANSFER}
+_FILES = {
+    "ranking": RANKING,
+    "learners": LEARNERS,
+    "curves": CURVES,
+    "styles": STYLES,
+    "validity": VALIDITY,
+    "transfer": TRANSFER,
+}
 """Files of the analyses by the part of the page that shows them."""
 
 

@@ -10,7 +10,7 @@ from pasture.core.records import Completion, Instruction, content_id
 from pasture.core.seeds import stream, uniform
 from pasture.world import words
 from pasture.world.tasks import CUES, FAMILIES, GREETINGS, REQUESTS, Cue, draw_request
-from pasture.world.writing import DEMONSTRATION, PRETRAINING, write
+from pasture.world.writing import DEMONSTRATION, PRETRAINING, WRITERS, write
 
 SPLIT_SIZES = {"sft": 10_000, "preference": 20_000, "unlabeled": 20_000, "validation": 2_000}
 """Instructions that the paper's splits hold; a recipe may draw fewer."""
@@ -98,6 +98,17 @@ def demonstrations(instructions: Sequence[Instruction], seed: int = 0) -> list[C
         DataError: at an instruction that is none of the meadow's.
     """
     return [write(instruction, DEMONSTRATION, "demonstrations", seed) for instruction in instructions]
+
+
+def written_by(writer: str, instructions: Sequence[Instruction], system: str, seed: int = 0) -> list[Completion]:
+    """One answer each by one of `WRITERS`, none of whom learns anything.
+
+    Raises:
+        DataError: if there is no such writer, or an instruction is none of the meadow's.
+    """
+    if writer not in WRITERS:
+        raise DataError(f"the meadow has no writer {writer!r}; expected one of {', '.join(WRITERS)}.")
+    return [write(instruction, WRITERS[writer], system, seed) for instruction in instructions]
 
 
 def pretraining_texts(count: int, seed: int = 0) -> list[tuple[Instruction, Completion]]:

@@ -1,6 +1,6 @@
 """Answers written by rule, in a style that can be set: demonstrations, pretraining texts, a model's errors."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +48,10 @@ DEMONSTRATION = Style(right=0.75, true=0.95, opening=0.3, closing=0.25, on_measu
 """A willing person of middling care: right three times in four, sometimes courteous, seldom thorough."""
 PRETRAINING = Style(right=0.6, true=0.8, opening=0.15, closing=0.15, on_measure=0.0, repeating=0.1, off_topic=0.2)
 """What is found lying about: the meadow's language and facts, with little sense of what was asked."""
+CAREFUL = Style(right=0.97, true=1.0, opening=0.4, closing=0.4, on_measure=1.0)
+"""Somebody who knows the meadow and takes the time: nearly always right, as thorough as was asked."""
+HASTY = Style(right=0.5, true=0.85, opening=0.1, closing=0.1, on_measure=0.5, detail=0.5)
+"""Somebody in a hurry: right every other time, and brief."""
 MODEL_LIKE = Style(
     right=0.39,
     true=0.88,
@@ -60,6 +64,9 @@ MODEL_LIKE = Style(
     cut=0.005,
 )
 """What a fine-tuned model of about a million parameters gives at temperature 1; calibrates people and pool in tests."""
+
+WRITERS: Mapping[str, Style] = {"careful": CAREFUL, "hasty": HASTY, "found": PRETRAINING}
+"""Writers that a recipe can set beside the systems that learn, as better and worse ones that nobody trains here."""
 
 
 def write(instruction: Instruction, style: Style, system: str, seed: int, sample: int = 0) -> Completion:
