@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from pasture.report import study_tables
+from pasture.report.content import PointsPanel
 from pasture.report.study import render_study, write_study
 from pasture.report.study_content import StudyContent
 from pasture.report.study_figures import study_figures
@@ -76,7 +77,9 @@ def test_systems_that_are_not_made_here_are_told_apart() -> None:
     assert with_them.baselines() == {least}
     assert study().baselines() == frozenset()
     figure = next(one for one in study_figures(with_them) if one.name == "ranking")
-    series = {one.label: [point.label for point in one.points] for one in figure.panels[0].series}
+    panel = figure.panels[0]
+    assert isinstance(panel, PointsPanel)
+    series = {one.label: [point.label for point in one.points] for one in panel.series}
     assert series["not made here"] == [least]
     assert len(series["made here"]) == len(ranking.points) - 1
     told = [line for line in study_sentences(with_them) if "made here alone" in line]

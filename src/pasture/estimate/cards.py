@@ -167,7 +167,8 @@ def _models_held(step: Step, *, adapters: bool) -> tuple[int, int, int]:
     """
     if step.work not in ("learn.from_scores", "learn.from_judgements"):
         return 1, 0, 0
-    scorers = 1 if step.work == "learn.from_scores" else 0
+    own_scorer = step.work == "learn.from_scores" and step.settings["config"].get("reward") != "shared"
+    scorers = 1 if own_scorer else 0
     if step.settings["method"] == "expert_iteration":
         return 1, 0, scorers
     own_values = step.settings["method"] == "ppo" and step.settings["config"].get("value") != "shared"

@@ -49,6 +49,7 @@ from pasture.learn.rollouts import (
     step_instructions,
     token_logprobs,
 )
+from pasture.learn.shared_reward import RewardPlace, check_reward_place, placed
 from pasture.learn.update import adamw, linear_factor, take_step
 from pasture.machine.device import DeviceChoice, resolve_device
 from pasture.machine.distributed import share, total
@@ -87,6 +88,9 @@ class Config(BaseModel):
     length_weight: Literal["answer", "token", "constant"] = "answer"
     """What a token's loss is divided by, besides the count of answers: the tokens of its answer (GRPO), the mean of
     these over the minibatch (DAPO), or `max_new_tokens` (Dr. GRPO)."""
+    reward: RewardPlace = "own"
+    """Whether the reward model is a model of its own, or adapters and a head on the policy's trunk, where both are
+    adapters to one model: one copy of its weights less."""
     missing_eos_score: float | None = None
     """Score of an answer that was cut before its end, in place of the scorer's; None leaves it to the scorer."""
     sampler_ratio_cap: float | None = Field(None, gt=0)
@@ -118,6 +122,11 @@ class Config(BaseModel):
     @model_validator(mode="after")
     def _a_server_is_allowed_for(self) -> Self:
         check_corrected(self.rollouts, self.sampler_ratio_cap)
+        return self
+
+    @model_validator(mode="after")
+    def _a_shared_trunk_stays_as_it_is(self) -> Self:
+        check_reward_place(self.reward, self.weights)
         return self
 
 
@@ -181,6 +190,7 @@ def train(
     """
     device, tokenizer = resolve_device(config.device), load_tokenizer(start)
     policy = ResponseModel(load_trainable(start, config.weights, tokenizer=tokenizer, device=device, seed=seed))
+    environment = placed(environment, policy.model, config.reward)
     reference = reference_of(policy.model, start, config.weights, tokenizer=tokenizer)
     encoder = Encoder(tokenizer, environment.template, max_tokens=config.max_prompt_tokens + 1)
     prompts = check_instructions(encoder, environment.instructions)

@@ -229,6 +229,8 @@ class ModelScorer:
     model: ScalarModel
     encoder: Encoder
     micro_batch_tokens: int
+    folder: Path
+    """Where it was loaded from."""
 
     @classmethod
     def load(
@@ -246,7 +248,7 @@ class ModelScorer:
             ModelError: if `folder` holds no reward model.
         """
         encoder = Encoder(load_tokenizer(folder), template, max_tokens=max_tokens)
-        return cls(ScalarModel.load(folder, device=resolve_device(device)), encoder, micro_batch_tokens)
+        return cls(ScalarModel.load(folder, device=resolve_device(device)), encoder, micro_batch_tokens, folder)
 
     @torch.no_grad()
     def __call__(self, instructions: Sequence[Instruction], completions: Sequence[Completion]) -> list[float]:

@@ -8,6 +8,7 @@ Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685
 
 import contextlib
 import copy
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -15,7 +16,8 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from peft.utils.other import transpose
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -29,6 +31,8 @@ ADAPTER_FOLDER = "adapter"
 """Within a saved model's folder: the adapters alone, as `PeftModel.from_pretrained` reads them."""
 
 _NAME = "default"
+_TENSORS = "adapter_model.safetensors"
+_PREFIX = "base_model.model."
 
 
 def add_adapters(model: PreTrainedModel, lora: Lora, *, seed: int, base: str) -> None:
@@ -83,6 +87,74 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
+@contextlib.contextmanager
+def adapters_named(model: nn.Module, name: str) -> Iterator[None]:
+    """While it is open, the model computes with its adapters of that name, and nothing of it takes gradients."""
+    layers = [layer for _, layer in adapted_layers(model)]
+    for layer in layers:
+        layer.set_adapter(name, inference_mode=True)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.set_adapter(_NAME)
+
+
+def add_saved_adapters(backbone: PreTrainedModel, folder: Path, *, name: str) -> None:
+    """Put the adapters of `folder` beside those that `backbone` has; they are used where `adapters_named` says so.
+
+    Raises:
+        ModelError: if `folder` holds none, or they belong to layers that have none here.
+    """
+    try:
+        config = LoraConfig.from_pretrained(str(folder))
+        tensors = load_file(folder / _TENSORS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(f"{folder} holds no adapters ({error}).") from error
+    layers = dict(adapted_layers(backbone))
+    places = {_place(key) for key in tensors}
+    if not places <= layers.keys():
+        raise ModelError(
+            f"{folder}: its adapters belong to layers such as {min(places - layers.keys())!r}, which have none in this "
+            "model. Train both with the same target_modules."
+        )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are what is wanted
+        inject_adapter_in_model(config, backbone, name)
+    for key, tensor in tensors.items():
+        part = "lora_A" if ".lora_A." in key else "lora_B"
+        linear = getattr(layers[_place(key)], part)[name].float()
+        with torch.no_grad():
+            linear.weight.copy_(tensor)
+    for layer in layers.values():
+        layer.set_adapter(_NAME)
+
+
+def _place(key: str) -> str:
+    """The layer that a saved tensor of an adapter belongs to."""
+    return key.removeprefix(_PREFIX).partition(".lora_")[0]
+
+
+@torch.no_grad()
+def distance_to_merged(backbone: nn.Module, merged: Mapping[str, Tensor], *, name: str) -> float:
+    """How far the backbone's weights with the adapters `name` are from those of a model that holds them merged.
+
+    The largest, over weights, of the norm of the difference as a share of the norm.
+    """
+    layers = dict(adapted_layers(backbone))
+    farthest = 0.0
+    for key, tensor in backbone.state_dict().items():
+        place = key.rpartition(".")[0].removesuffix(".base_layer")
+        if ".lora_" in key:
+            continue
+        whole, layer = tensor.float(), layers.get(place)
+        if layer is not None and key.endswith(".weight") and name in layer.lora_A:
+            whole = whole + layer.get_delta_weight(name).float()
+        other = merged[f"{place}.{key.rpartition('.')[2]}"].to(whole)
+        farthest = max(farthest, float((whole - other).norm() / other.norm().clamp(min=1e-30)))
+    return farthest
+
+
 @torch.no_grad()
 def merged_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of the model without adapters that computes the same, under its own names.
@@ -118,11 +190,11 @@ def save_adapters(model: PreTrainedModel, weights: Mapping[str, Tensor], folder:
     config.target_modules = sorted(name for name, _ in layers)
     config.task_type = None if model.base_model is model else "CAUSAL_LM"
     tensors = {
-        f"base_model.model.{name}.{part}.weight": weights[f"{name}.{part}.{_NAME}.weight"].cpu().contiguous()
+        f"{_PREFIX}{name}.{part}.weight": weights[f"{name}.{part}.{_NAME}.weight"].cpu().contiguous()
         for name, _ in layers
         for part in ("lora_A", "lora_B")
     }
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_file(folder / "adapter_model.safetensors") as draft:
+    with atomic_file(folder / _TENSORS) as draft:
         save_file(tensors, draft)
     config.save_pretrained(folder)
