@@ -87,19 +87,22 @@ def test_what_no_training_shares_is_one_cards_work(paper):
         ("4-learn/sft", ("sharding=none",), 18),  # by each of eight
         ("4-learn/sft", (), 18 / 8),
         ("4-learn/dpo", WHOLE, 18),
-        # Policy and value model; the reference in bfloat16, the scorer in float32.
-        ("4-learn/ppo", WHOLE, 2 * 18 + 2 + 4),
+        # Policy and value model; reference and scorer as they were saved, in bfloat16.
+        ("4-learn/ppo", WHOLE, 2 * 18 + 2 + 2),
         # Eighths of them, the whole scorer, and the whole policy while it draws.
-        ("4-learn/ppo", (), (2 * 18 + 2) / 8 + 4 + 2),
-        ("4-learn/ppo", (*WHOLE, "learn.ppo.value=shared"), 18 + 2 + 4),
-        ("4-learn/quark", WHOLE, 18 + 2 + 4),
-        # It draws with a policy in float32 of its own, then trains.
-        ("4-learn/expert_iteration", WHOLE, 18 + 4),
-        ("4-learn/expert_iteration", (), 4 + 4),
+        ("4-learn/ppo", (), (2 * 18 + 2) / 8 + 2 + 2),
+        ("4-learn/ppo", (*WHOLE, "learn.ppo.value=shared"), 18 + 2 + 2),
+        ("4-learn/quark", WHOLE, 18 + 2 + 2),
+        # It draws with a policy of its own, then trains.
+        ("4-learn/expert_iteration", WHOLE, 18 + 2),
+        ("4-learn/expert_iteration", (), 18 / 8 + 2),
         ("4-learn/sft", (*WHOLE, "model.weights.dtype=float32"), 16),
         ("4-learn/sft", (*WHOLE, *ADAPTERS), 2),
-        ("4-learn/ppo", (*WHOLE, *ADAPTERS), 2 * 2 + 4),
-        ("2-generate/preference", (), 4),
+        ("4-learn/ppo", (*WHOLE, *ADAPTERS), 2 * 2 + 2),
+        # All on one trunk.
+        ("4-learn/ppo", (*WHOLE, *ADAPTERS, "learn.ppo.value=shared", "learn.ppo.reward=shared"), 2),
+        ("2-generate/preference", (), 2),
+        ("2-generate/preference", ("model.weights.dtype=float32",), 4),
     ],
 )
 def test_memory_is_bytes_by_weight(step: str, change: tuple[str, ...], bytes_of_a_weight: float):

@@ -9,7 +9,7 @@ import torch
 
 from pasture.core.errors import ModelError, RunFolderError
 from pasture.models.heads import ScalarModel
-from pasture.models.load import load_causal_lm, load_tokenizer, save_model, stop_token_ids
+from pasture.models.load import load_causal_lm, load_tokenizer, resting_dtype, save_model, stop_token_ids
 from pasture.models.tiny import tiny_model, word_tokenizer
 from tests.disks import mounted
 
@@ -189,3 +189,13 @@ def test_a_full_disk_says_so(tmp_path):
         save_model(model, tokenizer, disk.path / "model")
     with mounted(tmp_path / "disk-2", "32k") as disk, pytest.raises(RunFolderError, match="cannot write"):
         ScalarModel.from_causal_lm(model).save(disk.path / "model")
+
+
+def test_on_a_card_what_is_not_trained_computes_as_it_was_saved(tmp_path, folder):
+    tokenizer = load_tokenizer(folder)
+    save_model(load_causal_lm(folder, dtype=torch.bfloat16), tokenizer, tmp_path / "coarse")
+    assert resting_dtype(tmp_path / "coarse", "cuda") is torch.bfloat16
+    assert resting_dtype(folder, "cuda") is torch.float32
+    assert resting_dtype(tmp_path / "coarse", "cpu") is torch.float32
+    change_json(tmp_path / "coarse" / "config.json", dtype=None)
+    assert resting_dtype(tmp_path / "coarse", "cuda") is torch.float32

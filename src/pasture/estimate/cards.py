@@ -129,8 +129,6 @@ def _operations_of_training(step: Step) -> int:
 
 _TRAINED_BYTES = {"bfloat16": 18, "float32": 16}
 _HELD_BYTES = {"bfloat16": 2, "float32": 4}
-_DRAWN_WITH_BYTES = 4
-"""Models that answer or score are held in float32."""
 
 
 def memory_gigabytes(step: Step, recipe: Recipe) -> float | None:
@@ -140,10 +138,11 @@ def memory_gigabytes(step: Step, recipe: Recipe) -> float | None:
     gradient; in float32 there is no copy. Adapters are below a hundredth of a model and left out. With fsdp2 each
     process holds its part of what is trained and of the reference, and while it draws the whole policy.
     """
+    resting = _HELD_BYTES[recipe.model.weights.dtype]  # of a model that answers or scores, as it was saved
     if step.work.startswith("generate.") or step.work in ("learn.chosen", "learn.score_answers"):
-        return parameter_count(recipe) * _DRAWN_WITH_BYTES / _GIGA
+        return parameter_count(recipe) * resting / _GIGA
     if step.work == "learn.drifts":
-        return parameter_count(recipe) * 2 * _DRAWN_WITH_BYTES / _GIGA
+        return parameter_count(recipe) * 2 * resting / _GIGA
     if step.work not in together.WORK:
         return None
     weights = step.settings["config"].get("weights") or recipe.model.weights.model_dump()
@@ -152,9 +151,9 @@ def memory_gigabytes(step: Step, recipe: Recipe) -> float | None:
     trained, references, scorers = _models_held(step, adapters=adapters)
     parts = trained * (held if adapters else _TRAINED_BYTES[weights["dtype"]]) + references * held
     shared_by = recipe.processes if recipe.sharding == "fsdp2" else 1
-    total = parts / shared_by + scorers * _DRAWN_WITH_BYTES
+    total = parts / shared_by + scorers * resting
     if step.settings["method"] == "expert_iteration":  # which draws before it trains, with a model of its own
-        total = max(total, _DRAWN_WITH_BYTES + scorers * _DRAWN_WITH_BYTES)
+        total = max(total, resting + scorers * resting)
     elif shared_by > 1 and step.work in ("learn.from_scores", "learn.from_judgements"):
         total += held
     return parameter_count(recipe) * total / _GIGA

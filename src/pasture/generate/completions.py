@@ -9,7 +9,7 @@ from pasture.core.seeds import derived_seed
 from pasture.core.templates import PromptTemplate
 from pasture.machine.device import resolve_device
 from pasture.models.encode import Encoder
-from pasture.models.load import context_tokens, load_causal_lm, load_tokenizer, stop_token_ids
+from pasture.models.load import context_tokens, load_causal_lm, load_tokenizer, resting_dtype, stop_token_ids
 from pasture.models.sample import SamplerConfig, sample
 
 _NO_LIMIT = 2**40
@@ -20,7 +20,9 @@ class LocalSystem:
 
     def __init__(self, folder: Path, template: PromptTemplate, config: SamplerConfig) -> None:
         tokenizer = load_tokenizer(folder)
-        self._model = load_causal_lm(folder, device=resolve_device("auto"), tokenizer=tokenizer)
+        device = resolve_device("auto")
+        dtype = resting_dtype(folder, device)
+        self._model = load_causal_lm(folder, dtype=dtype, device=device, tokenizer=tokenizer)
         context = context_tokens(folder)
         limit = _NO_LIMIT if context is None else context - config.max_new_tokens
         self._encoder = Encoder(tokenizer, template, max_tokens=limit)

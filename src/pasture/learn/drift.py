@@ -18,7 +18,7 @@ from pasture.formulas.divergence import k1
 from pasture.learn.rollouts import draw, token_logprobs
 from pasture.machine.device import resolve_device
 from pasture.models.encode import Encoder
-from pasture.models.load import load_causal_lm, load_tokenizer
+from pasture.models.load import load_causal_lm, load_tokenizer, resting_dtype
 from pasture.models.response import ResponseModel
 from pasture.models.sampler_config import SamplerConfig
 
@@ -40,9 +40,10 @@ def drift(
         DataError: if a prompt leaves no room for an answer.
     """
     device, tokenizer = resolve_device("auto"), load_tokenizer(policy_folder)
-    policy = load_causal_lm(policy_folder, device=device, tokenizer=tokenizer)
+    dtype = resting_dtype(policy_folder, device)
+    policy = load_causal_lm(policy_folder, dtype=dtype, device=device, tokenizer=tokenizer)
     encoder = Encoder(tokenizer, template, max_tokens=policy.config.max_position_embeddings - max_new_tokens)
     answers = draw(policy, encoder, instructions, SamplerConfig(max_new_tokens=max_new_tokens), seed=seed)
-    reference = ResponseModel(load_causal_lm(reference_folder, device=device, tokenizer=tokenizer))
+    reference = ResponseModel(load_causal_lm(reference_folder, dtype=dtype, device=device, tokenizer=tokenizer))
     reference_BT = token_logprobs(reference, answers, _MICRO_BATCH_TOKENS)
     return k1(answers.sampler_logprob_BT, reference_BT).sum(1)

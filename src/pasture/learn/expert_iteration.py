@@ -37,7 +37,7 @@ from pasture.machine.device import resolve_device
 from pasture.machine.distributed import check_same, on_main
 from pasture.machine.meter import MetricsLog
 from pasture.models.encode import Encoder
-from pasture.models.load import load_causal_lm, load_tokenizer, save_model
+from pasture.models.load import load_causal_lm, load_tokenizer, resting_dtype, save_model
 from pasture.models.sample import SamplerConfig
 
 INSTRUCTIONS_A_FILE = 256
@@ -204,7 +204,9 @@ def _opened(source: Source, place: Path, opened: contextlib.ExitStack) -> tuple[
     """The policy, loaded, and where a server draws, handed over."""
     config = source.config
     tokenizer = load_tokenizer(source.policy)
-    policy = load_causal_lm(source.policy, device=resolve_device(config.device), tokenizer=tokenizer)
+    device = resolve_device(config.device)
+    dtype = resting_dtype(source.policy, device)
+    policy = load_causal_lm(source.policy, dtype=dtype, device=device, tokenizer=tokenizer)
     encoder = Encoder(tokenizer, source.environment.template, max_tokens=config.max_prompt_tokens + 1)
     drawing = opened.enter_context(Drawing(config.rollouts, policy, encoder, place, start=source.served))
     drawing.check(config.max_prompt_tokens + config.max_new_tokens)

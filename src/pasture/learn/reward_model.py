@@ -42,7 +42,7 @@ from pasture.machine.distributed import row_by_row, share, total
 from pasture.models.batches import pad_right, token_budget_batches
 from pasture.models.encode import EncodedPair, Encoder
 from pasture.models.heads import ScalarModel
-from pasture.models.load import load_tokenizer, save_pretrained, within_context
+from pasture.models.load import load_tokenizer, resting_dtype, save_pretrained, within_context
 from pasture.models.shared_prompt import AnswerLayout
 from pasture.models.trainable import begin_trainable_scalar
 from pasture.models.trunk import Rows
@@ -248,7 +248,9 @@ class ModelScorer:
             ModelError: if `folder` holds no reward model.
         """
         encoder = Encoder(load_tokenizer(folder), template, max_tokens=max_tokens)
-        return cls(ScalarModel.load(folder, device=resolve_device(device)), encoder, micro_batch_tokens, folder)
+        place = resolve_device(device)
+        model = ScalarModel.load(folder, dtype=resting_dtype(folder, place), device=place)
+        return cls(model, encoder, micro_batch_tokens, folder)
 
     @torch.no_grad()
     def __call__(self, instructions: Sequence[Instruction], completions: Sequence[Completion]) -> list[float]:

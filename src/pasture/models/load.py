@@ -14,7 +14,14 @@ from typing import Any, TypeAlias
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from pasture.core.errors import ModelError
@@ -67,11 +74,14 @@ def context_tokens(folder: Source) -> int | None:
     Raises:
         ModelError: if there is no config, or it cannot be read.
     """
+    found: int | None = getattr(_config(folder).get_text_config(), "max_position_embeddings", None)
+    return found
+
+
+def _config(folder: Source) -> PreTrainedConfig:
     source = _resolve(folder)
     with quiet_loading(source):
-        config = AutoConfig.from_pretrained(source, local_files_only=isinstance(source, Path), trust_remote_code=False)
-    found: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return found
+        return AutoConfig.from_pretrained(source, local_files_only=isinstance(source, Path), trust_remote_code=False)
 
 
 def within_context(folder: Source, wanted: int) -> int:
@@ -82,6 +92,18 @@ def within_context(folder: Source, wanted: int) -> int:
     """
     context = context_tokens(folder)
     return wanted if context is None else min(wanted, context)
+
+
+def resting_dtype(folder: Source, device: str | torch.device) -> torch.dtype:
+    """What a model that is not trained computes in: float32 on a CPU, on a card the type that it was saved in.
+
+    Raises:
+        ModelError: if there is no config, or it cannot be read.
+    """
+    if torch.device(device).type == "cpu":
+        return torch.float32
+    found = _config(folder).dtype
+    return found if isinstance(found, torch.dtype) else torch.float32
 
 
 def load_causal_lm(
