@@ -61,7 +61,9 @@ def test_systems_stand_beside_the_sft_model_and_checkpoints_beside_the_first_ste
     at_the_end, on_the_way = styles(task, STUDY, "people")
     assert (at_the_end["title"], at_the_end["baseline"]) == ("folk, judged by people", "sft")
     found = {row["system"]: row for row in at_the_end["styles"]}
-    assert list(found) == ["base", "ppo"]
+    assert list(found) == ["base", "sft", "ppo"]
+    assert found["sft"]["gain"]["value"] == 0
+    assert found["sft"]["mean_length"]["value"] == pytest.approx(_mean_length(8))
     assert found["ppo"]["mean_length"]["value"] == pytest.approx(_mean_length(16))
     assert found["ppo"]["gain"]["value"] == pytest.approx((30 - 12) / COUNT)
     steps = {row["step"]: row for row in on_the_way["styles"]}

@@ -46,6 +46,7 @@ def ranking_figure(content: StudyContent) -> Figure | None:
         points=tuple(point for name, point in named.items() if name not in beside),
         line=_line(tuple(named.values()), ranking.slope, ranking.intercept),
     )
+    told_apart = " Squares are systems that are not made here: better and worse ones." if beside else ""
     given = PointSeries(label="not made here", points=tuple(named[name] for name in named if name in beside))
     paper = tuple(
         NamedPoint(
@@ -65,7 +66,7 @@ def ranking_figure(content: StudyContent) -> Figure | None:
         title="Win rates in both worlds",
         caption="Across: trained on simulated preferences, judged by the pool without noise. Upward: trained on "
         "people's preferences, judged by people. Bars are 95% intervals; a system on the dotted line wins as often in "
-        "both, and what matters is the order. The dashed line is the least-squares line.",
+        f"both, and what matters is the order. The dashed line is the least-squares line.{told_apart}",
         panels=(
             _scatter("This study", (made, given) if given.points else (made,)),
             _scatter("The paper", (PointSeries(label="systems", points=paper),), published.RANKING),

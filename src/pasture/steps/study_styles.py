@@ -23,8 +23,7 @@ def styles(task: Task, study: Study, arm: str) -> Iterator[dict[str, Any]]:
         system: _systems_answers(system, folder, judge)
         for system, folder in judged_systems(task, run, "evaluation").items()
     }
-    others = [one for system, one in answers.items() if system not in (BASELINE, "base")]
-    found = style([answers["base"], *others], answers[BASELINE], seed)
+    found = style(list(answers.values()), answers[BASELINE], seed)
     yield {"title": title, "baseline": BASELINE, "styles": [one.to_dict() for one in found]}
     on_the_way = [style(way, way[0], seed) for way in _ways(task, run, judge)]
     if on_the_way:
