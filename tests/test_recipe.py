@@ -66,7 +66,7 @@ def test_the_recipes_that_come_with_pasture_hold(path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ({"sede": 1}, "the recipe has no key 'sede'. Did you mean 'seed'? Keys: answering, campaigns, cards, data, "),
+        ({"sede": 1}, "the recipe has no key 'sede'. Did you mean 'seed'? Keys: answering, baselines, campaigns, cards, data, "),
         ({"data": {"prefrence": 10}}, "[data] has no key 'prefrence'. Did you mean 'preference'? Keys: "),
         ({"sampling": {"top_k": 5}}, "[sampling] has no key 'top_k'. Did you mean 'top_p'? Keys: batch_tokens, max"),
         (
@@ -258,3 +258,13 @@ def test_some_systems_of_a_recipe_are_the_recipe_of_these_alone() -> None:
     assert parse({**table, "systems": ["dpo"]}, "r.toml") == parse(alone, "r.toml")
     with pytest.raises(RecipeError, match=r"systems names 'pop', but there is no \[learn.pop\]. Systems: ppo, dpo"):
         parse({**table, "systems": ["pop"]}, "r.toml")
+
+
+def test_some_systems_of_a_study_leave_out_the_arms_that_make_others() -> None:
+    arms = {"simulation": {}, "people": {}, "quiet": {"systems": ["ppo"]}, "loud": {"systems": ["ppo", "dpo"]}}
+    table = {"name": "tiny", "learn": {"sft": {}, "reward_model": {}, "ppo": {}, "dpo": {}}, "study": {"arms": arms}}
+    found = parse({**table, "systems": ["dpo"]}, "r.toml").study
+    assert found is not None
+    assert {name: arm.systems for name, arm in found.arms.items()} == {
+        "simulation": None, "people": None, "loud": ("dpo",),
+    }  # fmt: skip

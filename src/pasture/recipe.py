@@ -277,7 +277,18 @@ def _with_systems(recipe: Recipe, systems: Sequence[str], origin: str) -> Recipe
     learn = {name: table for name, table in recipe.learn.items() if name in STAGES or name in systems}
     curves = tuple(name for name in recipe.evaluate.curves if name in systems)
     evaluate = recipe.evaluate.model_copy(update={"curves": curves})
-    return recipe.model_copy(update={"learn": learn, "evaluate": evaluate, "systems": None})
+    study = None if recipe.study is None else _of_systems(recipe.study, systems)
+    return recipe.model_copy(update={"learn": learn, "evaluate": evaluate, "study": study, "systems": None})
+
+
+def _of_systems(study: Study, systems: Sequence[str]) -> Study:
+    """The study with its arms' own lists cut to these systems; an arm of others alone is left out."""
+    arms = {}
+    for name, arm in study.arms.items():
+        kept = None if arm.systems is None else tuple(one for one in arm.systems if one in systems)
+        if kept is None or kept or not arm.systems:
+            arms[name] = arm.model_copy(update={"systems": kept})
+    return study.model_copy(update={"arms": arms})
 
 
 FREE_KEYS = ("trackers", "processes", "sharding")
