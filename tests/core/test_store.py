@@ -80,6 +80,30 @@ def test_the_first_answer_stands_when_two_were_paid_for(store: AnswerStore) -> N
     assert store.put("k", "q", "second").result() == Answer("first", failed=False)
 
 
+def test_many_keys_are_looked_up_together_each_with_the_answer_it_has_alone(
+    store: AnswerStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "KEYS_A_LOOK", 4)
+    written = {
+        "answered": [("first", False), ("second", False)],
+        "mended": [("broken", True), ("good", False), ("broken again", True)],
+        "failed": [("once", True), ("twice", True)],
+        **{str(number): [(f"answer {number}", False)] for number in range(10)},
+    }
+    for key, rows in written.items():
+        for text, failed in rows:
+            store.put(key, "q", text, failed=failed).result()
+    expected = {
+        "answered": Answer("first", failed=False),
+        "mended": Answer("good", failed=False),
+        "failed": Answer("twice", failed=True),
+        **{str(number): Answer(f"answer {number}", failed=False) for number in range(10)},
+    }
+    assert store.find([*written, "no such key", "answered"]) == expected
+    assert store.find([]) == {}
+    assert {key: store.get(key) for key in written} == expected
+
+
 def test_two_stores_on_one_file_exclude_each_other(store: AnswerStore) -> None:
     with AnswerStore(store.path) as other:
         assert store.claim("k").result() == "claimed"

@@ -17,11 +17,13 @@ from pasture.core.ports import Engine
 from pasture.core.redaction import RedactingFormatter, redact, remember_secret
 from pasture.core.requests import Reply, Request, Usage
 from pasture.core.store import AnswerStore
-from pasture.engines import open_engine
+from pasture.engines import loop, open_engine
+from pasture.engines.api import ApiEngine
 from pasture.engines.cached import CachedEngine
 from pasture.engines.loop import in_order
 from pasture.engines.prices import StatedPrice, cost_usd, most_usage
 from pasture.engines.scripted import ScriptedEngine
+from pasture.engines.settings import Address, ApiSettings
 from pasture.engines.tokens import bias_by_id
 from tests.engines.conftest import ask
 
@@ -150,6 +152,113 @@ def test_closing_a_run_waits_for_the_calls_in_flight(store: AnswerStore) -> None
     next(replies)
     replies.close()  # type: ignore[attr-defined]
     assert len(list(store.rows())) == len(engine.asked) < 100
+
+
+def numbered(*numbers: int) -> list[Request]:
+    return [ask(str(number)) for number in numbers]
+
+
+def said(request: Request) -> str:
+    """What the engines of these tests answer: the question."""
+    assert request.messages is not None
+    return request.messages[-1].content
+
+
+@pytest.fixture
+def no_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let whoever wants the engines' loop fail."""
+
+    def refuse() -> Any:
+        raise AssertionError("the engines' loop was started")
+
+    monkeypatch.setattr(loop._THREAD, "get", refuse)
+
+
+def test_what_is_all_stored_is_read_in_bulk_and_without_the_engines_loop(
+    store: AnswerStore, request: pytest.FixtureRequest
+) -> None:
+    list(CachedEngine(Counting(said), store).run(numbered(*range(300))))
+    request.getfixturevalue("no_loop")
+    queries: list[str] = []
+    store._database.set_trace_callback(queries.append)
+    inner = Counting(said)
+    replies = list(CachedEngine(inner, store).run(ask(str(number)) for number in range(300)))
+    assert [reply.text for reply in replies] == [str(number) for number in range(300)]
+    assert all(reply.from_store for reply in replies)
+    assert inner.asked == []
+    assert len(queries) <= 300 / inner.in_flight + 1
+
+
+def test_a_service_that_was_never_asked_is_closed_without_the_engines_loop(no_loop: None, store: AnswerStore) -> None:
+    store.put(ask("a").request_hash, "{}", Reply(text="yes").to_json()).result()
+    settings = ApiSettings(endpoints=(Address(base_url="http://127.0.0.1:9/v1"),))
+    with ApiEngine(settings) as api:
+        assert [reply.text for reply in CachedEngine(api, store).run([ask("a"), ask("a")])] == ["yes", "yes"]
+
+
+def test_what_is_partly_stored_is_asked_for_where_it_is_missing_and_comes_in_order(store: AnswerStore) -> None:
+    missing = (0, 7, 8, 30, 99)
+    list(CachedEngine(Counting(said), store).run(numbered(*(n for n in range(100) if n not in missing))))
+    inner = Counting(said)
+    replies = list(CachedEngine(inner, store).run(numbered(*range(100))))
+    assert [reply.text for reply in replies] == [str(number) for number in range(100)]
+    assert [number for number, reply in enumerate(replies) if not reply.from_store] == list(missing)
+    assert sorted(inner.asked) == sorted(request.request_hash for request in numbered(*missing))
+
+
+def test_what_is_stored_behind_much_that_is_new_is_not_paid_for_again(store: AnswerStore) -> None:
+    list(CachedEngine(Counting(said), store).run(numbered(*range(50, 100))))
+    inner = Counting(said)
+    replies = list(CachedEngine(inner, store).run(numbered(*range(100))))
+    assert [reply.text for reply in replies] == [str(number) for number in range(100)]
+    assert len(inner.asked) == len(set(inner.asked)) == 50
+
+
+def test_missing_answers_are_asked_for_together_however_far_apart_they_stand(store: AnswerStore) -> None:
+    # Every tenth of 30 is missing. The first waits for the third to be asked, behind 20 stored ones.
+    list(CachedEngine(Counting(said), store).run(numbered(*(n for n in range(30) if n % 10))))
+    third = threading.Event()
+
+    class Waiting(Counting):
+        async def complete(self, request: Request) -> Reply:
+            import asyncio
+
+            if said(request) == "20":
+                third.set()
+            while said(request) == "0" and not third.is_set():
+                await asyncio.sleep(0.001)
+            return await super().complete(request)
+
+    replies = CachedEngine(Waiting(said), store).run(numbered(*range(30)))
+    assert [reply.text for reply in replies] == [str(number) for number in range(30)]
+
+
+def test_stored_answers_are_read_no_further_ahead_than_new_ones(store: AnswerStore) -> None:
+    list(CachedEngine(Counting(said), store).run(numbered(*range(1000))))
+    read: list[int] = []
+
+    def requests() -> Iterator[Request]:
+        for number in range(1000):
+            read.append(number)
+            yield ask(str(number))
+
+    replies = CachedEngine(Counting(said), store).run(requests())
+    assert [next(replies).text for _ in range(500)] == [str(number) for number in range(500)]
+    assert len(read) <= 500 + loop.WINDOW_PER_PLACE * Counting.in_flight
+
+
+def test_stored_failures_are_read_in_bulk_and_asked_for_once_more_on_request(store: AnswerStore) -> None:
+    def script(request: Request) -> Reply:
+        return Reply(error="filtered") if int(said(request)) % 2 else Reply(text=said(request))
+
+    list(CachedEngine(Counting(script), store).run(numbered(*range(10))))
+    again = Counting(said)
+    replies = list(CachedEngine(again, store).run(numbered(*range(10))))
+    assert [reply.failed for reply in replies] == [False, True] * 5
+    assert again.asked == []
+    retried = list(CachedEngine(again, store, retry_failed=True).run(numbered(*range(10))))
+    assert [reply.text for reply in retried] == [str(number) for number in range(10)]
+    assert len(again.asked) == 5
 
 
 def test_the_engines_keep_the_protocol(store: AnswerStore) -> None:

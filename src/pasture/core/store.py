@@ -18,11 +18,11 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pasture.core.errors import StoreError
 
@@ -30,6 +30,8 @@ SCHEMA_VERSION = 1
 RESERVE_BYTES = 16 * 2**20
 """Kept beside the store and given up when the disk is full, so that the answers in flight still find room."""
 BUSY_SECONDS = 60.0
+KEYS_A_LOOK = 500
+"""Keys that one query names; builds of SQLite from before 3.32 take no more than 999."""
 FIRST_SAFE_WAL = (3, 51, 3)
 """Older SQLite can corrupt a WAL database in a rare race of two checkpoints."""
 
@@ -58,16 +60,17 @@ Claimed = Literal["claimed", "taken"]
 
 @dataclass
 class _Job:
-    kind: Literal["get", "claim", "put", "release", "close"]
+    kind: Literal["find", "claim", "put", "release", "close"]
     key: str = ""
     asked: str = ""
     text: str = ""
     failed: bool = False
     retry_failed: bool = False
-    done: Future[Answer | Claimed | None] = field(default_factory=Future)
+    keys: Sequence[str] = ()
+    done: Future[Any] = field(default_factory=Future)
 
 
-_Outcome: TypeAlias = tuple[_Job, Answer | Claimed | StoreError | None]
+_Outcome: TypeAlias = tuple[_Job, Answer | Mapping[str, Answer] | Claimed | StoreError | None]
 
 
 class AnswerStore:
@@ -115,8 +118,12 @@ class AnswerStore:
 
     def get(self, key: str) -> Answer | None:
         """The answer, the last failure where there is none, or None."""
-        found = self._submit(_Job("get", key)).result()
-        return found if isinstance(found, Answer) else None
+        return self.find([key]).get(key)
+
+    def find(self, keys: Sequence[str]) -> Mapping[str, Answer]:
+        """What is stored for `keys`, by key; those without an answer or a failure are left out."""
+        found: Mapping[str, Answer] = self._submit(_Job("find", keys=keys)).result()
+        return found
 
     def claim(self, key: str, *, retry_failed: bool = False) -> Future[Answer | Claimed | None]:
         """The stored answer, or the right to pay for one ('claimed'), or 'taken' while another process has it.
@@ -159,7 +166,7 @@ class AnswerStore:
             return
         self._closing = True
         with contextlib.suppress(StoreError):
-            self._submit(_Job("get")).result()  # behind every claim that was asked for before
+            self._submit(_Job("find")).result()  # behind every claim that was asked for before
         deadline = time.monotonic() + wait_seconds
         while self._locks.held and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -173,9 +180,10 @@ class AnswerStore:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _submit(self, job: _Job) -> Future[Answer | Claimed | None]:
+    def _submit(self, job: _Job) -> Future[Any]:
         if self._closed or (self._closing and job.kind == "claim"):
-            raise StoreError(f"{self.path} was closed before key {job.key[:12]} was asked for.")
+            key = job.key or next(iter(job.keys), "")
+            raise StoreError(f"{self.path} was closed before key {key[:12]} was asked for.")
         self._jobs.put(job)
         return job.done
 
@@ -225,18 +233,20 @@ class AnswerStore:
                 self._locks.unlock(job.key)
         return outcomes
 
-    def _look(self, job: _Job) -> Answer | Claimed | None:
+    def _look(self, job: _Job) -> Answer | Mapping[str, Answer] | Claimed | None:
+        if job.kind == "find":
+            return self._found(job.keys)
         if job.kind == "release":
             self._locks.unlock(job.key)
             return None
-        found = self._find(job.key)
-        if job.kind == "get" or _serves(found, job):
+        found = self._found([job.key]).get(job.key)
+        if _serves(found, job):
             return found
         if self._broken is not None:
             raise self._broken
         if not self._locks.lock(job.key):
             return "taken"
-        found = self._find(job.key)  # it may have been answered between the look and the lock
+        found = self._found([job.key]).get(job.key)  # it may have been answered between the look and the lock
         if _serves(found, job):
             self._locks.unlock(job.key)
             return found
@@ -267,16 +277,22 @@ class AnswerStore:
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
             raise
-        return [(job, self._find(job.key)) for job in jobs]
+        found = self._found([job.key for job in jobs])
+        return [(job, found[job.key]) for job in jobs]
 
-    def _find(self, key: str) -> Answer | None:
-        """The first answer; where there is none, the last failure."""
-        row = self._database.execute(
-            "SELECT answer, failed, digest FROM answers WHERE key = ? "
-            "ORDER BY failed, CASE failed WHEN 0 THEN id ELSE -id END LIMIT 1",
-            (key,),
-        ).fetchone()
-        return None if row is None else _checked(self.path, key, *row)
+    def _found(self, keys: Sequence[str]) -> dict[str, Answer]:
+        """By key, the first answer; where there is none, the last failure."""
+        rows: dict[str, tuple[str, int, str]] = {}
+        for start in range(0, len(keys), KEYS_A_LOOK):
+            some = keys[start : start + KEYS_A_LOOK]
+            for key, *row in self._database.execute(
+                f"SELECT key, answer, failed, digest FROM answers WHERE key IN ({','.join('?' * len(some))}) "  # noqa: S608
+                "ORDER BY id",
+                some,
+            ):
+                if key not in rows or rows[key][1]:
+                    rows[key] = (row[0], row[1], row[2])
+        return {key: _checked(self.path, key, *row) for key, row in rows.items()}
 
 
 class _ByteLocks:

@@ -124,9 +124,10 @@ class ApiEngine:
         return await on_engine_loop(self._complete(request, keep))
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, where there are any."""
         for endpoint in self._endpoints:
-            submit(endpoint.close()).result()
+            if endpoint.was_used:
+                submit(endpoint.close()).result()
 
     def __enter__(self) -> "ApiEngine":
         return self

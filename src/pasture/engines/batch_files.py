@@ -75,7 +75,7 @@ class BatchEngine:
 
     def close(self) -> None:
         """Close the connections; batches that were handed in go on."""
-        if self._endpoint is not None:
+        if self._endpoint is not None and self._endpoint.was_used:
             submit(self._endpoint.close()).result()
 
     async def _answer(self, requests: Sequence[Request]) -> list[Reply]:

@@ -112,6 +112,11 @@ class Endpoint:
         self._key = _read_key(dialect, self.base_url, address.api_key_env)
         self._client: Any = None
 
+    @property
+    def was_used(self) -> bool:
+        """Whether it has a client, and so perhaps connections."""
+        return self._client is not None
+
     def client(self) -> Any:
         """The one client, made on first use; for the engines' loop only."""
         if self._client is None:

@@ -12,9 +12,10 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Coroutine, Generator, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar
+from itertools import islice
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
@@ -27,6 +28,8 @@ DRAIN_SECONDS = 120.0
 """How long the end of a run waits for calls that are paid for and still in flight."""
 WINDOW_PER_PLACE = 8
 """Replies that may wait for an earlier one, for each call in flight; bounds the memory behind a slow call."""
+RECALLED_TOGETHER = 500
+"""Requests that are looked up at once, at most."""
 
 
 class RunStoppedError(EngineError):
@@ -44,6 +47,11 @@ class Completes(Protocol):
     async def complete(self, request: Request) -> Reply:
         """The reply to one request."""
         ...
+
+
+Recall = Callable[[Sequence[Request]], Sequence[Reply | None]]
+"""Looks up in the caller's own thread what needs no asking. None sends a request on to the engine, which has to look
+for itself: once nothing of what was read together is known, the rest is not looked up."""
 
 
 class _LoopThread:
@@ -113,15 +121,19 @@ async def pause(seconds: float) -> None:
 
 
 class _Run:
-    """One call of `in_order`: its tasks live on the loop, its replies are read outside."""
+    """One call of `in_order`: its tasks live on the loop, its replies are read outside.
 
-    def __init__(self, engine: Completes, requests: Iterable[Request]) -> None:
+    The loop is started by the first request that has to be asked.
+    """
+
+    def __init__(self, engine: Completes, requests: Iterable[Request], recall: Recall | None) -> None:
         self._engine = engine
         self._numbered = enumerate(requests)
+        self._recall = recall
         self._waiting: dict[int, Reply] = {}
         self._asked = self._flying = self._given = 0
         self._exhausted = False
-        self._loop = _THREAD.get()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._ready: deque[tuple[int, Request]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
@@ -132,19 +144,33 @@ class _Run:
 
     def feed(self) -> bool:
         """Hand requests to the loop, as many again as are in flight; False once every reply was given."""
-        batch = []
-        last = min(self._asked + 2 * self._places - self._flying, self._given + WINDOW_PER_PLACE * self._places)
-        while not self._exhausted and self._asked < last:
-            item = next(self._numbered, None)
-            if item is None:
-                self._exhausted = True
-                break
-            batch.append(item)
-            self._asked += 1
-        if batch:
-            self._flying += len(batch)
-            self._loop.call_soon_threadsafe(self._take, batch)
+        while batch := self._read():
+            if unknown := self._unknown(batch):
+                self._flying += len(unknown)
+                self._loop = self._loop or _THREAD.get()
+                self._loop.call_soon_threadsafe(self._take, unknown)
+            if not self._flying:
+                break  # what is known is given out before more is read
         return not (self._exhausted and self._given == self._asked)
+
+    def _read(self) -> list[tuple[int, Request]]:
+        room = min(2 * self._places - self._flying, self._given + WINDOW_PER_PLACE * self._places - self._asked)
+        most = room if self._recall is None else min(room, RECALLED_TOGETHER)
+        batch = list(islice(self._numbered, max(0, most)))
+        self._exhausted = self._exhausted or len(batch) < most
+        self._asked += len(batch)
+        return batch
+
+    def _unknown(self, batch: list[tuple[int, Request]]) -> list[tuple[int, Request]]:
+        """What has to be asked; what is known already waits for its turn from here on."""
+        if self._recall is None:
+            return batch
+        known = self._recall([request for _, request in batch])
+        if not any(known):
+            self._recall = None  # the store may be busy writing, and calls in flight wait for new ones meanwhile
+            return batch
+        self._waiting |= {number: reply for (number, _), reply in zip(batch, known, strict=True) if reply is not None}
+        return [item for item, reply in zip(batch, known, strict=True) if reply is None]
 
     def replies(self) -> Iterator[Reply]:
         """Replies whose turn it is, after waiting for at least one arrival if there is none."""
@@ -167,7 +193,7 @@ class _Run:
     def _start(self) -> None:
         while self._ready and len(self._tasks) < self._places and not self._stop.is_set():
             self._idle.clear()
-            task = self._loop.create_task(self._one(*self._ready.popleft()))
+            task = asyncio.get_running_loop().create_task(self._one(*self._ready.popleft()))
             self._tasks.add(task)
             task.add_done_callback(self._landed)
 
@@ -186,11 +212,16 @@ class _Run:
 
     def stop(self) -> None:
         """Begin nothing more."""
+        if self._loop is None:
+            self._stop.set()
+            return
         self._loop.call_soon_threadsafe(self._ready.clear)
         self._loop.call_soon_threadsafe(self._stop.set)
 
     def wait(self) -> None:
         """Until the calls in flight have ended; those that take too long, or a second Ctrl-C, are cut off."""
+        if self._loop is None:
+            return
         settled = threading.Event()
         self._loop.call_soon_threadsafe(settled.set)  # after it, what was offered before has been seen
         try:
@@ -202,13 +233,16 @@ class _Run:
                 self._idle.wait(1.0)
 
 
-def in_order(engine: Completes, requests: Iterable[Request]) -> Generator[Reply, None, None]:
+def in_order(
+    engine: Completes, requests: Iterable[Request], recall: Recall | None = None
+) -> Generator[Reply, None, None]:
     """One reply for each request, in order, with up to `engine.in_flight` calls at once.
 
-    Requests are read in the caller's own thread as places fall free. However it ends (an error, a closed iterator,
-    Ctrl-C, SIGTERM, the end of the program), nothing new is asked and the calls in flight are awaited first.
+    Requests are read in the caller's own thread as places fall free; what `recall` knows takes no place. However it
+    ends (an error, a closed iterator, Ctrl-C, SIGTERM, the end of the program), nothing new is asked and the calls in
+    flight are awaited first.
     """
-    run = _Run(engine, requests)
+    run = _Run(engine, requests, recall)
     _THREAD.runs.add(run)
     try:
         with _sigterm_as_exit():
