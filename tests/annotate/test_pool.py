@@ -1,6 +1,8 @@
+import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,6 +17,7 @@ from pasture.annotate.noise import PositionLeaning, UniformFlips
 from pasture.annotate.panel import Panel, load_panel
 from pasture.annotate.pool import LLMPool
 from pasture.core.ports import Annotator
+from pasture.core.records import Comparison
 from pasture.core.requests import Reply
 from pasture.core.store import AnswerStore
 from pasture.engines.cached import CachedEngine
@@ -270,6 +273,82 @@ def test_a_stream_gives_what_a_list_gives(monkeypatch):
     monkeypatch.setattr("pasture.annotate.pool._WINDOW", 64)
     pool = LLMPool(single(), RuleEngine(prefers_good))
     assert list(pool.stream(iter(pairs(200)))) == pool.annotate(pairs(200))
+
+
+class Gathering(ScriptedEngine):
+    """Answers the call before the last of a window only when the next window has been begun."""
+
+    in_flight = 4
+
+    def __init__(self, window: int) -> None:
+        super().__init__("Answer (a)")
+        self.window, self.begun, self.waited_in_vain = window, 0, False
+
+    async def complete(self, request):
+        self.begun += 1
+        mine, deadline = self.begun, time.monotonic() + 20
+        while mine == self.window - 1 and self.begun <= self.window and not self.waited_in_vain:
+            await asyncio.sleep(0.001)
+            self.waited_in_vain = time.monotonic() > deadline
+        return await super().complete(request)
+
+
+def noted(rows, read):
+    """The rows, each noted in `read` as it is read."""
+    for row in rows:
+        read.append(row)
+        yield row
+
+
+def test_a_stream_begins_the_next_window_while_calls_of_the_last_are_in_flight(monkeypatch):
+    monkeypatch.setattr("pasture.annotate.pool._WINDOW", 64)
+    engine, read = Gathering(64), list[Comparison]()
+    stream = LLMPool(single(), engine).stream(noted(pairs(640), read))
+    most = max(len(read) - given for given, _ in enumerate(stream))
+    assert not engine.waited_in_vain
+    assert engine.begun == 640
+    assert most <= 2 * 64  # the window that is given out and the one that is asked about
+
+
+def test_a_stream_reads_no_further_than_a_window_in_which_nobody_is_asked(monkeypatch):
+    monkeypatch.setattr("pasture.annotate.pool._WINDOW", 64)
+    read: list[Comparison] = []
+    ties = [pair(f"q {n}", "same", "same") for n in range(640)]
+    stream = LLMPool(single(), RuleEngine(prefers_good)).stream(noted(ties, read))
+    assert next(stream).preferred == "tie"
+    assert len(read) == 64
+    assert [p.preferred for p in stream] == ["tie"] * 639
+
+
+def test_windows_with_and_without_questions_come_in_order(monkeypatch):
+    monkeypatch.setattr("pasture.annotate.pool._WINDOW", 8)
+    ties = [pair(f"q {n}", "same", "same") for n in range(16)]
+    rows = [*ties[:8], *pairs(20), *ties[8:], *pairs(20)[::-1], *ties[:8]]
+    preferences = list(LLMPool(single(), RuleEngine(prefers_good)).stream(iter(rows)))
+    assert [p.comparison_id for p in preferences] == [row.id for row in rows]
+    assert Counter(p.preferred for p in preferences) == {"tie": 24, "first": 40}
+
+
+def test_a_stream_asks_again_in_each_of_its_windows(monkeypatch):
+    monkeypatch.setattr("pasture.annotate.pool._WINDOW", 8)
+
+    def script(request):
+        return Reply(text="Hm." if request.sample == 0 else "Answer (a)", from_store=request.sample == 0)
+
+    engine = RuleEngine(script)
+    preferences = list(LLMPool(single(), engine, retry_unjudged=True).stream(iter(pairs(30))))
+    assert {p.preferred for p in preferences} <= {"first", "second"}
+    assert Counter(request.sample for request in engine.asked) == {0: 30, 1000: 30}
+
+
+def test_judges_of_several_pairs_share_calls_over_thousands_of_rows():
+    # So that the calls of a stream are found in stores that were filled by 4,096 rows at a time.
+    engine, together = RuleEngine(prefers_good), RuleEngine(prefers_good)
+    rows = pairs(4100)
+    list(LLMPool(ONE, engine).stream(iter(rows)))
+    for part in (rows[:4096], rows[4096:]):
+        LLMPool(ONE, together).annotate(part)
+    assert {each.request_hash for each in engine.asked} == {each.request_hash for each in together.asked}
 
 
 def test_the_identity_names_what_verdicts_depend_on_and_changes_with_it():

@@ -10,9 +10,10 @@ Conventions, for every judge and every entry point:
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 
 from pasture.annotate.draws import ContentDraws, Draws, Side, other_side
 from pasture.annotate.judge import PairJudge
@@ -27,7 +28,10 @@ from pasture.core.requests import Reply, Request
 _RETRY_SAMPLE = 1000
 """Distance between the sample numbers of the tries to get a plain verdict; replicates number from 0 up to here."""
 _MOST_RETRIES = 100
-_WINDOW = 4096
+_WINDOW = 1024
+"""Comparisons that a stream has in hand at once, and as many again while their last replies come."""
+_BATCHING_WINDOW = 4096
+"""The same where judges take several pairs a call: what shares a call, and so what is found in a store, hangs on it."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,18 @@ class Batch:
         return [(number, each) for number, each in enumerate(self.places, start=1) if each is not None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a question brought: a reading, or the reason why there is none."""
 
     reading: Reading | None
     error: str | None
-    reply: Reply
+    raw_reply: str | None
+    """None where the service gave no answer."""
+    answered: bool
+    """Whether asking again could help: the service answered, or a filter did; all else is the engine's matter."""
+    from_store: bool
+    seconds: float
     cost_usd: float | None
     """This question's part of all calls that it took."""
     alone: bool
@@ -72,6 +81,16 @@ class _Plan:
     """The preference, where nobody needs to be asked."""
     asked: tuple[tuple[Question, Side], ...]
     """The questions, each with the side that it shows first."""
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Comparisons that are planned together."""
+
+    plans: Sequence[_Plan]
+    questions: Sequence[Question]
+    batches: Sequence[Batch]
+    answers: dict[Question, Answer] = field(default_factory=dict)
 
 
 class LLMPool:
@@ -120,16 +139,16 @@ class LLMPool:
 
     def annotate(self, comparisons: Sequence[Comparison]) -> list[Preference]:
         """One preference for each comparison, in order."""
-        plans = [self._plan(comparison) for comparison in comparisons]
-        answers = self._ask(plans)
-        billed: set[Question] = set()
-        return [self._preference(plan, answers, billed) for plan in plans]
+        return list(self._in_windows(iter([comparisons])))
 
     def stream(self, comparisons: Iterable[Comparison]) -> Iterator[Preference]:
-        """The same, some thousands of comparisons at a time, so that memory does not grow with their number."""
-        rest = iter(comparisons)
-        while window := list(islice(rest, _WINDOW)):
-            yield from self.annotate(window)
+        """The same, some thousand comparisons at a time, so that memory does not grow with their number.
+
+        A pair that comes again thousands of rows later is looked up again, and bears its price again.
+        """
+        several = any(judge.batch_size > 1 for judge in self.panel.judges)
+        rest, size = iter(comparisons), _BATCHING_WINDOW if several else _WINDOW
+        return self._in_windows(iter(lambda: list(islice(rest, size)), []))
 
     def requests(self, comparisons: Sequence[Comparison]) -> Iterator[Request]:
         """The calls that `annotate` would make if every reply were plain: what a dry run counts."""
@@ -152,23 +171,57 @@ class LLMPool:
         number = self._numbers[name]
         return _Plan(comparison, None, tuple((Question(number, _shown(comparison, each)), each) for each in sides))
 
-    def _ask(self, plans: Sequence[_Plan]) -> dict[Question, Answer]:
-        questions = _questions(plans)
-        answers: dict[Question, Answer] = {}
-        self._run(self._batches(plans), self.sample, answers, len(questions))
+    def _in_windows(self, windows: Iterator[Sequence[Comparison]]) -> Iterator[Preference]:
+        """Preferences by window; the calls of the next are in flight while the last of the one before come home."""
+        ahead: deque[_Window] = deque()
+        replies: Iterator[Reply] = iter(())
+        try:
+            while True:
+                early = list(islice(replies, 1))  # to reach it, the next window is read if none is in hand
+                if not ahead:
+                    replies = self.engine.run(self._requests_of(windows, ahead))
+                    early = list(islice(replies, 1))
+                if not ahead:
+                    return
+                window = ahead.popleft()
+                self._read(window, window.batches, chain(early, replies))
+                self._ask_again(window)
+                billed: set[Question] = set()
+                yield from (self._preference(plan, window.answers, billed) for plan in window.plans)
+        finally:
+            if isinstance(replies, Generator):
+                replies.close()  # awaits what is in flight, also where the second question to a judge failed
+
+    def _requests_of(self, windows: Iterator[Sequence[Comparison]], ahead: "deque[_Window]") -> Iterator[Request]:
+        """The calls of windows that are read, and put into `ahead`, as places fall free."""
+        for comparisons in windows:
+            plans = [self._plan(comparison) for comparison in comparisons]
+            window = _Window(plans, _questions(plans), self._batches(plans))
+            ahead.append(window)
+            if not window.batches:
+                return  # nobody is asked: it is given out before more is read
+            for batch in window.batches:
+                yield self._request(batch, self.sample)
+
+    def _ask_again(self, window: _Window) -> None:
+        """Singly where a call about several pairs gave no verdict; anew where what is stored has none, if so wished."""
+        questions, answers = window.questions, window.answers
         crowded = [each for each in questions if _has_no_verdict(answers[each]) and not answers[each].alone]
-        self._run(_singly(crowded), self.sample, answers, len(questions))
+        self._ask_singly(window, crowded, 0)
         for attempt in range(1, _MOST_RETRIES if self.retry_unjudged else 1):
-            stale = [each for each in questions if _has_no_verdict(answers[each]) and answers[each].reply.from_store]
+            stale = [each for each in questions if _has_no_verdict(answers[each]) and answers[each].from_store]
             if not stale:
                 break
-            sample = self.sample + attempt * _RETRY_SAMPLE
-            self._run(_singly(stale), sample, answers, len(questions))
-        return answers
+            self._ask_singly(window, stale, attempt * _RETRY_SAMPLE)
 
-    def _run(self, batches: Sequence[Batch], sample: int, answers: dict[Question, Answer], total: int) -> None:
-        replies = self.engine.run(self._request(batch, sample) for batch in batches)
-        for batch, reply in zip(batches, replies, strict=True):
+    def _ask_singly(self, window: _Window, questions: Sequence[Question], sample: int) -> None:
+        batches = _singly(questions)
+        self._read(window, batches, self.engine.run(self._request(each, self.sample + sample) for each in batches))
+
+    def _read(self, window: _Window, batches: Sequence[Batch], replies: Iterator[Reply]) -> None:
+        """Take down what the replies say; no reply is taken that answers no batch."""
+        answers = window.answers
+        for batch, reply in zip(batches, replies, strict=False):
             size, asked = len(batch.places), batch.asked
             readings = {} if reply.failed else self.panel.judges[batch.judge].read(reply, size)
             for number, question in asked:
@@ -177,11 +230,14 @@ class LLMPool:
                 answers[question] = Answer(
                     found if isinstance(found, Reading) else None,
                     None if isinstance(found, Reading) else found,
-                    reply,
-                    _sum(0.0 if earlier is None else earlier.cost_usd, _share(reply.cost_usd, len(asked))),
+                    raw_reply=None if reply.failed else reply.text,
+                    answered=not reply.failed or reply.finish_reason == "filtered",
+                    from_store=reply.from_store,
+                    seconds=reply.seconds,
+                    cost_usd=_sum(0.0 if earlier is None else earlier.cost_usd, _share(reply.cost_usd, len(asked))),
                     alone=size == 1,
                 )
-            self._report(answers, total)
+            self._report(answers, len(window.questions))
 
     def _report(self, answers: Mapping[Question, Answer], total: int) -> None:
         now = time.monotonic()
@@ -249,14 +305,14 @@ class LLMPool:
 
     def _of_one_order(self, comparison: Comparison, question: Question, side: Side, answer: Answer) -> Preference:
         judge = self.panel.judges[question.judge]
-        reading, reply = answer.reading, answer.reply
+        reading = answer.reading
         known = {
             "comparison_id": comparison.id,
             "annotator": judge.name,
             "shown_first": side,
             "cost_usd": answer.cost_usd,
-            "seconds": reply.seconds,
-            "raw_reply": None if reply.failed else reply.text,
+            "seconds": answer.seconds,
+            "raw_reply": answer.raw_reply,
         }
         if reading is None:
             return Preference.model_validate({**known, "preferred": "unjudged", "error": answer.error})
@@ -316,8 +372,8 @@ def _shown(comparison: Comparison, first: Side) -> ShownPair:
 
 
 def _has_no_verdict(answer: Answer) -> bool:
-    """Whether the service answered, but not with a verdict; what it refused to answer at all is the engine's matter."""
-    return answer.reading is None and (not answer.reply.failed or answer.reply.finish_reason == "filtered")
+    """Whether there was an answer, but not a verdict."""
+    return answer.reading is None and answer.answered
 
 
 def _of_first(probability_a: float | None, shown_first: Side) -> float | None:
