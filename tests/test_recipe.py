@@ -66,7 +66,10 @@ def test_the_recipes_that_come_with_pasture_hold(path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ({"sede": 1}, "the recipe has no key 'sede'. Did you mean 'seed'? Keys: answering, baselines, campaigns, cards, data, "),
+        (
+            {"sede": 1},
+            "the recipe has no key 'sede'. Did you mean 'seed'? Keys: answering, baselines, campaigns, cards, data, ",
+        ),
         ({"data": {"prefrence": 10}}, "[data] has no key 'prefrence'. Did you mean 'preference'? Keys: "),
         ({"sampling": {"top_k": 5}}, "[sampling] has no key 'top_k'. Did you mean 'top_p'? Keys: batch_tokens, max"),
         (
