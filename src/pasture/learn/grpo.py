@@ -185,6 +185,7 @@ def train(
 
     Raises:
         DataError: if there are no instructions, or one is too long.
+        ModelError: if the reward model cannot share the policy's trunk where it is told to.
         ScorerError: if the scorer raises, or does not give one finite number for each answer.
         TrainingError: if a figure becomes NaN or infinite, or sampling and training disagree about log-probabilities.
     """

@@ -222,6 +222,7 @@ def train(
 
     Raises:
         DataError: if there are no instructions, or one is too long.
+        ModelError: if the reward model cannot share the policy's trunk where it is told to.
         ScorerError: if the scorer raises, or does not give one finite number for each answer.
         TrainingError: if a figure becomes NaN or infinite, or sampling and training disagree about log-probabilities.
     """
@@ -243,13 +244,10 @@ def train(
         first_step, numbers = run.resume()
         kl_coefficient = numbers.get("kl_coefficient", config.kl_coefficient)
         for step in range(first_step, config.steps):
+            asked = step_instructions(len(prompts), config.rollout_batch_size, step, seed)
+            draws = derived_seed(seed, "ppo-answers", step)
             rollouts = collect(
-                drawing.now(),
-                encoder,
-                environment,
-                step_instructions(len(prompts), config.rollout_batch_size, step, seed),
-                max_new_tokens=config.max_new_tokens,
-                seed=derived_seed(seed, "ppo-answers", step),
+                drawing.now(), encoder, environment, asked, max_new_tokens=config.max_new_tokens, seed=draws
             )
             if step == first_step and config.sampler_ratio_cap is None:
                 check_sampler(models.policy, rollouts, config.micro_batch_tokens)
