@@ -1,5 +1,6 @@
 """The store in front of an engine, the order of replies, the end of a run, and prices."""
 
+import asyncio
 import builtins
 import sys
 import threading
@@ -125,8 +126,6 @@ def test_a_slow_call_holds_back_later_replies_but_not_later_calls() -> None:
 
     class Slow(Counting):
         async def complete(self, request: Request) -> Reply:
-            import asyncio
-
             while request.messages[-1].content == "0" and not release.is_set():  # type: ignore[index]
                 await asyncio.sleep(0.001)
             return await super().complete(request)
@@ -221,8 +220,6 @@ def test_missing_answers_are_asked_for_together_however_far_apart_they_stand(sto
 
     class Waiting(Counting):
         async def complete(self, request: Request) -> Reply:
-            import asyncio
-
             if said(request) == "20":
                 third.set()
             while said(request) == "0" and not third.is_set():
