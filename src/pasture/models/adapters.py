@@ -141,43 +141,39 @@ def distance_to_merged(backbone: nn.Module, merged: Mapping[str, Tensor], *, nam
 
     The largest, over weights, of the norm of the difference as a share of the norm.
     """
-    layers = dict(adapted_layers(backbone))
     farthest = 0.0
-    for key, tensor in backbone.state_dict().items():
-        place = key.rpartition(".")[0].removesuffix(".base_layer")
-        if ".lora_" in key:
-            continue
-        whole, layer = tensor.float(), layers.get(place)
-        if layer is not None and key.endswith(".weight") and name in layer.lora_A:
-            whole = whole + layer.get_delta_weight(name).float()
-        other = merged[f"{place}.{key.rpartition('.')[2]}"].to(whole)
-        farthest = max(farthest, float((whole - other).norm() / other.norm().clamp(min=1e-30)))
+    for key, tensor in _merged(backbone, backbone.state_dict(), name):
+        other = merged[key].to(tensor.device).float()
+        farthest = max(farthest, float((tensor.float() - other).norm() / other.norm().clamp(min=1e-30)))
     return farthest
 
 
-@torch.no_grad()
 def merged_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of the model without adapters that computes the same, under its own names.
 
     `weights` are the model's state, each tensor whole; it stays as it is.
     """
+    return dict(_merged(model, weights, _NAME))
+
+
+@torch.no_grad()
+def _merged(model: nn.Module, weights: Mapping[str, Tensor], adapters: str) -> Iterator[tuple[str, Tensor]]:
+    """Each weight with the adapters of that name added to it, one by one."""
     layers = dict(adapted_layers(model))
-    merged = {}
     for name, tensor in weights.items():
         owner, _, last = name.rpartition(".")
         place = owner.removesuffix(".base_layer")
         layer = layers.get(place)
         if layer is None:
             if ".lora_" not in name:
-                merged[name] = tensor
-        elif last == "weight":
+                yield name, tensor
+        elif last == "weight" and adapters in layer.lora_A:
             # Added in float32: in bfloat16 a small change would be lost.
-            first, second = (weights[f"{place}.{part}.{_NAME}.weight"] for part in ("lora_A", "lora_B"))
-            delta = transpose(second @ first, layer.fan_in_fan_out) * layer.scaling[_NAME]
-            merged[f"{place}.weight"] = (tensor.float() + delta).to(tensor.dtype)
+            first, second = (weights[f"{place}.{part}.{adapters}.weight"] for part in ("lora_A", "lora_B"))
+            delta = transpose(second @ first, layer.fan_in_fan_out) * layer.scaling[adapters]
+            yield f"{place}.weight", (tensor.float() + delta).to(tensor.dtype)
         else:
-            merged[f"{place}.{last}"] = tensor
-    return merged
+            yield f"{place}.{last}", tensor
 
 
 def save_adapters(model: PreTrainedModel, weights: Mapping[str, Tensor], folder: Path) -> None:

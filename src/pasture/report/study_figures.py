@@ -46,7 +46,7 @@ def ranking_figure(content: StudyContent) -> Figure | None:
         points=tuple(point for name, point in named.items() if name not in beside),
         line=_line(tuple(named.values()), ranking.slope, ranking.intercept),
     )
-    told_apart = " Squares are systems that are not made here: better and worse ones." if beside else ""
+    told_apart = " Squares are systems that are not made here." if beside else ""
     given = PointSeries(label="not made here", points=tuple(named[name] for name in named if name in beside))
     paper = tuple(
         NamedPoint(

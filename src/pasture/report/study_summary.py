@@ -57,8 +57,7 @@ def _learners(ranking: Ranking) -> str:
     if ranking.spearman.value is None:
         return ""
     return (
-        f"Of the {len(ranking.points)} systems made here alone the correlation is {_with_interval(ranking.spearman)}; "
-        "the others are better and worse ones that stretch the scale, as in the paper."
+        f"Of the {len(ranking.points)} systems made here alone the correlation is {_with_interval(ranking.spearman)}."
     )
 
 
