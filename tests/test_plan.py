@@ -328,6 +328,9 @@ def test_baselines_answer_every_split_that_is_judged_and_learn_nothing() -> None
     added = {f"{room}/{split}/careful" for room in ("2-generate", "3-annotate") for split in ("evaluation", "live")}
     assert with_them.keys.keys() - without.keys.keys() == added
     assert changed(without, with_them) == added | {"5-evaluate/board", "5-evaluate/live", "7-report"}
+    # A file that is wanting stops a run before it has trained anything.
+    order = [step.name for step in with_them.steps]
+    assert order.index("2-generate/live/careful") < order.index("4-learn/sft")
 
 
 def test_a_baselines_file_is_part_of_its_key(tmp_path: Path) -> None:

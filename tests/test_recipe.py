@@ -70,6 +70,10 @@ def test_the_recipes_that_come_with_pasture_hold(path: Path) -> None:
             {"sede": 1},
             "the recipe has no key 'sede'. Did you mean 'seed'? Keys: answering, baselines, campaigns, cards, data, ",
         ),
+        (
+            {"baselines": {"g": {"writter": "careful"}}},
+            "[baselines.g] has no key 'writter'. Did you mean 'writer'? Keys: evaluation, live, writer.",
+        ),
         ({"data": {"prefrence": 10}}, "[data] has no key 'prefrence'. Did you mean 'preference'? Keys: "),
         ({"sampling": {"top_k": 5}}, "[sampling] has no key 'top_k'. Did you mean 'top_p'? Keys: batch_tokens, max"),
         (

@@ -317,6 +317,9 @@ def _explain(kind: type[BaseModel], error: ValidationError, origin: str, section
     if first["type"] == "extra_forbidden":
         home = ".".join(filter(None, [section, *path[:-1]]))
         return f"{origin}: {describe_unknown(path[-1], _keys_at(kind, path[:-1]), home)}"
+    if first["type"] == "value_error":  # a sentence of ours about several keys
+        said = first["msg"].removeprefix("Value error, ")
+        return f"{origin}: {'.'.join(filter(None, [section, *path]))}: {said}."
     came = "" if first["type"] == "missing" else f", got {first['input']!r}"
     return f"{origin}: {'.'.join(filter(None, [section, *path]))}: {first['msg']}{came}."
 
@@ -330,11 +333,16 @@ def describe_unknown(key: str, known: Sequence[str], section: str) -> str:
 
 
 def _keys_at(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
-    for name in path:
+    names = iter(path)
+    for name in names:
         field = kind.model_fields.get(name)
         if field is None:
             return []
-        inner = _section_type(field.annotation)
+        annotation = field.annotation
+        if typing.get_origin(annotation) is dict:  # of tables by names of the user's
+            annotation = typing.get_args(annotation)[1]
+            next(names, None)
+        inner = _section_type(annotation)
         if inner is None:
             return []
         kind = inner

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from pasture.cli import application
 from pasture.core.errors import ModelError, RecipeError
+from pasture.flow import prepare
 
 REPOSITORY = Path(__file__).parents[2]
 RECIPES = sorted(
@@ -90,3 +91,10 @@ def test_the_meadows_plan_says_nothing_of_cards_or_memory(out: Path):
     plan = said("plan", REPOSITORY / "recipes" / "meadow" / "loop.toml", "--out", out)
     for word in ("memory", "cards", "Not here", "people, at"):
         assert word not in plan
+
+
+def test_settings_that_do_not_go_together_are_one_sentence() -> None:
+    with pytest.raises(RecipeError) as error:
+        prepare(REPOSITORY / "recipes" / "meadow" / "loop.toml", ["learn.ppo.reward=shared"])
+    assert "Value error" not in str(error.value)
+    assert str(error.value).endswith('set weights.lora, or reward = "own".')

@@ -26,6 +26,7 @@ from pasture.plan.systems import (
     START,
     Systems,
     answered_splits,
+    baseline_steps,
     learns_from,
     plan_systems,
     start_needs,
@@ -77,7 +78,7 @@ def steps_before_report(recipe: Recipe) -> list[Step]:
     """
     _check_methods(recipe)
     _check_baselines(recipe)
-    steps = [_data(recipe)]
+    steps = [_data(recipe), *baseline_steps(recipe)]
     if recipe.model.start == UNTRAINED:
         steps.append(Step(START, "learn.new_model", {"seed": recipe.seed}, units=1))
     if "sft" in recipe.learn:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pasture.core.errors import RecipeError
 from pasture.plan.graph import Step
 from pasture.plan.settings import baseline_settings, judge_settings, label_settings, method_settings, start_settings
-from pasture.recipe import STAGES, UNTRAINED, Baseline, Recipe
+from pasture.recipe import STAGES, UNTRAINED, Recipe
 
 DATA = "1-data"
 START = "4-learn/start"
@@ -83,8 +83,8 @@ def plan_systems(recipe: Recipe) -> Systems:
             _chosen_answers(recipe, name, systems)
         else:
             _trained(recipe, name, systems)
-    for name, baseline in recipe.baselines.items():
-        _given(recipe, name, baseline, systems)
+    for split, answers in systems.answers.items():
+        answers |= {name: _given(split, name) for name in recipe.baselines}
     return systems
 
 
@@ -110,13 +110,20 @@ def _answers(recipe: Recipe, system: str, split: str, needs: Mapping[str, str], 
     systems.answers[split][system] = name
 
 
-def _given(recipe: Recipe, name: str, baseline: Baseline, systems: Systems) -> None:
-    """A system that is not made here: a writer of the meadow, or answers from a file."""
-    for split, answers in systems.answers.items():
-        settings = {"system": name, "split": split, **baseline_settings(recipe, baseline, split)}
-        work = "given.written" if baseline.writer else "given.from_file"
-        count = getattr(recipe.data, split)
-        answers[name] = systems.add(Step(f"2-generate/{split}/{name}", work, settings, {"data": DATA}, units=count))
+def baseline_steps(recipe: Recipe) -> list[Step]:
+    """The answers of systems that are not made here, which can be wanting: so they come before anything is trained."""
+    steps = []
+    for split in answered_splits(recipe):
+        for name, baseline in recipe.baselines.items():
+            settings = {"system": name, "split": split, **baseline_settings(recipe, baseline, split)}
+            work = "given.written" if baseline.writer else "given.from_file"
+            count = getattr(recipe.data, split)
+            steps.append(Step(_given(split, name), work, settings, {"data": DATA}, units=count))
+    return steps
+
+
+def _given(split: str, name: str) -> str:
+    return f"2-generate/{split}/{name}"
 
 
 def _chosen_answers(recipe: Recipe, name: str, systems: Systems) -> None:
