@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 
 from pasture.core.errors import ModelError
-from pasture.learn import grpo, ppo, reward_model, rloo
+from pasture.learn import grpo, ppo, resume, reward_model, rloo
 from pasture.learn.reward_model import ModelScorer
 from pasture.learn.rollouts import Environment
 from pasture.learn.shared_reward import placed
@@ -141,3 +141,28 @@ def test_what_cannot_share_is_refused(base: Path, tmp_path: Path, policy: Any) -
         placed(environment(few), narrow, "shared")
     with pytest.raises(ValidationError, match=r"set weights\.lora"):
         rloo.Config(reward="shared")
+
+
+def test_a_stop_amid_training_changes_no_weight(
+    base: Path, reward: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resume, "SECONDS_BETWEEN_REPORTS", 0)
+
+    class StoppedError(Exception):
+        pass
+
+    def stop_after_three(done: int, total: int, **figures: Any) -> None:
+        if done == 3:
+            raise StoppedError
+
+    def train(folder: Path, progress: Any) -> Any:
+        config = {**OWN_ANSWERS, "weights": ADAPTERS, "reward": "shared"}
+        more = {"environment": environment(reward), "folder": folder, "seed": 0, "progress": progress}
+        TRAININGS["ppo"](base, config, **more)
+        return load_file(folder / "model" / "model.safetensors")
+
+    whole = train(tmp_path / "whole", toy.quiet)
+    with pytest.raises(StoppedError):
+        train(tmp_path / "stopped", stop_after_three)
+    gone_on = train(tmp_path / "stopped", toy.quiet)
+    assert all(np.array_equal(gone_on[name], tensor) for name, tensor in whole.items())
