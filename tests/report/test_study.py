@@ -88,6 +88,15 @@ def test_systems_that_are_not_made_here_are_told_apart() -> None:
     assert "of the 12 others: Spearman 0.12" in render_study(with_them)
 
 
+def test_titles_that_begin_alike_are_told_apart_to_their_ends() -> None:
+    first = study().styles[0]
+    title = "simulated annotators with a quarter of flips, judged by the pool"
+    titles = [title, f"{title}, on the validation split"]
+    both = changed(styles=[first.model_copy(update={"title": one}).model_dump() for one in titles])
+    text = html.unescape(render_study(both))
+    assert all(f"<strong>Length and style, {one}.</strong>" in text for one in titles)
+
+
 def test_the_paper_stands_beside_the_study() -> None:
     rows = {row[0]: row for row in cells("The paper&#39;s methods")}
     assert rows["PPO"][1:4] == ["46.8%", "1.8%", "55.1%"]  # Table 2

@@ -16,6 +16,7 @@ from pasture.report import figures, inline, numbers, summary, tables
 from pasture.report.content import AnyPanel, DotPanel, Figure, Panel, PointsPanel, ReportContent
 
 NAME_CHARACTERS = 60
+HEADING_CHARACTERS = 120
 ANSWER_CHARACTERS = 3_000
 LINE_CHARACTERS = 2_000
 RECIPE_CHARACTERS = 60_000
@@ -76,7 +77,7 @@ def environment() -> Environment:
     )
     filters = (numbers.percent, numbers.points, numbers.number, numbers.count, numbers.usd, numbers.seconds)
     templates.filters.update({filter_.__name__: filter_ for filter_ in filters})
-    templates.filters.update(name=_name, line=_line, cut=_cut)
+    templates.filters.update(name=_name, heading=_heading, line=_line, cut=_cut)
     templates.globals.update(cell=tables.cell, share_bar=tables.share_bar, dash=numbers.DASH)
     templates.globals.update(answer_characters=ANSWER_CHARACTERS, recipe_characters=RECIPE_CHARACTERS)
     return templates
@@ -89,6 +90,10 @@ def _spelled_out(value: Any) -> Any:
 
 def _name(text: str) -> str:
     return on_one_line(shortened(text, NAME_CHARACTERS))
+
+
+def _heading(text: str) -> str:
+    return on_one_line(shortened(text, HEADING_CHARACTERS))
 
 
 def _line(text: str) -> str:
