@@ -73,6 +73,13 @@ def test_every_figure_s_numbers_are_what_the_preferences_say(study: Path) -> Non
     assert shown["ranking"]["kendall"]["value"] == pytest.approx(stats.kendalltau(x, y).statistic, abs=1e-9)
     assert shown["ranking"]["r_squared"]["value"] == pytest.approx(stats.pearsonr(x, y).statistic ** 2, abs=1e-9)
 
+    made = [system for system in points if system not in ("careful", "hasty", "found")]
+    x, y = ([world[system] for system in made] for world in (simulated, people))
+    assert len(made) == len(points) - 3
+    assert shown["learners"]["spearman"]["value"] == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-9)
+    assert shown["labels"][0]["spearman"]["value"] == shown["learners"]["spearman"]["value"]
+    assert {row[1] for row in shown["ablations"][0]["rows"]} == set(made) - {"base", "sft"}
+
     live = rates(study, "simulation", "live", "pool")
     for point in shown["validity"]["points"]:
         assert point["live"]["value"] == pytest.approx(live[point["system"]], abs=1e-12)

@@ -4,7 +4,7 @@ Inputs are called `RUN/STEP`, where a run is an arm with a seed: `simulation-0/5
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -52,7 +52,8 @@ def results(task: Task) -> Outcome:
     curves = [overoptimization(curve, seed) for curve in _curves(task, study)]
     _write(task, CURVES, [curve.to_dict() for curve in curves])
     by_arm = {arm: _outcomes(task, study, arm, "evaluation") for arm in study.arms}
-    _write(task, FEEDBACK, [what_labels_do(task, study, arm, by_arm, curves) for arm in study.arms])
+    learned = {arm: only(outcomes, _learners(task, outcomes)) for arm, outcomes in by_arm.items()}
+    _write(task, FEEDBACK, [what_labels_do(task, study, arm, learned, curves) for arm in study.arms])
     _write(task, STYLES, [found for arm in (people, simulation) for found in styles(task, study, arm)])
     live = _outcomes(task, study, simulation, "live")
     _write(task, VALIDITY, evaluation_validity(simulated, live, seed).to_dict() if live else None)
@@ -65,11 +66,16 @@ def _of_learners(
     task: Task, simulated: Mapping[str, Any], people: Mapping[str, Any], systems: Sequence[str]
 ) -> dict[str, object] | None:
     """The ranking without the baselines, which lie further apart; None where all are made here."""
-    learners = [system for system in systems if system not in task.settings["baselines"]]
+    learners = _learners(task, systems)
     if learners == list(systems) or len(learners) < FEWEST_TO_RANK:
         return None
     seed = task.settings["seed"]
     return rank_correlation(only(simulated, learners), only(people, learners), seed, sizes=()).to_dict()
+
+
+def _learners(task: Task, systems: Iterable[str]) -> list[str]:
+    """Those of the systems that are made here, which alone depend on anybody's labels."""
+    return [system for system in systems if system not in task.settings["baselines"]]
 
 
 def noise(task: Task) -> Outcome:

@@ -104,10 +104,11 @@ def _ablations(task: Task, study: Study) -> tuple[Table, ...]:
     """Every arm's systems by every judge: what becomes of a method under other labels."""
     rows: list[tuple[str | float | None, ...]] = []
     judges: list[str] = []
+    unlabeled = {"base", "sft", *task.settings["recipe"]["baselines"]}
     for arm in study.arms:
         for system, folder in judged_systems(task, run_name(arm, study.seeds[0]), "evaluation").items():
             judges = judges or judges_in(folder)
-            if system not in ("base", "sft"):
+            if system not in unlabeled:
                 rates = [float(credit_of(folder, judge).mean()) for judge in judges]
                 rows.append((study.arms[arm].title or arm, system, *rates))
     return (
