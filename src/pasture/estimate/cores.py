@@ -26,7 +26,7 @@ SECONDS_PER_UNIT = {
     "annotate.label": 1.5e-4,
     "generate.answers": 2.6e-3,
     "given.written": 1.0e-4,
-    "given.from_file": 1.0e-4,
+    "given.from_file": 3.1e-5,
     "generate.candidates": 1.4e-3,
     "learn.chosen": 8.9e-4,
     "learn.score_answers": 7.4e-4,
