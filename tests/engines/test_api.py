@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime as dt
+import gc
 import logging
 import os
 import resource
@@ -9,12 +10,14 @@ import time
 from collections.abc import Callable
 from email.utils import format_datetime
 
+import aiohttp
 import pytest
 
 from pasture.core.errors import BudgetError, EngineError
 from pasture.core.requests import Reply, Request
 from pasture.engines import api as api_module
 from pasture.engines import endpoint as endpoint_module
+from pasture.engines import loop
 from pasture.engines.api import ApiEngine
 from pasture.engines.budget import Budget
 from pasture.engines.settings import Address, ApiSettings
@@ -65,6 +68,27 @@ def test_replies_come_in_the_order_of_the_requests_over_one_set_of_connections(
     counts = server.counts()
     assert counts["most_in_flight"] == 8
     assert counts["connections"] == 8  # both runs, one client
+
+
+def test_a_forgotten_engine_s_connections_are_closed_on_the_loop_they_live_on(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions: list[aiohttp.ClientSession] = []
+    opened = aiohttp.ClientSession.__init__
+    monkeypatch.setattr(
+        aiohttp.ClientSession, "__init__", lambda self, **given: (sessions.append(self), opened(self, **given))[1]
+    )
+    engine = ApiEngine(ApiSettings(endpoints=(Address(base_url=server.base_url, api_key_env=KEY_ENV),)))
+    one(engine, ask("hello"))
+    # Whatever collects the garbage must not wait for the loop's thread, nor start one.
+    monkeypatch.setattr(loop._THREAD, "get", lambda: pytest.fail("the engines' loop was asked for"))
+    assert [session.closed for session in sessions] == [False]
+    del engine
+    gc.collect()
+    patience = time.monotonic() + 10
+    while not sessions[0].closed and time.monotonic() < patience:
+        time.sleep(0.01)
+    assert sessions[0].closed
 
 
 def test_a_run_works_beside_a_running_event_loop_and_a_call_on_any_loop(open_api: OpenApi) -> None:

@@ -1,5 +1,6 @@
 """One service address: one client and one pool of connections for the whole run, answers of bounded size."""
 
+import asyncio
 import json
 import time
 import weakref
@@ -19,7 +20,6 @@ from pasture.core.redaction import redact, redact_all
 from pasture.core.requests import Reply, Request
 from pasture.engines import wire
 from pasture.engines.keys import key_in_environment
-from pasture.engines.loop import submit
 from pasture.engines.pace import Places
 from pasture.engines.settings import Address
 from pasture.engines.wire import Capabilities, Refusal
@@ -128,7 +128,7 @@ class Endpoint:
                 timeout=self._timeout_seconds,
                 http_client=httpx2.AsyncClient(transport=transport, headers={"accept-encoding": "identity"}),
             )
-            weakref.finalize(self, _close, transport)
+            weakref.finalize(self, _close, transport, asyncio.get_running_loop())
         return self._client
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -210,8 +210,8 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def _close(transport: "BoundedTransport") -> None:
-    submit(transport.aclose())
+def _close(transport: "BoundedTransport", loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.run_coroutine_threadsafe(transport.aclose(), loop)
 
 
 class BoundedTransport(httpx2.AsyncBaseTransport):
