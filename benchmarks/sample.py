@@ -7,7 +7,8 @@ The two take turns, so that a busy machine slows both; the figure is the ratio o
 token drawn. Without `--model`, models have random weights: the meadow's shape (0.7M) over 300 words, a Llama of 2.2M
 over 2,000. Where answers are to end, a share of the vocabulary are stop tokens, so that each token ends its answer with
 about that chance. A model of `--model` is asked requests by its own chat template and ends its answers itself.
-`generate` goes on until the longest answer of the batch has ended; it reads a prompt once for every answer to it.
+`generate` goes on until the longest answer of the batch has ended; it reads a prompt once for every answer to it. 70
+tokens are the mean of text-davinci-003's answers to AlpacaEval's instructions, 300 AlpacaFarm's limit.
 """
 
 import argparse
@@ -48,10 +49,12 @@ CASES = [
     Case("answers end", prompts=512, samples_each=1, new_tokens=24, ending_share=0.1),
     Case("answers end, 8 a prompt", prompts=64, samples_each=8, new_tokens=24, ending_share=0.1),
     Case("answers end, 8 a prompt, long limit", prompts=64, samples_each=8, new_tokens=64, ending_share=0.1),
+    Case("70 tokens to an end, on average", prompts=128, samples_each=1, new_tokens=224, ending_share=1 / 70),
 ]
 REAL_CASES = [
     Case("4 a prompt, at most 16", prompts=16, samples_each=4, new_tokens=16, ending_share=0.0),
     Case("4 a prompt, at most 64", prompts=8, samples_each=4, new_tokens=64, ending_share=0.0),
+    Case("4 a prompt, at most 300", prompts=8, samples_each=4, new_tokens=300, ending_share=0.0),
 ]
 ASKED = [
     f"{what} {about}."
