@@ -56,8 +56,9 @@ class Data(Section):
     evaluation: Count = 805
     live: Annotated[int, Field(ge=0)] = 0
     """Instructions of a second evaluation set, which is closer to what users ask; none are drawn by default."""
-    allow_leaks: bool = False
-    """Whether a run goes on where an instruction to train on is nearly one to evaluate on."""
+    leaks: Literal["refuse", "leave_out", "allow"] = "refuse"
+    """What happens where an instruction to train or to choose on is nearly one to evaluate on: the run is refused, the
+    instruction is left out of its split, or the run goes on. Either way they are counted."""
 
 
 class Model(Section):

@@ -5,12 +5,15 @@ import datetime as dt
 import gc
 import logging
 import os
+import platform
 import resource
 import time
 from collections.abc import Callable
 from email.utils import format_datetime
+from typing import Any
 
 import aiohttp
+import httpx2
 import pytest
 
 from pasture.core.errors import BudgetError, EngineError
@@ -70,14 +73,33 @@ def test_replies_come_in_the_order_of_the_requests_over_one_set_of_connections(
     assert counts["connections"] == 8  # both runs, one client
 
 
+def test_a_service_is_told_nothing_of_the_machine_that_asks(open_api: OpenApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[httpx2.Request] = []
+    carry = endpoint_module.BoundedTransport.handle_async_request
+
+    async def carry_seen(self: endpoint_module.BoundedTransport, request: httpx2.Request) -> httpx2.Response:
+        sent.append(request)
+        return await carry(self, request)
+
+    monkeypatch.setattr(endpoint_module.BoundedTransport, "handle_async_request", carry_seen)
+    one(open_api(), ask("hello"))
+    [request] = sent
+    assert request.headers["authorization"] == f"Bearer {KEY}"
+    told = {platform.system().lower(), platform.machine().lower(), platform.python_version(), "cpython", "x64"}
+    assert not [value for value in request.headers.values() if value.lower() in told]
+
+
 def test_a_forgotten_engine_s_connections_are_closed_on_the_loop_they_live_on(
     server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sessions: list[aiohttp.ClientSession] = []
-    opened = aiohttp.ClientSession.__init__
-    monkeypatch.setattr(
-        aiohttp.ClientSession, "__init__", lambda self, **given: (sessions.append(self), opened(self, **given))[1]
-    )
+    begin = aiohttp.ClientSession.__init__
+
+    def begin_seen(self: aiohttp.ClientSession, **settings: Any) -> None:
+        sessions.append(self)
+        begin(self, **settings)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "__init__", begin_seen)
     engine = ApiEngine(ApiSettings(endpoints=(Address(base_url=server.base_url, api_key_env=KEY_ENV),)))
     one(engine, ask("hello"))
     # Whatever collects the garbage must not wait for the loop's thread, nor start one.

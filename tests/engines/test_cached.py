@@ -15,7 +15,7 @@ import pytest
 from pasture.core import store as store_module
 from pasture.core.errors import DependencyError, EngineError, RecipeError, StoreError
 from pasture.core.ports import Engine
-from pasture.core.redaction import RedactingFormatter, redact, remember_secret
+from pasture.core.redaction import RedactingFormatter, parse_redacted, redact, remember_secret
 from pasture.core.requests import Reply, Request, Usage
 from pasture.core.store import AnswerStore
 from pasture.engines import loop, open_engine
@@ -352,3 +352,19 @@ def test_secrets_are_cut_out_of_texts_and_tracebacks() -> None:
     except ValueError:
         record = logging.LogRecord("x", logging.ERROR, "f", 1, "with %s", ("sk-very-secret-value",), sys.exc_info())
     assert "sk-very" not in RedactingFormatter().format(record)
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ('{"said": "no secret", "at": 1}', {"said": "no secret", "at": 1}),
+        ('{"said": ["it is sk/very-secret"]}', {"said": ["it is [key]"]}),
+        (r'{"said": "it is sk\/very-\u0073ecret"}', {"said": "it is [key]"}),
+        ('{"said": "no", "at": 98127364551003}', {"said": "no", "at": 98127364551003}),
+        (r'{"said": "no\n"}', {"said": "no\n"}),
+    ],
+)
+def test_parsed_answers_hold_no_secret_however_it_was_spelled(text: str, parsed: object) -> None:
+    remember_secret("sk/very-secret")
+    remember_secret("98127364551")  # digits in a number are no secret, and without them it would be no number
+    assert parse_redacted(text) == parsed

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pasture.core.errors import DataError
+from pasture.core.errors import DataError, LeakError
 from pasture.core.files import read_records, write_records
 from pasture.core.records import Comparison, Completion, Instruction, Preference
 from pasture.plan import Plan, build
@@ -86,6 +86,28 @@ def test_instructions_of_files_become_a_runs_splits(tmp_path: Path):
     assert {one.source for one in read_records(tmp_path / "data" / "evaluation.jsonl", Instruction)} == {"koala"}
     write(tmp_path / "mine.json", rows(12))
     assert "1-data" in changed(plan, planned(data=data))
+
+
+def test_what_leaks_into_training_is_refused_left_out_or_allowed(tmp_path: Path):
+    # By hand, in triples of words: five of seven (0.71) in common with the one, four of six (0.67) with the other.
+    leaking, kept = "one two three four five six seven eight", "one two three four five six"
+    texts = [kept, leaking, *(f"Say {n}" for n in range(9))]
+    source = write(tmp_path / "mine.json", [{"instruction": text, "output": "!"} for text in texts])
+    evaluated = [{"instruction": "one two three four five six seven nine", "output": "!"}]
+    reference = write(tmp_path / "reference.json", evaluated)
+    training = {"sft": 8, "preference": 1, "unlabeled": 1, "validation": 1}
+    data = {"source": source, "evaluation_source": reference, **training, "evaluation": 1}
+    with pytest.raises(LeakError, match=r"1 of 1 .* set data\.leaks to \"leave_out\" or \"allow\"\."):
+        do(planned(data=data), "1-data", tmp_path / "refused")
+    for leaks, left in (("leave_out", {*texts} - {leaking}), ("allow", {*texts})):
+        folder = tmp_path / leaks
+        details = do(planned(data={**data, "leaks": leaks}), "1-data", folder)
+        splits = {name: read_records(folder / f"{name}.jsonl", Instruction) for name in training}
+        assert {one.instruction for rows in splits.values() for one in rows} == left
+        assert {name: details[name] for name in training} == {name: len(rows) for name, rows in splits.items()}
+        assert (details["leaks"], details["evaluation"]) == (1, 1)
+        answers = read_records(folder / "sft-demonstrations.jsonl", Completion)
+        assert [one.instruction_id for one in answers] == [one.id for one in splits["sft"]]
 
 
 def test_instructions_to_compare_on_need_a_references_outputs(tmp_path: Path):

@@ -239,18 +239,17 @@ class AnswerStore:
         if job.kind == "release":
             self._locks.unlock(job.key)
             return None
+        ours = self._locks.lock(job.key)  # before the look, or it might be answered between the look and the lock
         found = self._found([job.key]).get(job.key)
+        if ours and not _serves(found, job) and self._broken is None:
+            return "claimed"
+        if ours:
+            self._locks.unlock(job.key)
         if _serves(found, job):
             return found
         if self._broken is not None:
             raise self._broken
-        if not self._locks.lock(job.key):
-            return "taken"
-        found = self._found([job.key]).get(job.key)  # it may have been answered between the look and the lock
-        if _serves(found, job):
-            self._locks.unlock(job.key)
-            return found
-        return "claimed"
+        return "taken"
 
     def _write(self, jobs: Sequence[_Job]) -> list[_Outcome]:
         """Commit answers; on a full disk, with the room of the reserve."""

@@ -55,7 +55,7 @@ def require_no_overlap(
     *,
     threshold: float = NEARLY_SAME,
     allow: bool = False,
-    repair: str = "set data.allow_overlap",
+    repair: str = 'set data.leaks to "leave_out" or "allow"',
 ) -> list[Overlap]:
     """The overlaps, for the report; unless they are allowed there are none. `repair` says how to allow them.
 
@@ -83,15 +83,25 @@ def require_no_leak(
 ) -> list[Overlap]:
     """The overlaps of a run's training splits, by name, with what it evaluates on; none unless they are allowed.
 
-    The meadow writes by a grammar: texts that share most of their words are other tasks there, so only those with the
-    same words in the same order count. Elsewhere near duplicates do.
-
     Raises:
         LeakError: as `require_no_overlap`.
     """
-    threshold = 1.0 if source == "meadow" else NEARLY_SAME
     rows = [one for instructions in training.values() for one in instructions]
-    return require_no_overlap(rows, evaluation, threshold=threshold, allow=allow)
+    return require_no_overlap(rows, evaluation, threshold=_threshold(source), allow=allow)
+
+
+def leaking_ids(source: str, training: Sequence[Instruction], evaluation: Sequence[Instruction]) -> set[str]:
+    """The ids of all instructions in `training` that are nearly one in `evaluation`."""
+    return {overlap.evaluation_id for overlap in find_overlaps(evaluation, training, _threshold(source))}
+
+
+def _threshold(source: str) -> float:
+    """From where on two instructions of `source` are one.
+
+    The meadow writes by a grammar: texts that share most of their words are other tasks there, so only those with the
+    same words in the same order count. Elsewhere near duplicates do.
+    """
+    return 1.0 if source == "meadow" else NEARLY_SAME
 
 
 def _pieces(instruction: Instruction) -> set[tuple[str, ...]]:

@@ -106,6 +106,7 @@ ANTHROPIC = Dialect(
     home_url="https://api.anthropic.com",
     home_key_env="ANTHROPIC_API_KEY",
     new_client=anthropic.AsyncAnthropic,
+    omit=anthropic.Omit,
     status_error=anthropic.APIStatusError,
     timeout_error=anthropic.APITimeoutError,
     connection_error=anthropic.APIConnectionError,

@@ -1,7 +1,6 @@
 """One service address: one client and one pool of connections for the whole run, answers of bounded size."""
 
 import asyncio
-import json
 import time
 import weakref
 import zlib
@@ -16,7 +15,7 @@ import httpx2
 import openai
 import yarl
 
-from pasture.core.redaction import redact, redact_all
+from pasture.core.redaction import parse_redacted, redact, redact_all
 from pasture.core.requests import Reply, Request
 from pasture.engines import wire
 from pasture.engines.keys import key_in_environment
@@ -26,6 +25,16 @@ from pasture.engines.wire import Capabilities, Refusal
 
 RETRIED = frozenset({408, 409, 425, 429})
 """And every 5xx."""
+_UNSENT_HEADERS = (
+    "X-Stainless-Lang",
+    "X-Stainless-Package-Version",
+    "X-Stainless-OS",
+    "X-Stainless-Arch",
+    "X-Stainless-Runtime",
+    "X-Stainless-Runtime-Version",
+    "X-Stainless-Async",
+)
+"""What client libraries tell of the machine they run on: no service needs it, and it costs a tenth of a call."""
 MOST_BYTES = 32 * 2**20
 """Of one answer, unpacked; a thousand times what a judge says."""
 
@@ -39,7 +48,9 @@ class Dialect:
     """The service itself; an address other than this needs no key unless one is named."""
     home_key_env: str
     new_client: Callable[..., Any]
-    """Of `api_key`, `base_url`, `timeout`, `max_retries` and `http_client`."""
+    """Of `api_key`, `base_url`, `timeout`, `max_retries`, `default_headers` and `http_client`."""
+    omit: Callable[[], Any]
+    """What that client takes for a header that is not to be sent."""
     status_error: type[Exception]
     timeout_error: type[Exception]
     connection_error: type[Exception]
@@ -53,6 +64,7 @@ OPENAI = Dialect(
     home_url="https://api.openai.com/v1",
     home_key_env="OPENAI_API_KEY",
     new_client=openai.AsyncOpenAI,
+    omit=openai.Omit,
     status_error=openai.APIStatusError,
     timeout_error=openai.APITimeoutError,
     connection_error=openai.APIConnectionError,
@@ -126,6 +138,7 @@ class Endpoint:
                 base_url=self.base_url,
                 max_retries=0,
                 timeout=self._timeout_seconds,
+                default_headers=dict.fromkeys(_UNSENT_HEADERS, self._dialect.omit()),
                 http_client=httpx2.AsyncClient(transport=transport, headers={"accept-encoding": "identity"}),
             )
             weakref.finalize(self, _close, transport, asyncio.get_running_loop())
@@ -142,7 +155,8 @@ class Endpoint:
         """
         dialect = self._dialect
         try:
-            response = await self.client().post(path, cast_to=httpx2.Response, body=dict(body))
+            url = path if "://" in path else self.base_url + path  # whole, it is parsed once less by the client
+            response = await self.client().post(url, cast_to=httpx2.Response, body=dict(body))
         except dialect.status_error as error:
             raise _by_status(error.status_code, error.body, error.response.headers) from None  # type: ignore[attr-defined]
         except dialect.timeout_error:
@@ -172,7 +186,7 @@ def _read_key(dialect: Dialect, base_url: str, api_key_env: str | None) -> str:
 
 def _object_in(response: httpx2.Response) -> Mapping[str, Any]:
     try:
-        answer = redact_all(json.loads(response.content.decode("utf-8", "replace")))
+        answer = parse_redacted(response.content.decode("utf-8", "replace"))
     except ValueError:
         kind = response.headers.get("content-type", "no type")
         raise TransientError(
@@ -241,7 +255,7 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
                 request.method,
                 yarl.URL(str(request.url), encoded=True),
                 data=await request.aread(),
-                headers=request.headers.multi_items(),
+                headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
                 allow_redirects=False,
             ) as answer:
                 body = await _read_bounded(answer, self._most_bytes)

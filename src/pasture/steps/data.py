@@ -1,14 +1,13 @@
 """Steps of room 1: the instructions of each split and the demonstrations that come with them."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 from pasture.core.errors import DataError
 from pasture.core.files import read_records, write_records
-from pasture.core.records import Instruction, Preference
-from pasture.data.instructions import DEMONSTRATED, InstructionFiles, load_instructions
+from pasture.core.records import Preference
+from pasture.data.instructions import DEMONSTRATED, InstructionFiles, Split, load_instructions
 from pasture.data.load import load_split
-from pasture.data.overlap import require_no_leak
+from pasture.data.overlap import leaking_ids, require_no_leak
 from pasture.data.preferences import FeedbackFile, load_feedback
 from pasture.recipe import MEADOW
 from pasture.steps import Outcome, Task
@@ -24,49 +23,56 @@ def instructions(task: Task) -> Outcome:
         **{split: settings[split] for split in ("preference", "unlabeled", "validation", "evaluation", "live")},
     }
     counts = {split: count for split, count in counts.items() if count}
-    drawn: dict[str, list[Instruction]] = {}
+    drawn: dict[str, Split] = {}
     for number, (split, count) in enumerate(counts.items()):
         task.progress(number, len(counts))
-        drawn[split], demonstrations = load_split(settings["source"], split, count, settings["seed"])
-        write_records(task.folder / f"{split}.jsonl", drawn[split])
-        if demonstrations:
-            write_records(task.folder / f"{split}-demonstrations.jsonl", demonstrations)
-    return Outcome(details={**counts, "leaks": _leaks(settings, drawn)})
-
-
-_EVALUATED = ("evaluation", "live")
-
-
-def _leaks(settings: Mapping[str, Any], splits: Mapping[str, Sequence[Instruction]]) -> int:
-    """How many instructions to train or to choose on are nearly ones to evaluate on.
-
-    Raises:
-        LeakError: if there are some and the recipe does not allow them.
-    """
-    training = {name: rows for name, rows in splits.items() if name not in _EVALUATED}
-    evaluation = [one for name in _EVALUATED for one in splits.get(name, ())]
-    return len(require_no_leak(settings["source"], training, evaluation, allow=settings["allow_leaks"]))
+        drawn[split] = Split(*load_split(settings["source"], split, count, settings["seed"]))
+    return Outcome(details=_written(task, drawn))
 
 
 def _from_files(task: Task) -> Outcome:
     settings = task.settings
     names = set(InstructionFiles.model_fields) & set(settings)
     splits = load_instructions(InstructionFiles(**{name: settings[name] for name in names}))
-    details: dict[str, object] = {}
     for name, split in splits.items():
         if name in DEMONSTRATED and split.instructions and not split.demonstrations:
             raise DataError(
                 f"{settings['source']}: the split {name!r} needs an output for each of its instructions, and some have "
                 "none. Name a file with outputs, or for 'evaluation' one of a reference in data.evaluation_source."
             )
-        write_records(task.folder / f"{name}.jsonl", split.instructions)
+    return Outcome(details=_written(task, splits))
+
+
+_EVALUATED = ("evaluation", "live")
+
+
+def _written(task: Task, splits: Mapping[str, Split]) -> dict[str, object]:
+    """Write the splits, less what leaks where the recipe leaves that out; what is to be said of them.
+
+    Raises:
+        LeakError: if instructions to train or to choose on are nearly ones to evaluate on and the recipe refuses that.
+    """
+    source, leaks = task.settings["source"], task.settings["leaks"]
+    training = {name: split.instructions for name, split in splits.items() if name not in _EVALUATED}
+    evaluation = [one for name in _EVALUATED if name in splits for one in splits[name].instructions]
+    left_out: set[str] = set()
+    if leaks == "leave_out":
+        left_out = leaking_ids(source, [one for rows in training.values() for one in rows], evaluation)
+        counted = len(left_out)
+    else:
+        counted = len(require_no_leak(source, training, evaluation, allow=leaks == "allow"))
+    details: dict[str, object] = {}
+    for name, split in splits.items():
+        cut = set() if name in _EVALUATED else left_out
+        details[name] = write_records(
+            task.folder / f"{name}.jsonl", (one for one in split.instructions if one.id not in cut)
+        )
         if split.demonstrations:
-            write_records(task.folder / f"{name}-demonstrations.jsonl", split.demonstrations)
-        details[name] = len(split.instructions)
+            kept = (one for one in split.demonstrations if one.instruction_id not in cut)
+            write_records(task.folder / f"{name}-demonstrations.jsonl", kept)
         if split.left_out:
             details[f"{name}_left_out"] = split.left_out
-    details["leaks"] = _leaks(settings, {name: split.instructions for name, split in splits.items()})
-    return Outcome(details=details)
+    return {**details, "leaks": counted}
 
 
 def feedback(task: Task) -> Outcome:
