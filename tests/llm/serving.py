@@ -38,8 +38,8 @@ class Server:
 
 
 @contextlib.contextmanager
-def vllm_server(log: Path, *options: str, **variables: str) -> Iterator[Server]:
-    """SmolLM2-135M-Instruct behind vLLM, on one thread, for as long as the block runs.
+def vllm_server(log: Path, *options: str, model: Path = MODEL, **variables: str) -> Iterator[Server]:
+    """SmolLM2-135M-Instruct, or another model, behind vLLM, on one thread, for as long as the block runs.
 
     `options` are further arguments of the server, `variables` of its environment.
     """
@@ -47,7 +47,7 @@ def vllm_server(log: Path, *options: str, **variables: str) -> Iterator[Server]:
         port = probe.getsockname()[1]
     command = [
         str(ENVIRONMENT / "bin/python"), "-m", "vllm.entrypoints.openai.api_server",
-        "--model", str(MODEL), "--served-model-name", NAME, "--host", "127.0.0.1", "--port", str(port),
+        "--model", str(model), "--served-model-name", NAME, "--host", "127.0.0.1", "--port", str(port),
         "--dtype", "bfloat16", "--enforce-eager", "--max-num-seqs", "16",
         # Else the log-probabilities are those before the logit bias, and only the chosen token's is sure to be there.
         "--logprobs-mode", "processed_logprobs",
