@@ -68,7 +68,9 @@ LENGTHS = {
 def make_model(folder: Path) -> None:
     """A Llama of 2.2M weights over 2,000 words."""
     tokenizer = word_tokenizer([f"w{number}" for number in range(1995)])
-    save_model(tiny_model("llama", len(tokenizer), seed=0, hidden_size=192, layers=4), tokenizer, folder)
+    model = tiny_model("llama", len(tokenizer), seed=0, hidden_size=192, layers=4)
+    model.config.max_position_embeddings = 512  # the longest rows have 448; a shorter context would cut them
+    save_model(model, tokenizer, folder)
 
 
 def make_rows(model: Path, count: int, lengths: str) -> list[dict[str, str]]:
