@@ -34,7 +34,7 @@ _UNSENT_HEADERS = (
     "X-Stainless-Runtime-Version",
     "X-Stainless-Async",
 )
-"""What client libraries tell of the machine they run on: no service needs it, and it costs a tenth of a call."""
+"""What client libraries tell of the machine they run on; no service needs it."""
 MOST_BYTES = 32 * 2**20
 """Of one answer, unpacked; a thousand times what a judge says."""
 
@@ -255,7 +255,7 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
                 request.method,
                 yarl.URL(str(request.url), encoded=True),
                 data=await request.aread(),
-                headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
+                headers=[(name.decode("ascii"), value.decode("ascii")) for name, value in request.headers.raw],
                 allow_redirects=False,
             ) as answer:
                 body = await _read_bounded(answer, self._most_bytes)
