@@ -55,6 +55,22 @@ def test_a_lost_node_means_that_its_steps_are_done_again_elsewhere(tmp_path: Pat
     assert [name for name in sorted(alike) if found[name] != expected[name]] == []
 
 
+def test_a_training_of_two_processes_ends_on_a_cluster_as_at_home(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="needs the extra [ray]")
+    from ray.cluster_utils import Cluster
+
+    two = (*TINY, "processes=2")
+    execute(prepare(LOOP, two, tmp_path / "home"), Silence())
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    try:
+        execute(prepare(LOOP, two, tmp_path / "clustered"), Silence(), cluster=cluster.address)
+    finally:
+        cluster.shutdown()
+    expected, found = results(tmp_path / "home"), results(tmp_path / "clustered")
+    alike = {name for name in expected if not name.startswith((".locks", "7-report"))}
+    assert [name for name in sorted(alike) if found[name] != expected[name]] == []
+
+
 def test_a_cluster_that_does_not_answer_is_said_before_anything_is_done(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs the extra [ray]")
     with pytest.raises(RunFolderError, match="no Ray cluster answers"):
