@@ -58,7 +58,7 @@ class Data(Section):
     """Instructions of a second evaluation set, which is closer to what users ask; none are drawn by default."""
     leaks: Literal["refuse", "leave_out", "allow"] = "refuse"
     """What happens where an instruction to train or to choose on is nearly one to evaluate on: the run is refused, the
-    instruction is left out of its split, or the run goes on. Either way they are counted."""
+    instruction is left out of its split, or it stays. The step of the data counts them."""
 
 
 class Model(Section):

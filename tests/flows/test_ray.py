@@ -28,6 +28,13 @@ class Watched(Silence):
             self.reached.set()
 
 
+def differing(home: Path, clustered: Path) -> list[str]:
+    """The files of a run at home whose bytes are others on a cluster; reports hold the time they were made."""
+    expected, found = results(home), results(clustered)
+    alike = sorted(name for name in expected if not name.startswith((".locks", "7-report")))
+    return [name for name in alike if found[name] != expected[name]]
+
+
 def test_a_lost_node_means_that_its_steps_are_done_again_elsewhere(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs the extra [ray]")
     from ray.cluster_utils import Cluster
@@ -50,9 +57,7 @@ def test_a_lost_node_means_that_its_steps_are_done_again_elsewhere(tmp_path: Pat
         thief.join()
     finally:
         cluster.shutdown()
-    expected, found = results(quiet), results(clustered)
-    alike = {name for name in expected if not name.startswith((".locks", "7-report"))}
-    assert [name for name in sorted(alike) if found[name] != expected[name]] == []
+    assert differing(quiet, clustered) == []
 
 
 def test_a_training_of_two_processes_ends_on_a_cluster_as_at_home(tmp_path: Path) -> None:
@@ -66,9 +71,7 @@ def test_a_training_of_two_processes_ends_on_a_cluster_as_at_home(tmp_path: Path
         execute(prepare(LOOP, two, tmp_path / "clustered"), Silence(), cluster=cluster.address)
     finally:
         cluster.shutdown()
-    expected, found = results(tmp_path / "home"), results(tmp_path / "clustered")
-    alike = {name for name in expected if not name.startswith((".locks", "7-report"))}
-    assert [name for name in sorted(alike) if found[name] != expected[name]] == []
+    assert differing(tmp_path / "home", tmp_path / "clustered") == []
 
 
 def test_a_cluster_that_does_not_answer_is_said_before_anything_is_done(tmp_path: Path) -> None:

@@ -75,24 +75,25 @@ def require_no_overlap(
 
 
 def require_no_leak(
-    source: str,
-    training: Mapping[str, Sequence[Instruction]],
-    evaluation: Sequence[Instruction],
-    *,
-    allow: bool = False,
-) -> list[Overlap]:
-    """The overlaps of a run's training splits, by name, with what it evaluates on; none unless they are allowed.
+    source: str, training: Mapping[str, Sequence[Instruction]], evaluation: Sequence[Instruction]
+) -> None:
+    """Refuse overlaps of a run's training splits, by name, with what it evaluates on.
 
     Raises:
         LeakError: as `require_no_overlap`.
     """
-    rows = [one for instructions in training.values() for one in instructions]
-    return require_no_overlap(rows, evaluation, threshold=_threshold(source), allow=allow)
+    require_no_overlap(_together(training), evaluation, threshold=_threshold(source))
 
 
-def leaking_ids(source: str, training: Sequence[Instruction], evaluation: Sequence[Instruction]) -> set[str]:
-    """The ids of all instructions in `training` that are nearly one in `evaluation`."""
-    return {overlap.evaluation_id for overlap in find_overlaps(evaluation, training, _threshold(source))}
+def leaking_ids(
+    source: str, training: Mapping[str, Sequence[Instruction]], evaluation: Sequence[Instruction]
+) -> set[str]:
+    """The ids of all instructions in the splits `training` that are nearly one in `evaluation`."""
+    return {overlap.evaluation_id for overlap in find_overlaps(evaluation, _together(training), _threshold(source))}
+
+
+def _together(splits: Mapping[str, Sequence[Instruction]]) -> list[Instruction]:
+    return [one for instructions in splits.values() for one in instructions]
 
 
 def _threshold(source: str) -> float:

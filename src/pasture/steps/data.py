@@ -55,15 +55,14 @@ def _written(task: Task, splits: Mapping[str, Split]) -> dict[str, object]:
     source, leaks = task.settings["source"], task.settings["leaks"]
     training = {name: split.instructions for name, split in splits.items() if name not in _EVALUATED}
     evaluation = [one for name in _EVALUATED if name in splits for one in splits[name].instructions]
-    left_out: set[str] = set()
-    if leaks == "leave_out":
-        left_out = leaking_ids(source, [one for rows in training.values() for one in rows], evaluation)
-        counted = len(left_out)
+    leaking: set[str] = set()
+    if leaks == "refuse":
+        require_no_leak(source, training, evaluation)
     else:
-        counted = len(require_no_leak(source, training, evaluation, allow=leaks == "allow"))
-    details: dict[str, object] = {}
+        leaking = leaking_ids(source, training, evaluation)
+    details: dict[str, object] = {"leaks": len(leaking)}
     for name, split in splits.items():
-        cut = set() if name in _EVALUATED else left_out
+        cut = leaking if leaks == "leave_out" and name in training else set()
         details[name] = write_records(
             task.folder / f"{name}.jsonl", (one for one in split.instructions if one.id not in cut)
         )
@@ -72,7 +71,7 @@ def _written(task: Task, splits: Mapping[str, Split]) -> dict[str, object]:
             write_records(task.folder / f"{name}-demonstrations.jsonl", kept)
         if split.left_out:
             details[f"{name}_left_out"] = split.left_out
-    return {**details, "leaks": counted}
+    return details
 
 
 def feedback(task: Task) -> Outcome:
