@@ -1,5 +1,8 @@
 """The sampler, against transformers' generate, its logits processors, full forward passes and NumPy."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +22,7 @@ from pasture.core.seeds import stream
 from pasture.models.batches import pad_left
 from pasture.models.load import load_causal_lm, load_tokenizer, save_model
 from pasture.models.sample import SamplerConfig, _draw, sample
+from pasture.models.slot_cache import SlotCache
 from pasture.models.tiny import tiny_model, word_tokenizer
 
 SHAPES = ["llama", "qwen", "gpt2", "neox"]
@@ -312,6 +316,26 @@ def test_progress_counts_answers():
     assert seen[-1] == (8, 8)
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
     assert len(seen) > 2
+
+
+def test_keys_and_values_go_when_the_answers_are_there(monkeypatch):
+    """Not when the garbage collector comes by: it does not count how large a tensor is, and several would wait."""
+    layers = []
+
+    class Watched(SlotCache):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            layers.extend(weakref.ref(layer) for layer in self.layers)
+
+    monkeypatch.setattr("pasture.models.sample.SlotCache", Watched)
+    model = tiny_model("llama", 50, seed=1)
+    gc.disable()
+    try:
+        greedy(model, PROMPTS, [UNREACHABLE])
+        assert layers
+        assert [layer() for layer in layers] == [None] * len(layers)
+    finally:
+        gc.enable()
 
 
 def test_nothing_asked_is_nothing_answered():

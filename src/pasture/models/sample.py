@@ -22,7 +22,7 @@ from pasture.core.seeds import stream
 from pasture.models.batches import pad_left, positions, token_budget_batches
 from pasture.models.decode_attention import NAME, fast_decoding
 from pasture.models.sampler_config import SamplerConfig
-from pasture.models.slot_cache import SlotCache
+from pasture.models.slot_cache import SlotCache, Slots
 from pasture.models.trunk import NAME as PACKED
 
 __all__ = ["Sample", "SamplerConfig", "sample"]
@@ -67,10 +67,10 @@ def sample(
     was_training = model.training
     model.eval()
     try:
+        # Equal prompts stand side by side, so that they share a batch and are read once.
+        order = sorted(range(len(prompts)), key=lambda row: tuple(prompts[row]))
+        totals = [len(prompts[row]) + config.max_new_tokens for row in order]
         with torch.inference_mode(), fast_decoding(model):
-            # Equal prompts stand side by side, so that they share a batch and are read once.
-            order = sorted(range(len(prompts)), key=lambda row: tuple(prompts[row]))
-            totals = [len(prompts[row]) + config.max_new_tokens for row in order]
             for places in token_budget_batches(totals, config.batch_tokens):
                 batch = [order[place] for place in places]
                 decoder = _Decoder(model, stops, [prompts[row] for row in batch], config)
@@ -115,12 +115,9 @@ class _Decoder:
         self.stop_S = torch.tensor(stops, device=self.device)
         self.width = max(map(len, prompts))
         self.length_B = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
-        self.cache = SlotCache(
-            layers=model.config.get_text_config().num_hidden_layers,
-            rows=len(prompts),
-            columns=self.width + config.max_new_tokens - 1,
-            prompt_columns=self.width,
-        )
+        rows, columns = len(prompts), self.width + config.max_new_tokens - 1
+        self.slots = Slots(rows, columns, live=rows, used=self.width)
+        self.cache = SlotCache(self.slots, layers=model.config.get_text_config().num_hidden_layers)
         self.request_B = torch.arange(len(prompts), device=self.device)
         self.start_B = self.width - self.length_B
         """First column of each live row's prompt."""
@@ -128,7 +125,7 @@ class _Decoder:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.takes_positions = "position_ids" in inspect.signature(base.forward).parameters
         self.prepared_masks = self.takes_positions and _takes_prepared_masks(model)
-        columns_T = torch.arange(self.cache.columns, device=self.device)
+        columns_T = torch.arange(columns, device=self.device)
         own_BT = columns_T >= self.start_B[:, None]
         self.mask_BT = _additive(own_BT, model.dtype) if self.prepared_masks else own_BT.long()
 
@@ -179,12 +176,12 @@ class _Decoder:
             targets = [rows_of[distinct[number]] for number in batch]
             rows_B = torch.tensor([row for rows in targets for row in rows], device=self.device)
             source_B = torch.tensor([place for place, rows in enumerate(targets) for _ in rows], device=self.device)
-            self.cache.prefill = (rows_B, source_B)
+            self.slots.prefill = (rows_B, source_B)
             last_BV = self._read([distinct[number] for number in batch])
             if logits_BV is None:
                 logits_BV = last_BV.new_empty(len(self.prompts), last_BV.shape[-1])
             logits_BV[rows_B] = last_BV[source_B]
-        self.cache.prefill = None
+        self.slots.prefill = None
         assert logits_BV is not None  # noqa: S101 -- a batch has at least one prompt
         return logits_BV
 
@@ -202,11 +199,11 @@ class _Decoder:
         """The logits after one more token in each live row."""
         mask: Tensor | None = None
         if self.padded:
-            mask = self.mask_BT[: self.cache.live, : self.cache.used + 1]
+            mask = self.mask_BT[: self.slots.live, : self.slots.used + 1]
             mask = mask[:, None, None, :] if self.prepared_masks else mask
-        position_B = self.cache.used - self.start_B
+        position_B = self.slots.used - self.start_B
         logits_BV = self._forward(token_B[:, None], mask, position_B[:, None])
-        self.cache.used += 1
+        self.slots.used += 1
         return logits_BV
 
     def _forward(
@@ -229,11 +226,11 @@ class _Decoder:
         leaving = int(done_B.sum())
         if not leaving:
             return token_B
-        live = self.cache.live - leaving
+        live = self.slots.live - leaving
         target_K = done_B[:live].nonzero().squeeze(-1)
         source_K = live + (~done_B[live:]).nonzero().squeeze(-1)
         self.cache.move_rows(source_K, target_K)
-        self.cache.live = live
+        self.slots.live = live
         for tensor in (token_B, self.request_B, self.start_B, self.mask_BT):
             tensor[target_K] = tensor[source_K]
         self.request_B, self.start_B = self.request_B[:live], self.start_B[:live]
