@@ -139,8 +139,7 @@ class LocalEngine:
         return ids + list(self._tokenizer(rest, add_special_tokens=False)["input_ids"]) + self._answer_prefix_ids
 
     def _reply(self, request: Request, prompt: list[int], drawn: Sample) -> Reply:
-        kept = drawn.token_ids[:-1] if drawn.finish_reason == "stop" else drawn.token_ids
-        text = self._tokenizer.decode(kept, skip_special_tokens=True)
+        text = self._tokenizer.decode(drawn.said_ids, skip_special_tokens=True)
         cut = min((at for at in map(text.find, request.stop) if at >= 0), default=None)
         return Reply(
             text=text if cut is None else text[:cut],

@@ -49,7 +49,7 @@ class LocalSystem:
         return [
             Completion(
                 instruction_id=instructions[row // samples].id,
-                text=self._encoder.text(one.token_ids),
+                text=self._encoder.text(one.said_ids),
                 system=system,
                 seed=row % samples,
                 finish_reason=one.finish_reason,

@@ -169,7 +169,7 @@ def draw(
     completions = [
         Completion(
             instruction_id=instruction.id,
-            text=encoder.text(answer.token_ids),
+            text=encoder.text(answer.said_ids),
             system="policy",
             seed=place,
             finish_reason=answer.finish_reason,

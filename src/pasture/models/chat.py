@@ -10,6 +10,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from pasture.core.errors import ModelError
+from pasture.models.control_tokens import control_ids
 
 _MARK = "5f1c6a0e-what-is-said-9b7d3e42"
 _ANSWER_MARK = "c27e84d1-what-is-answered-08f6a5b3"
@@ -51,7 +52,7 @@ def chat_frame(tokenizer: PreTrainedTokenizerBase) -> ChatFrame:
             "Name another prompt template (alpaca, plain)."
         )
     end_ids = _ids(tokenizer, rest)[:1]
-    ends = end_ids and end_ids[0] in tokenizer.all_special_ids
+    ends = end_ids and end_ids[0] in control_ids(tokenizer)
     return ChatFrame(
         before_ids=_ids(tokenizer, before),
         after_ids=_ids(tokenizer, after),

@@ -14,6 +14,17 @@ ANSWER_PREFIX = "answer_prefix"
 """Key of tokenizer_config.json: the control token that follows every prompt."""
 
 
+def control_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The ids of all tokens that structure a text and are none of it.
+
+    Some tokenizers name few of them, and mark the rest as special in the vocabulary. The unknown token stands for words
+    of the text, unless it ends or pads one too, as in GPT-2's.
+    """
+    marked = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    structure = {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id}
+    return marked.union(tokenizer.all_special_ids) - ({tokenizer.unk_token_id} - structure)
+
+
 def add_control_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> None:
     """Make `tokens` control tokens of `tokenizer`; those that it has already stay as they are.
 
@@ -22,7 +33,7 @@ def add_control_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]
     Raises:
         ModelError: if one is a word of the vocabulary, which any text could spell.
     """
-    control = set(tokenizer.all_special_tokens)
+    control = {tokenizer.convert_ids_to_tokens(number) for number in control_ids(tokenizer)}
     spelled = sorted(set(tokens) & set(tokenizer.get_vocab()) - control)
     if spelled:
         raise ModelError(f"{spelled[0]!r} is a word of the tokenizer, so text could forge it. Take another name.")
@@ -57,7 +68,8 @@ def control_token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
         ModelError: if it is none.
     """
     other_use = {tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token}
-    usable = [one for one in tokenizer.all_special_tokens if one not in other_use]
+    control = map(tokenizer.convert_ids_to_tokens, sorted(control_ids(tokenizer)))
+    usable = [one for one in control if one not in other_use]
     if token not in usable:
         raise ModelError(
             f"{token!r} cannot follow a prompt: the tokenizer's control tokens are {', '.join(usable) or 'none'}. "

@@ -14,7 +14,7 @@ from pasture.core.errors import DataError
 from pasture.core.records import Completion, Instruction
 from pasture.core.templates import PromptTemplate
 from pasture.models.chat import chat_frame, end_answers_with_turn
-from pasture.models.control_tokens import answer_prefix_ids, control_token_id
+from pasture.models.control_tokens import answer_prefix_ids, control_ids, control_token_id
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,7 @@ class Encoder:
         """Most tokens of prompt and completion together."""
         self.end_id = int(tokenizer.eos_token_id)
         self.pad_id = int(tokenizer.pad_token_id)
-        unknown = {tokenizer.unk_token_id}
-        self._control_ids = set(tokenizer.all_special_ids) - unknown
+        self._control_ids = control_ids(tokenizer)
         # Tokenizing costs more than looking up, and a prompt comes again with every answer to it.
         self._prompts: dict[str, list[int]] = {}
         self._opening_ids, self._closing_ids = opening, closing
@@ -76,8 +75,7 @@ class Encoder:
             frame = chat_frame(tokenizer)
             end_answers_with_turn(tokenizer, frame)
             return frame.before_ids, frame.after_ids
-        opening = tokenizer("")["input_ids"]
-        return [token for token in opening if token != tokenizer.eos_token_id], []
+        return _opening(tokenizer), []
 
     def prompt(self, instruction: Instruction) -> list[int]:
         """Token ids of the rendered prompt, in the tokenizer's frame of a text or of a turn, and the control token.
@@ -125,3 +123,10 @@ class Encoder:
     def _text_ids(self, text: str) -> list[int]:
         ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return [token for token in ids if token not in self._control_ids]
+
+
+def _opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What the tokenizer puts before a text; what it may put behind one is left out, and is often the same token."""
+    framed, bare = tokenizer("a")["input_ids"], tokenizer("a", add_special_tokens=False)["input_ids"]
+    begins = [at for at in range(len(framed)) if framed[at : at + len(bare)] == bare]
+    return list(framed[: begins[0]]) if begins else []

@@ -43,6 +43,11 @@ class Sample:
     """Log-probability of each token under what was drawn from: after temperature and top-p; 0 where greedy."""
     finish_reason: Literal["stop", "length"]
 
+    @property
+    def said_ids(self) -> list[int]:
+        """The tokens without the one that ended the answer, whatever its tokenizer takes that for."""
+        return self.token_ids[:-1] if self.finish_reason == "stop" else self.token_ids
+
 
 def sample(
     model: nn.Module,
