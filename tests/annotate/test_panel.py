@@ -158,6 +158,7 @@ def test_the_pools_that_ship_are_these():
         "alpaca-eval-2",
         "alpaca-farm-13",
         "alpaca-farm-13-logit-bias",
+        "continued",
         "greedy",
         "p-eval",
     ]

@@ -1,10 +1,12 @@
 """Training, scoring and answering on files of one's own, from the command line to folders that others can load."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
@@ -109,6 +111,36 @@ def test_a_stopped_training_goes_on_to_the_same_weights(base: Path, tmp_path: Pa
     call(*command, "-o", tmp_path / "stopped")
     whole, stopped = ((tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "stopped"))
     assert whole == stopped
+
+
+def test_a_stopped_training_does_not_go_on_with_another_reward_model(
+    base: Path, reward: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = ("steps=2", "rollout_batch_size=4", "minibatch_size=4", "max_prompt_tokens=16", "max_new_tokens=4")
+    command = ["train", "rloo", *settings, "group_size=2", "checkpoint_steps=1", "--start", base, "--template", "plain"]
+    command += ["--instructions", demonstrations(tmp_path), "-o", tmp_path / "out"]
+    other = tmp_path / "other"
+    shutil.copytree(reward, other)
+    tensors = load_file(other / "model.safetensors")
+    save_file({name: -tensor for name, tensor in tensors.items()}, other / "model.safetensors")
+    with pytest.raises(DataError, match="max_prompt_tokens"):
+        call(*command, "max_prompt_tokens=1", "--scorer", reward)
+    steps: list[int] = []
+
+    def stop_at_the_second(*arguments: Any, **more: Any) -> Any:
+        steps.append(1)
+        if len(steps) == 2:
+            raise RunFolderError("the disk is full")
+        return take_step(*arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pasture.learn.rloo.take_step", stop_at_the_second)
+        # What failed before it learned anything does not hold the folder.
+        with pytest.raises(RunFolderError, match="disk"):
+            call(*command, "--scorer", reward)
+    with pytest.raises(RunFolderError, match="a reward model and a judge count"):
+        call(*command, "--scorer", other)
+    call(*command, "--scorer", reward)
 
 
 def test_a_reward_model_scores_pairs_in_one_call_and_says_how_often_it_agrees(reward: Path, tmp_path: Path):

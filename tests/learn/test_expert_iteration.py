@@ -158,7 +158,7 @@ def test_a_folder_of_other_settings_instructions_or_models_is_refused(tmp_path, 
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     to_base = {"base": base, "fine_tune": "base"}
     for changes in ({"n": 5}, {"seed": 1}, {"instructions": toy.instructions(40, seed=3)}, to_base):
-        with pytest.raises(RunFolderError, match="begun with another model, other instructions or other settings"):
+        with pytest.raises(RunFolderError, match="begun with another model, other data or other settings"):
             _train(folder, imitator, scorer=alone.any_taste, **changes)
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

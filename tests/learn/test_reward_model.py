@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -209,6 +210,42 @@ def test_nothing_left_to_train_on_is_refused_with_the_counts(base, tmp_path):
         _train(tmp_path, base, feedback)
     with pytest.raises(DataError, match="leaves nothing to train on"):
         _train(tmp_path, base, toy.separable_feedback(30))
+
+
+def _with_context(folder, place, tokens):
+    """The model of a folder, made for so many tokens."""
+    shutil.copytree(folder, place)
+    config = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps(config | {"max_position_embeddings": tokens}))
+    return ModelScorer.load(place, toy.TEMPLATE)
+
+
+def test_an_answer_is_read_to_its_end_however_long_those_of_the_training_were(trained, tmp_path):
+    folder, _, _ = trained
+    scorer = _with_context(folder / "model", tmp_path / "long", 2048)
+    [instruction] = toy.instructions(1)
+    long = "w5 " * 600
+    answers = [toy.completion(instruction, long + word) for word in ("w1", "w2")]
+    first, second = scorer([instruction] * 2, answers)
+    # They differ in their last word alone.
+    assert abs(first - second) > 1e-3
+
+
+def test_an_answer_is_read_as_far_as_the_context_goes(trained, tmp_path):
+    folder, _, _ = trained
+    scorer = _with_context(folder / "model", tmp_path / "short", 24)
+    [instruction] = toy.instructions(1)
+    room = 24 - len(scorer.encoder.prompt(instruction))
+    whole, cut = (toy.completion(instruction, "w5 " * words, finish_reason="length") for words in (300, room))
+    first, second = scorer([instruction] * 2, [whole, cut])
+    assert first == pytest.approx(second, abs=1e-6)
+
+
+def test_a_prompt_beyond_the_context_is_told_before_there_are_answers(trained, tmp_path):
+    folder, _, _ = trained
+    scorer = _with_context(folder / "model", tmp_path / "short", 3)
+    with pytest.raises(DataError, match="expected a prompt of 1 to 2 tokens"):
+        scorer.check_prompts(toy.instructions(1))
 
 
 def test_a_scorer_refuses_answers_to_other_instructions(trained):

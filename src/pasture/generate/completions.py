@@ -8,11 +8,9 @@ from pasture.core.records import Completion, Instruction
 from pasture.core.seeds import derived_seed
 from pasture.core.templates import PromptTemplate
 from pasture.machine.device import resolve_device
-from pasture.models.encode import Encoder
-from pasture.models.load import context_tokens, load_causal_lm, load_tokenizer, resting_dtype, stop_token_ids
+from pasture.models.encode import NO_LIMIT, Encoder
+from pasture.models.load import load_causal_lm, load_tokenizer, resting_dtype, stop_token_ids, within_context
 from pasture.models.sample import SamplerConfig, sample
-
-_NO_LIMIT = 2**40
 
 
 class LocalSystem:
@@ -23,8 +21,7 @@ class LocalSystem:
         device = resolve_device("auto")
         dtype = resting_dtype(folder, device)
         self._model = load_causal_lm(folder, dtype=dtype, device=device, tokenizer=tokenizer)
-        context = context_tokens(folder)
-        limit = _NO_LIMIT if context is None else context - config.max_new_tokens
+        limit = within_context(folder, NO_LIMIT) - config.max_new_tokens
         self._encoder = Encoder(tokenizer, template, max_tokens=limit)
         self._stop_ids = stop_token_ids(self._model, tokenizer)
         self._config = config

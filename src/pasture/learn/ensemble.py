@@ -114,6 +114,15 @@ class EnsembleScorer:
         members = [reward_model.ModelScorer.load(folder / member, template, **more) for member in listing.members]
         return cls(members, listing.aggregate, listing.variance_coefficient)
 
+    def check_prompts(self, instructions: Sequence[Instruction]) -> None:
+        """See that each prompt leaves room for an answer, before there are any.
+
+        Raises:
+            DataError: if one does not.
+        """
+        for member in self.members:
+            member.check_prompts(instructions)
+
     def __call__(self, instructions: Sequence[Instruction], completions: Sequence[Completion]) -> list[float]:
         """The score of each completion, higher is better.
 
@@ -198,7 +207,7 @@ def train(
         on_main(partial(_move, folder / f"training-{number:02d}", folder / MODEL_FOLDER / place))
     on_main(lambda: _write_list(config, folder / MODEL_FOLDER, places))
     with MetricsLog(folder / METRICS_FILE) as log:
-        scorer = EnsembleScorer.load(folder / MODEL_FOLDER, template, max_tokens=config.max_tokens)
+        scorer = EnsembleScorer.load(folder / MODEL_FOLDER, template, max_tokens=encoder.max_tokens)
         log.write(config.members, **left_out, **evaluate(scorer, held_out))
 
 

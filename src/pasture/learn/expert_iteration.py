@@ -88,7 +88,7 @@ def train(
         DataError: if there are no instructions, one is too long, or all winners are empty.
         ScorerError: if the scorer raises, or does not give one finite number for each answer.
         RecipeError: if `base` is given and not asked for, or the other way round.
-        RunFolderError: if `folder` was begun with another model, other instructions or other settings.
+        RunFolderError: if `folder` was begun with another model, other data or other settings.
         TrainingError: if the loss becomes NaN or infinite.
     """
     _check_base(config, base)

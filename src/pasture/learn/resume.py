@@ -35,21 +35,21 @@ _LOGS_HELD_BACK = 20
 SECONDS_BETWEEN_REPORTS = 0.3
 
 
-def claim(folder: Path, identity: str) -> None:
-    """Note in `folder` what a training of several parts depends on, or see that it began with just that.
+def claim(folder: Path, identity: str, file: str = IDENTITY_FILE) -> None:
+    """Note in a file of `folder` what a training depends on, or see that it began with just that.
 
     Raises:
         RunFolderError: if it began with something else.
     """
-    path = folder / IDENTITY_FILE
+    path = folder / file
     begun = path.exists()
     check_same(begun, str(path))
     if not begun:
         on_main(lambda: write_json_lines(path, [{"identity": identity}]))
     elif read_json_lines(path) != [{"identity": identity}]:
         raise RunFolderError(
-            f"{folder} was begun with another model, other instructions or other settings. Remove it to begin anew, or "
-            "choose another folder."
+            f"{folder} was begun with another model, other data or other settings; a reward model and a judge count. "
+            "Remove it to begin anew, or choose another folder."
         )
 
 
@@ -72,7 +72,10 @@ class Resumable:
         self.modules = modules
         self.optimizer = optimizer
         self.identity = identity
-        """Hash of all that the result depends on, to tell another run's checkpoint from this one's."""
+        """Hash of what the result depends on, to tell another run's checkpoint from this one's.
+
+        What a scorer or a judge is, a method cannot know: who hands it over sees to that, with `claim`.
+        """
         self._held_back: list[tuple[int, Mapping[str, Tensor | float]]] = []
         self._log: MetricsLog | None = None
         self._reported_at = -SECONDS_BETWEEN_REPORTS

@@ -40,7 +40,7 @@ from pasture.learn.update import adamw, cosine_factor, take_step
 from pasture.machine.device import DeviceChoice, resolve_device
 from pasture.machine.distributed import row_by_row, share, total
 from pasture.models.batches import pad_right, token_budget_batches
-from pasture.models.encode import EncodedPair, Encoder
+from pasture.models.encode import NO_LIMIT, EncodedPair, Encoder
 from pasture.models.heads import ScalarModel
 from pasture.models.load import load_tokenizer, resting_dtype, save_pretrained, within_context
 from pasture.models.shared_prompt import AnswerLayout
@@ -238,19 +238,32 @@ class ModelScorer:
         folder: Path,
         template: PromptTemplate,
         *,
-        max_tokens: int = 512,
+        max_tokens: int | None = None,
         micro_batch_tokens: int = 4096,
         device: DeviceChoice = "auto",
     ) -> Self:
         """The reward model that `train` wrote to its `model/`.
 
+        It reads prompt and answer up to `max_tokens`, or where that is left out as far as its context goes, whatever it
+        was trained on: an answer that is cut would be scored at a token in its middle.
+
         Raises:
             ModelError: if `folder` holds no reward model.
         """
-        encoder = Encoder(load_tokenizer(folder), template, max_tokens=max_tokens)
+        limit = within_context(folder, NO_LIMIT if max_tokens is None else max_tokens)
+        encoder = Encoder(load_tokenizer(folder), template, max_tokens=limit)
         place = resolve_device(device)
         model = ScalarModel.load(folder, dtype=resting_dtype(folder, place), device=place)
         return cls(model, encoder, micro_batch_tokens, folder)
+
+    def check_prompts(self, instructions: Sequence[Instruction]) -> None:
+        """See that each prompt leaves room for an answer, before there are any.
+
+        Raises:
+            DataError: if one does not.
+        """
+        for instruction in instructions:
+            self.encoder.prompt(instruction)
 
     @torch.no_grad()
     def __call__(self, instructions: Sequence[Instruction], completions: Sequence[Completion]) -> list[float]:

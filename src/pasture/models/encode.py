@@ -16,6 +16,9 @@ from pasture.core.templates import PromptTemplate
 from pasture.models.chat import chat_frame, end_answers_with_turn
 from pasture.models.control_tokens import answer_prefix_ids, control_ids, control_token_id
 
+NO_LIMIT = 2**40
+"""`max_tokens` of an encoder that cuts nothing."""
+
 
 @dataclass(frozen=True)
 class EncodedPair:

@@ -19,6 +19,7 @@ from pasture.data.answers import Answers
 from pasture.generate.completions import LocalSystem
 from pasture.learn.judging import AnnotatedEnvironment, Remembered
 from pasture.learn.lookup import check_several, method_named
+from pasture.learn.resume import CHECKPOINT_FOLDER, IDENTITY_FILE, METRICS_FILE, MODEL_FOLDER, claim
 from pasture.learn.reward_model import ModelScorer
 from pasture.learn.rollouts import Environment
 from pasture.machine import memory
@@ -32,7 +33,11 @@ from pasture.recipe import check_section
 from pasture.steps.fit import fitting_ids
 
 LOG = logging.getLogger("pasture.steps")
+BEGUN_FILE = "begun.json"
 FINISHED_FILE = "finished.json"
+JUDGED_FOLDER = "judged"
+_LEARNED = (CHECKPOINT_FOLDER, IDENTITY_FILE, JUDGED_FOLDER, MODEL_FOLDER)
+"""One of these is in the folder of a training that has something to go on from."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ def train(training: Training, progress: Progress = silent) -> Path:
     Raises:
         RecipeError: if a setting does not fit, or the method needs what is not given.
         DependencyError: if a tracker is not installed.
-        RunFolderError: if the folder holds another training.
+        RunFolderError: if the folder holds another training, finished or not.
     """
     check_trackers(training.trackers)
     module = method_named(training.method)
@@ -81,16 +86,24 @@ def train(training: Training, progress: Progress = silent) -> Path:
     asked = inspect.signature(module.train).parameters
     sources = _sources(training, asked)
     identity = _identity(training, settings, sources)
-    model = training.folder / "model"
+    model = training.folder / MODEL_FOLDER
     finished = _is_finished(training.folder, identity)
     check_same((identity, finished), "inputs and --out")
     if not finished:
+        on_main(lambda: _free_if_unused(training.folder))
+        claim(training.folder, identity, BEGUN_FILE)
         place = {"start": training.start, "folder": training.folder, "seed": training.seed, "progress": progress}
         tracking = _tracking(training, settings, identity)
         with memory.explained(training.method, settings), tracked(tracking, training.folder):
             module.train(config, **place, **_given(training, asked, config))
         on_main(lambda: _close(training, settings, sources, identity))
     return model
+
+
+def _free_if_unused(folder: Path) -> None:
+    """Let a folder go to another training where the one that it was begun for failed before it learned anything."""
+    if not any((folder / name).exists() for name in _LEARNED):
+        (folder / BEGUN_FILE).unlink(missing_ok=True)
 
 
 def _tracking(training: Training, settings: Mapping[str, Any], identity: str) -> Tracking:
@@ -105,7 +118,7 @@ def _tracking(training: Training, settings: Mapping[str, Any], identity: str) ->
 
 
 def _close(training: Training, settings: Mapping[str, Any], sources: Mapping[str, Source], identity: str) -> None:
-    write_card(training.folder / "model", _card(training, settings, sources))
+    write_card(training.folder / MODEL_FOLDER, _card(training, settings, sources))
     write_text(training.folder / FINISHED_FILE, json.dumps({"identity": identity}) + "\n")
 
 
@@ -149,7 +162,7 @@ def _given(training: Training, asked: Container[str], config: Any) -> dict[str, 
     given: dict[str, Any] = {"template": template} if "template" in asked else {}
     given |= {role: getattr(training, role) for role in ("demonstrations", "feedback") if role in asked}
     if "environment" in asked and getattr(config, "judge", "scorer") == "annotator":
-        annotator = Remembered(_annotator(training), training.folder / "judged")
+        annotator = Remembered(_annotator(training), training.folder / JUDGED_FOLDER)
         given["environment"] = AnnotatedEnvironment(training.instructions, template, annotator)
     elif "environment" in asked:
         scorer = ModelScorer.load(_scorer(training), template)
@@ -228,7 +241,7 @@ def _card(training: Training, config: Mapping[str, Any], sources: Mapping[str, S
         data=sources,
         judge=judge or (str(training.scorer) if training.scorer is not None else training.names.get("judge", "")),
         version=pasture.__version__,
-        results=last_figures(training.folder / "metrics.jsonl"),
+        results=last_figures(training.folder / METRICS_FILE),
     )
 
 

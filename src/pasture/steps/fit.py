@@ -6,10 +6,8 @@ from typing import Any
 
 from pasture.core.records import Instruction
 from pasture.core.templates import TEMPLATES
-from pasture.models.encode import Encoder
+from pasture.models.encode import NO_LIMIT, Encoder
 from pasture.models.load import load_tokenizer, within_context
-
-_NO_LIMIT = 2**40
 
 
 def fitting_ids(instructions: Iterable[Instruction], config: Any, folder: Path, template: str) -> set[str]:
@@ -18,5 +16,5 @@ def fitting_ids(instructions: Iterable[Instruction], config: Any, folder: Path, 
     The limit is `max_prompt_tokens` where a method draws its own answers, else what leaves room in `max_tokens`.
     """
     most = getattr(config, "max_prompt_tokens", None) or within_context(folder, config.max_tokens) - 1
-    encoder = Encoder(load_tokenizer(folder), TEMPLATES[template], max_tokens=_NO_LIMIT)
+    encoder = Encoder(load_tokenizer(folder), TEMPLATES[template], max_tokens=NO_LIMIT)
     return {one.id for one in instructions if len(encoder.prompt(one)) <= most}

@@ -124,11 +124,10 @@ def from_scores(task: Task) -> Outcome:
     """Learn against the reward model, on instructions that nothing else was trained on."""
     instructions = read_records(task.inputs["data"] / "unlabeled.jsonl", Instruction)
     fits = _fitting(task, instructions, _method(task), task.inputs["model"] / "model")
-    environment = Environment(
-        instructions=[one for one in instructions if one.id in fits],
-        template=_template(task),
-        scorer=load_scorer(_scorer_folder(task), _template(task)),
-    )
+    fitting = [one for one in instructions if one.id in fits]
+    scorer = load_scorer(_scorer_folder(task), _template(task))
+    scorer.check_prompts(fitting)
+    environment = Environment(fitting, _template(task), scorer)
     more = {"value_start": first_reward_model(_scorer_folder(task))} if task.settings["method"] == "ppo" else {}
     if task.settings["config"].get("fine_tune") == "base":
         more["base"] = task.inputs["base"] / "model" if "base" in task.inputs else start_folder(task.settings["start"])
