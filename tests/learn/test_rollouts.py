@@ -79,3 +79,12 @@ def test_another_sampler_is_refused_without_a_cap_and_with_one_the_policy_is_ask
     asked_again = old_logprobs(policy, drawn_elsewhere, 1024, sampler_ratio_cap=2.0)
     np.testing.assert_array_equal(asked_again, token_logprobs(policy, grouped, 1024))
     assert old_logprobs(policy, grouped, 1024, sampler_ratio_cap=None) is grouped.sampler_logprob_BT
+
+
+def test_in_bfloat16_the_policy_is_asked_again_as_one_token_at_a_time_is_rounded_otherwise(imitator):
+    policy = ResponseModel(load_causal_lm(imitator, dtype=torch.bfloat16))
+    environment = Environment(toy.instructions(6), toy.TEMPLATE, toy.count_liked)
+    drawn = collect(policy.model, toy.encoder(imitator), environment, range(6), max_new_tokens=8, seed=0)
+    asked_again = old_logprobs(policy, drawn, 1024, sampler_ratio_cap=None)
+    np.testing.assert_array_equal(asked_again, token_logprobs(policy, drawn, 1024))
+    assert float((asked_again - drawn.sampler_logprob_BT).abs().max()) > 1e-4

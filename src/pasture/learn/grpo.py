@@ -14,7 +14,8 @@ and the mean over all tokens of a minibatch, Yu et al. 2025 (DAPO), https://arxi
 What differs:
 1. A group whose scores are all equal has advantages of exactly 0; its share is reported.
 2. The standard deviation divides by k - 1, as in TRL and verl; the paper does not say.
-3. The log-probabilities recorded while sampling are pi_old; they are compared with a forward pass at the start.
+3. In float32 the log-probabilities recorded while sampling are pi_old, compared with a forward pass at the start; in
+   fewer bits they are computed again.
 4. The loss of a minibatch does not depend on how it is cut to fit into memory. Dropout is off.
 """
 

@@ -14,7 +14,8 @@ What differs from AlpacaFarm's released code:
    Coefficients do not carry over between the two.
 3. The value model starts as the reward model, head included; AlpacaFarm's head started at zero. With `value = "shared"`
    it is a head on the policy's trunk, begun at zero, in place of a second model.
-4. The log-probabilities recorded while sampling are pi_old; they are compared with a forward pass at the start.
+4. In float32 the log-probabilities recorded while sampling are pi_old, compared with a forward pass at the start; in
+   fewer bits they are computed again.
 5. Policy and value gradients are clipped each on its own, so that a poor value model does not shrink the policy's step.
 6. The mean of a loss is over the answer tokens of a minibatch, however it is cut to fit into memory. Dropout is off.
 7. A scorer reads text; it needs not share the policy's tokenizer.

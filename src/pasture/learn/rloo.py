@@ -11,7 +11,8 @@ What differs from the paper and from TRL's trainer:
 1. The paper's loss is REINFORCE's, -A log pi: its gradient is that of -A rho before the first step on a batch. The
    ratio keeps it right in later ones.
 2. The reward is the scorer's as it is: neither scaled nor clipped.
-3. The log-probabilities recorded while sampling are pi_old; they are compared with a forward pass at the start.
+3. In float32 the log-probabilities recorded while sampling are pi_old, compared with a forward pass at the start; in
+   fewer bits they are computed again.
 4. The loss is the mean over the answers of a minibatch, however it is cut to fit into memory. Dropout is off.
 """
 
