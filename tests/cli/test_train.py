@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
@@ -175,6 +176,37 @@ def test_methods_that_learn_from_scores_take_instructions_and_a_scorer(base: Pat
         call(*command)
     call(*command, "--scorer", reward)
     assert json.loads((tmp_path / "model" / "pasture.json").read_text())["judge"] == str(reward)
+
+
+@pytest.fixture(scope="module")
+def ensemble(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ensemble")
+    command = ("train", "reward_model_ensemble", "members=2", *QUICK, "--start", base, "--template", "plain")
+    call(*command, "--feedback", pairs(folder), "-o", folder)
+    return folder / "model"
+
+
+def test_an_ensemble_scores_as_its_members_do_together(ensemble: Path, tmp_path: Path):
+    file = pairs(tmp_path)
+    for number, scorer in enumerate([ensemble, *(ensemble / "members" / name / "model" for name in ("00", "01"))]):
+        call("score", scorer, file, "--template", "plain", "-o", tmp_path / f"{number}.jsonl")
+    together, first, second = (
+        [json.loads(line)["score_chosen"] for line in (tmp_path / f"{number}.jsonl").read_text().splitlines()]
+        for number in range(3)
+    )
+    # The oracle: NumPy's mean and variance of what the members say on their own; half the variance is taken off.
+    members = np.array([first, second])
+    assert members.std(axis=0).max() > 1e-3
+    assert together == pytest.approx(members.mean(axis=0) - members.var(axis=0) / 2, abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["rloo", "ppo"])
+def test_methods_that_learn_from_scores_take_an_ensemble(base: Path, ensemble: Path, tmp_path: Path, method: str):
+    settings = ["steps=1", "rollout_batch_size=4", "minibatch_size=4", "max_prompt_tokens=16", "max_new_tokens=4"]
+    settings += ["group_size=2"] if method == "rloo" else []
+    command = ["train", method, *settings, "save_every=1", "--start", base, "--instructions", demonstrations(tmp_path)]
+    call(*command, "--scorer", ensemble, "--template", "plain", "-o", tmp_path / "out")
+    AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "model")
 
 
 def test_online_dpo_learns_from_a_judge_that_is_named_and_keeps_what_it_said(tmp_path: Path):

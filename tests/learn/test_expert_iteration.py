@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from pasture.core.errors import DataError, RecipeError, RunFolderError, ScorerError
 from pasture.core.files import read_records
@@ -151,6 +152,23 @@ def test_no_instructions_and_too_long_ones_are_refused_before_any_answer(tmp_pat
         _train(tmp_path, imitator, instructions=[])
     with pytest.raises(DataError, match="expected a prompt of 1 to 3 tokens"):
         _train(tmp_path, imitator, max_prompt_tokens=3)
+
+
+def test_answers_that_would_be_cut_where_they_are_imitated_are_refused():
+    # By hand: 16 + 12 = 28.
+    settings = {"max_prompt_tokens": 16, "max_new_tokens": 12}
+    expert_iteration.Config(max_tokens=28, **settings)
+    with pytest.raises(ValidationError, match=r"max_prompt_tokens \+ max_new_tokens = 28 .* max_tokens = 27"):
+        expert_iteration.Config(max_tokens=27, **settings)
+
+
+def test_a_prompt_beyond_the_context_of_the_model_that_imitates_is_refused_before_any_answer(tmp_path, imitator):
+    short = toy.save_base(tmp_path / "short")
+    settings = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps(settings | {"max_position_embeddings": 4}))
+    with pytest.raises(DataError, match="expected a prompt of 1 to 3 tokens"):
+        _train(tmp_path / "run", imitator, base=short, fine_tune="base")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_of_other_settings_instructions_or_models_is_refused(tmp_path, imitator, base, trained):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from pasture.core.errors import DataError
+from pasture.core.records import Instruction
 from pasture.learn import kto
 from tests.learn import pairwise, toy
 from tests.learn.alone import check_equal_gradients, gradients, token_logprobs
@@ -19,7 +20,8 @@ def decided(base, count=12):
 
 def material(base, judged, tmp_path, config=QUICK):
     reference, layout = pairwise.policy(base)
-    return kto.prepare(config, reference, layout, judged, folder=tmp_path, seed=0)
+    lent = kto.lend(judged, config.max_tokens, seed=0)
+    return kto.prepare(config, reference, layout, judged, lent, folder=tmp_path)
 
 
 def test_loss_and_drift_are_those_of_answers_read_one_by_one(tmp_path, base, imitator):
@@ -77,6 +79,29 @@ def test_the_drift_takes_no_gradient(tmp_path, base, imitator):
     divergence = kto._drift(QUICK, policy, layout, material(base, judged, tmp_path))
     assert float(divergence) > 0
     assert not divergence.requires_grad
+
+
+@pytest.mark.parametrize("shape", ["gpt2", "llama"])
+def test_lent_answers_are_held_to_the_models_context(tmp_path, monkeypatch, shape):
+    lent = []
+
+    def lending(*arguments):
+        lent.extend(kto_lend(*arguments))
+        return lent
+
+    kto_lend = kto.lend
+    monkeypatch.setattr(kto, "lend", lending)
+    long, short = (Instruction(id=text, instruction=text, source="t", split="t") for text in ("w3 " * 200, "w3"))
+    feedback = [
+        toy.judged("w1 w2", "w3", instruction=long),
+        toy.judged("w1 " * 150, "w4 " * 150, instruction=short),
+    ]
+    # Made for 256 tokens.
+    start = toy.save_base(tmp_path / "start", shape)
+    train(kto.Config(epochs=1, max_tokens=512), tmp_path / "run", start, feedback)
+    # By hand: behind a prompt of 200 words and a line break the context leaves 55 of the 151 tokens lent to it; the
+    # words "w1 w2" or "w3" and an end follow "w3" and a line break.
+    assert [[len(answer) for answer in group] for group in lent] == [[256, 256], [5, 4]]
 
 
 def test_lent_answers_are_of_other_instructions_and_fit_behind_the_prompt(base):

@@ -298,6 +298,24 @@ def test_an_annotator_that_fails_stops_training_at_once(tmp_path, imitator, anno
     assert not (tmp_path / "model").exists()
 
 
+def test_a_step_of_the_optimizer_is_never_left_with_the_few_pairs_that_remain(monkeypatch, models, answers):
+    policy, reference = models
+    experience = online_dpo.evaluate(CONFIG, reference, _environment(), answers)
+    five = dataclasses.replace(experience, pairs=experience.pairs[:5], first_preferred=experience.first_preferred[:5])
+    taken: list[list[int]] = []
+
+    def taking(config, policy, experience, numbers):
+        taken.append(sorted(numbers))
+        return torch.zeros(5)
+
+    monkeypatch.setattr(online_dpo, "accumulate_gradients", taking)
+    monkeypatch.setattr(online_dpo, "take_step", lambda *arguments, **more: [torch.zeros(())])
+    online_dpo.learn(CONFIG, policy, torch.optim.SGD(policy.model.parameters()), five, 1e-3, seed=0)
+    # By hand: five pairs at most four at a time are two and three, not four and one.
+    assert sorted(map(len, taken)) == [2, 3]
+    assert sorted(taken[0] + taken[1]) == [0, 1, 2, 3, 4]
+
+
 def test_an_odd_number_of_answers_is_refused():
     with pytest.raises(ValidationError, match="multiple of 2"):
         online_dpo.Config(rollout_batch_size=7)

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from pasture.core.errors import DataError, ScorerError, TrainingError
+from pasture.core.errors import DataError, ModelError, ScorerError, TrainingError
 from pasture.learn import ppo
 from pasture.learn.rollouts import Environment, check_sampler, collect, step_instructions, token_logprobs
 from pasture.models.heads import ScalarModel
 from pasture.models.load import load_causal_lm, load_tokenizer
 from pasture.models.response import ResponseModel
+from pasture.models.tiny import tiny_model, word_tokenizer
 from tests.formulas import oracles
 from tests.learn import toy
 
@@ -183,6 +184,34 @@ def test_reward_rises_with_values_from_a_head_on_the_policys_trunk(tmp_path, imi
     assert rows[0]["val/mean"] == 0.0
     assert rows[-1]["val/mean"] != 0.0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "model", "steps"]
+
+
+def _reward_model_of(tokenizer, folder):
+    ScalarModel.from_causal_lm(tiny_model("llama", len(tokenizer), seed=3)).save(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "differ"),
+    # By hand: turned around, no word of 28 keeps its place; of ten words, 18 are missing, and line break, pad and end
+    # stand elsewhere.
+    [(toy.WORDS[::-1], 28), (toy.WORDS[:10], 21)],
+    ids=["as many, in another order", "fewer"],
+)
+def test_a_value_model_that_would_misread_the_policys_tokens_is_refused(tmp_path, imitator, words, differ):
+    other = _reward_model_of(word_tokenizer(words), tmp_path / "other")
+    with pytest.raises(ModelError, match=rf'{differ} of the policy\'s 32 tokens, such as .*value = "shared"'):
+        _train(tmp_path / "own", imitator, other)
+    assert not (tmp_path / "own").exists()
+    once = {"steps": 1, "rollout_batch_size": 4, "minibatch_size": 4}
+    _train(tmp_path / "shared", imitator, other, CONFIG.model_copy(update={"value": "shared", **once}))
+
+
+def test_a_value_model_may_know_more_tokens_than_the_policy(tmp_path, imitator):
+    tokenizer = load_tokenizer(imitator)
+    tokenizer.add_tokens(["w28"])
+    ppo.check_vocabulary(load_tokenizer(imitator), _reward_model_of(tokenizer, tmp_path))
 
 
 def test_nothing_has_moved_at_the_first_inner_step(tmp_path, imitator, taste):

@@ -239,6 +239,22 @@ def test_the_pool_holds_the_answers_of_as_many_steps_as_asked(tmp_path, imitator
     assert [len(answers) for answers in kept] == [8, 8, 8]
 
 
+def test_a_step_of_the_optimizer_is_never_left_with_the_few_answers_that_remain(monkeypatch, parts):
+    models, asking, environment, answers = parts
+    rows = quark.choose(CONFIG, environment, asking, answers, 0)[:9]
+    taken = []
+
+    def taking(config, models, batch):
+        taken.append(len(batch))
+        return torch.zeros(3)
+
+    monkeypatch.setattr(quark, "accumulate_gradients", taking)
+    monkeypatch.setattr(quark, "take_step", lambda *arguments, **more: [torch.zeros(())])
+    quark.learn(CONFIG, models, torch.optim.SGD(models.policy.model.parameters()), rows, 1e-3, 0)
+    # By hand: nine answers at most eight at a time are four and five, not eight and one.
+    assert sorted(taken) == [4, 5]
+
+
 def test_adapters_cannot_learn_control_tokens_and_say_so():
     with pytest.raises(ValidationError, match="adapters leave alone"):
         quark.Config(train_on="all", weights=Weights(lora=Lora()))

@@ -11,7 +11,7 @@ from pasture.learn import reward_model
 from pasture.learn.feedback import agreement, encode_feedback, split
 from pasture.learn.reward_model import ModelScorer, bradley_terry_loss
 from pasture.models.batches import pad_left, pad_right
-from pasture.models.heads import ScalarModel, last_token_values
+from pasture.models.heads import ScalarModel
 from pasture.models.load import load_causal_lm
 from pasture.models.shared_prompt import AnswerLayout
 from tests.learn import toy
@@ -116,9 +116,11 @@ def test_score_is_read_at_the_last_token_and_is_the_same_on_either_side_of_the_p
         ]
         assert all(row.ids[-1] == encoder.end_id for row in rows)
         np.testing.assert_allclose(found, alone, atol=1e-5)
-        for pad in (pad_left, pad_right):
-            ids, mask = pad([row.ids for row in rows], encoder.pad_id)
-            np.testing.assert_allclose(last_token_values(model(ids, mask), mask), alone, atol=1e-5)
+        ids = [row.ids for row in rows]
+        np.testing.assert_allclose(model(*pad_left(ids, encoder.pad_id))[:, -1], alone, atol=1e-5)
+        last = [len(row) - 1 for row in rows]
+        right = model(*pad_right(ids, encoder.pad_id))[range(len(rows)), last]
+        np.testing.assert_allclose(right, alone, atol=1e-5)
 
 
 def test_scores_and_gradients_are_the_same_behind_a_shared_prompt(base):

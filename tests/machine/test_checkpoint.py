@@ -13,10 +13,8 @@ from pasture.machine.checkpoint import (
     load_checkpoint,
     optimizer_tensors,
     prefixed,
-    random_tensors,
     remove_checkpoint,
     restore_optimizer,
-    restore_random,
     save_checkpoint,
     under_prefix,
 )
@@ -138,7 +136,7 @@ def test_prefixes_part_and_join():
 def train(model, optimizer, steps):
     for _ in range(steps):
         optimizer.zero_grad()
-        loss = (nn.functional.dropout(model(torch.arange(6.0).reshape(2, 3)), 0.5) - 1.0).square().sum()
+        loss = (model(torch.arange(6.0).reshape(2, 3)) - 1.0).square().sum()
         loss.backward()
         optimizer.step()
 
@@ -152,27 +150,19 @@ def new_training(seed):
 
 
 def test_resumed_training_equals_undisturbed_training_to_the_bit(tmp_path):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model, optimizer = new_training(1)
-        train(model, optimizer, 5)
-        optimizer.param_groups[1]["lr"] = 0.003
-        tensors = (
-            prefixed("model.", model.state_dict())
-            | prefixed("optimizer.", optimizer_tensors(optimizer))
-            | prefixed("random.", random_tensors())
-        )
-        save_checkpoint(tmp_path, step=5, tensors=tensors, facts={})
-        train(model, optimizer, 5)
+    model, optimizer = new_training(1)
+    train(model, optimizer, 5)
+    optimizer.param_groups[1]["lr"] = 0.003
+    tensors = prefixed("model.", model.state_dict()) | prefixed("optimizer.", optimizer_tensors(optimizer))
+    save_checkpoint(tmp_path, step=5, tensors=tensors, facts={})
+    train(model, optimizer, 5)
 
-        torch.manual_seed(99)
-        other, other_optimizer = new_training(2)
-        loaded = loaded_from(tmp_path).tensors
-        other.load_state_dict(under_prefix("model.", loaded))
-        restore_optimizer(other_optimizer, under_prefix("optimizer.", loaded))
-        restore_random(under_prefix("random.", loaded))
-        assert [group["lr"] for group in other_optimizer.param_groups] == [0.01, 0.003]
-        train(other, other_optimizer, 5)
+    other, other_optimizer = new_training(2)
+    loaded = loaded_from(tmp_path).tensors
+    other.load_state_dict(under_prefix("model.", loaded))
+    restore_optimizer(other_optimizer, under_prefix("optimizer.", loaded))
+    assert [group["lr"] for group in other_optimizer.param_groups] == [0.01, 0.003]
+    train(other, other_optimizer, 5)
     assert torch.equal(other.weight, model.weight)
     assert torch.equal(other.bias, model.bias)
 

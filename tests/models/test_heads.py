@@ -6,7 +6,7 @@ import torch
 
 from pasture.core.errors import ModelError
 from pasture.models.batches import pad_left, pad_right
-from pasture.models.heads import HEAD_FILE, ScalarModel, last_token_values
+from pasture.models.heads import HEAD_FILE, ScalarModel
 from pasture.models.load import save_model
 from pasture.models.tiny import tiny_model, word_tokenizer
 
@@ -21,30 +21,14 @@ def test_values_are_the_heads_product_under_either_padding(shape):
     scalar.offset.fill_(0.25)
     weight, bias = scalar.head.weight.detach().numpy()[0], scalar.head.bias.item()
     with torch.no_grad():
-        left = last_token_values(*_values(scalar, pad_left(ROWS, 0)))
-        right = last_token_values(*_values(scalar, pad_right(ROWS, 0)))
+        left = scalar(*pad_left(ROWS, 0))[:, -1]
+        right = scalar(*pad_right(ROWS, 0))[range(len(ROWS)), [len(row) - 1 for row in ROWS]]
         for number, row in enumerate(ROWS):
             hidden_TD = model.base_model(input_ids=torch.tensor([row])).last_hidden_state[0].numpy()
             expected = float(hidden_TD[-1] @ weight + bias - 0.25)
             assert left[number].item() == pytest.approx(expected, abs=1e-5)
             assert right[number].item() == pytest.approx(expected, abs=1e-5)
     assert left.std() > 0.01
-
-
-def _values(scalar, batch):
-    ids_BT, mask_BT = batch
-    return scalar(ids_BT, mask_BT), mask_BT
-
-
-def test_the_last_real_token_is_read():
-    value_BT = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]])
-    mask_BT = torch.tensor([[True, True, False], [False, True, True], [False, True, False]])
-    assert last_token_values(value_BT, mask_BT).tolist() == [2.0, 6.0, 8.0]
-
-
-def test_a_row_without_tokens_has_no_last_value():
-    with pytest.raises(ValueError, match="at least one unmasked"):
-        last_token_values(torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool))
 
 
 def test_the_first_head_has_the_papers_spread_and_one_seed_is_one_head():

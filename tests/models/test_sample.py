@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from pasture.core.seeds import stream
 from pasture.models.batches import pad_left
 from pasture.models.load import load_causal_lm, load_tokenizer, save_model
 from pasture.models.sample import SamplerConfig, _draw, sample
-from pasture.models.slot_cache import SlotCache
+from pasture.models.slot_cache import SlotCache, SlotLayer
 from pasture.models.tiny import tiny_model, word_tokenizer
 
 SHAPES = ["llama", "qwen", "gpt2", "neox"]
@@ -320,14 +321,14 @@ def test_progress_counts_answers():
 
 def test_keys_and_values_go_when_the_answers_are_there(monkeypatch):
     """Not when the garbage collector comes by: it does not count how large a tensor is, and several would wait."""
-    layers = []
+    layers: list[weakref.ref[SlotLayer]] = []
 
-    class Watched(SlotCache):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            layers.extend(weakref.ref(layer) for layer in self.layers)
+    def watched(*arguments: Any, **more: Any) -> SlotCache:
+        cache = SlotCache(*arguments, **more)
+        layers.extend(weakref.ref(layer) for layer in cache.layers)
+        return cache
 
-    monkeypatch.setattr("pasture.models.sample.SlotCache", Watched)
+    monkeypatch.setattr("pasture.models.sample.SlotCache", watched)
     model = tiny_model("llama", 50, seed=1)
     gc.disable()
     try:

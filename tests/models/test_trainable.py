@@ -95,6 +95,44 @@ def test_with_adapters_off_the_model_is_what_it_began_as_and_no_second_copy_is_h
     assert not torch.equal(logits(model), off)
 
 
+def output_layer(start: Path) -> str:
+    plain = load_causal_lm(start)
+    [name] = [name for name, part in plain.named_modules() if part is plain.get_output_embeddings()]
+    return str(name)
+
+
+# Told of GPT-2's transposed matrices, peft finds out by itself that the output layer is not.
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to True:UserWarning")
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
+def test_adapters_on_the_output_layer_are_off_in_the_reference_too(start: Path):
+    weights = Weights(lora=Lora(rank=2, target_modules=(output_layer(start),)))
+    model, tokenizer = trainable(start, weights), load_tokenizer(start)
+    reference = reference_of(model, start, weights, tokenizer=tokenizer)
+    move_adapters(model)
+    at = torch.ones_like(IDS, dtype=torch.bool)
+    # The oracle: the model that was saved, which never had adapters.
+    plain = ResponseModel(load_causal_lm(start))
+    assert torch.equal(reference.head(reference.hidden(IDS, at)), plain.head(plain.hidden(IDS, at)))
+    assert not reference.head(reference.hidden(IDS, at)).requires_grad
+    rows = AnswerLayout(model.base_model, 0).rows([(EncodedPair([1, 2], [3, 4]), EncodedPair([1, 2], [5]))])
+    assert torch.equal(reference.answer_logprobs(rows), plain.answer_logprobs(rows))
+    # The policy goes on with its adapters, and they learn.
+    policy = ResponseModel(model)
+    assert not torch.allclose(policy.head(policy.hidden(IDS, at)), plain.head(plain.hidden(IDS, at)), atol=1e-2)
+    assert policy.head(policy.hidden(IDS, at)).requires_grad
+
+
+def test_adapters_turned_off_within_stay_off_until_the_outer_end(start: Path):
+    model = trainable(start)
+    move_adapters(model)
+    on, plain = logits(model), logits(load_causal_lm(start))
+    with adapters_off(model):
+        with adapters_off(model):
+            assert torch.equal(logits(model), plain)
+        assert torch.equal(logits(model), plain)
+    assert torch.equal(logits(model), on)
+
+
 def test_without_adapters_the_reference_is_a_copy_that_training_does_not_move(start: Path):
     weights = Weights()
     model = trainable(start, weights)
@@ -169,6 +207,13 @@ def test_layers_computed_again_give_the_same_gradients_and_leave_the_samplers_ca
 def test_a_layer_that_is_not_there_is_one_clear_error(start: Path):
     with pytest.raises(ModelError, match=r"Target modules.*nowhere.*Name other target_modules"):
         trainable(start, Weights(lora=Lora(target_modules=("nowhere",))))
+
+
+def test_embeddings_are_no_place_for_adapters_and_are_named(start: Path):
+    plain = load_causal_lm(start)
+    embeddings = next(name for name, part in plain.named_modules() if part is plain.get_input_embeddings())
+    with pytest.raises(ModelError, match=rf"expected linear layers, found embeddings: {embeddings}\. Name"):
+        trainable(start, Weights(lora=Lora(target_modules=(embeddings.rpartition(".")[2],))))
 
 
 def test_adapters_of_a_coarse_model_are_kept_and_merged_in_float32(start: Path):

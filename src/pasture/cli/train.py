@@ -1,4 +1,4 @@
-"""`pasture train` and `pasture score`: one method, or one reward model, on files of one's own."""
+"""`pasture train` and `pasture score`: one method, or one scorer, on files of one's own."""
 
 import contextlib
 from collections.abc import Iterator
@@ -64,7 +64,9 @@ class Data:
         str, typer.Option("--labels", help="Columns of labels beside output_1 and output_2, with commas between.")
     ] = "preference"
     instructions: Annotated[str | None, typer.Option("--instructions", help=f"To answer. {DATA_HELP}")] = None
-    scorer: Annotated[Path | None, typer.Option("--scorer", help="Folder of the reward model that scores.")] = None
+    scorer: Annotated[
+        Path | None, typer.Option("--scorer", help="Folder of the reward model or the ensemble that scores.")
+    ] = None
     judge: Annotated[list[str] | None, typer.Option("--judge", help=judges.HELP)] = None
     base: Annotated[
         Path | None, typer.Option("--base", help="Folder of the model before any fine-tuning, for fine_tune=base.")
@@ -154,14 +156,14 @@ def train(
 
 
 def score(
-    model: Annotated[Path, typer.Argument(help="Folder of a reward model.")],
+    model: Annotated[Path, typer.Argument(help="Folder of a reward model or of an ensemble.")],
     answers: Annotated[Path, typer.Argument(help="Rows with answers or pairs, in any of the layouts of docs/data.md.")],
     *,
     template: Template = None,
     prefix: Annotated[str, typer.Option("--prefix", help="What the names of new columns begin with.")] = "",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="ANSWERS.scored.jsonl where absent.")] = None,
 ) -> None:
-    """Score every answer of a file with a reward model; of labelled pairs, say how often it agrees."""
+    """Score every answer of a file with a reward model or an ensemble; of labelled pairs, say how often it agrees."""
     console = Console()
     alone = training_module("pasture.steps.alone")
     rows = read_rows(answers)

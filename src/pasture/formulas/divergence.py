@@ -24,11 +24,6 @@ def clamped_k1(logprob: Float[Tensor, "*N"], reference_logprob: Float[Tensor, "*
     return (logprob - reference_logprob).clamp(min=0)
 
 
-def k2(logprob: Float[Tensor, "*N"], reference_logprob: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
-    """(log r)^2 / 2: biased, never negative, its gradient is that of the KL."""
-    return (logprob - reference_logprob).square() / 2
-
-
 def k3(logprob: Float[Tensor, "*N"], reference_logprob: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
     """The estimate r - 1 - log r: unbiased and never negative."""
     log_ratio = reference_logprob - logprob

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pasture.core.errors import RecipeError
 from pasture.core.files import read_records, write_records
@@ -37,7 +37,7 @@ from pasture.machine.device import resolve_device
 from pasture.machine.distributed import check_same, on_main
 from pasture.machine.meter import MetricsLog
 from pasture.models.encode import Encoder
-from pasture.models.load import load_causal_lm, load_tokenizer, resting_dtype, save_model
+from pasture.models.load import load_causal_lm, load_tokenizer, resting_dtype, save_model, within_context
 from pasture.models.sample import SamplerConfig
 
 INSTRUCTIONS_A_FILE = 256
@@ -59,6 +59,16 @@ class Config(sft.Config):
     max_new_tokens: int = Field(300, ge=1)
     rollouts: RolloutServerConfig | None = None
     """A server that draws the answers; None: the policy does, in this process."""
+
+    @model_validator(mode="after")
+    def _winners_are_imitated_whole(self) -> Self:
+        drawn = self.max_prompt_tokens + self.max_new_tokens
+        if drawn > self.max_tokens:
+            raise ValueError(
+                f"max_prompt_tokens + max_new_tokens = {drawn} is more than max_tokens = {self.max_tokens}: winners "
+                "would be cut where they are imitated, and lose their end; raise max_tokens, or lower one of the two"
+            )
+        return self
 
 
 class Winner(Record):
@@ -92,8 +102,7 @@ def train(
         TrainingError: if the loss becomes NaN or infinite.
     """
     _check_base(config, base)
-    encoder = Encoder(load_tokenizer(start), environment.template, max_tokens=config.max_prompt_tokens + 1)
-    prompts = check_instructions(encoder, environment.instructions)
+    prompts = _prompts(config, environment, start, base or start)
     models = [load_causal_lm(origin) for origin in (start, base) if origin is not None]
     claim(folder, fingerprint(config.model_dump(exclude=NO_PART_OF_THE_RESULT), seed, prompts, modules=models))
     del models
@@ -139,6 +148,20 @@ def _check_base(config: Config, base: Path | None) -> None:
             f"expert iteration: fine_tune = {config.fine_tune!r} and {'no base' if base is None else 'a base'} model "
             'do not go together. Name the model before any fine-tuning where fine_tune = "base", and only there.'
         )
+
+
+def _prompts(config: Config, environment: Environment, start: Path, trained: Path) -> list[list[int]]:
+    """The prompt of every instruction as tokens, once it is seen that the model to be trained, too, has room for it.
+
+    Raises:
+        DataError: if there are no instructions, or one is too long.
+    """
+    template, instructions = environment.template, environment.instructions
+    drawing = Encoder(load_tokenizer(start), template, max_tokens=config.max_prompt_tokens + 1)
+    imitating = Encoder(load_tokenizer(trained), template, max_tokens=within_context(trained, config.max_tokens))
+    prompts = check_instructions(drawing, instructions)
+    check_instructions(imitating, instructions)
+    return prompts
 
 
 def _policy_folder(folder: Path, number: int) -> Path:

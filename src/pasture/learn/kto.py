@@ -157,7 +157,8 @@ def train(
     device = resolve_device(config.device)
     model = load_trainable(start, config.weights, tokenizer=tokenizer, device=device, seed=seed)
     policy, layout = ResponseModel(model), AnswerLayout(model.base_model, encoder.pad_id)
-    material = prepare(config, policy, layout, training_pairs + held_out_pairs, folder=folder, seed=seed)
+    lent = lend(training_pairs + held_out_pairs, encoder.max_tokens, seed)
+    material = prepare(config, policy, layout, training_pairs + held_out_pairs, lent, folder=folder)
     count = len(training_pairs)
     training, held_out = material.part(range(count)), material.part(range(count, len(pairs)))
     optimizer = adamw(model, weight_decay=config.weight_decay)
@@ -189,17 +190,15 @@ def prepare(
     policy: ResponseModel,
     layout: AnswerLayout,
     pairs: Sequence[JudgedPair],
+    lent: Sequence[tuple[EncodedPair, ...]],
     *,
     folder: Path,
-    seed: int,
 ) -> Material:
     """The pairs with what the model, which is the reference as long as it is not trained, makes of them.
 
-    Raises:
-        DataError: if all pairs are of one instruction.
+    `lent` are the answers that `lend` gives to their prompts.
     """
-    lent = lend(pairs, config.max_tokens, seed)
-    groups = [pair.answers for pair in pairs] + lent
+    groups = [*(pair.answers for pair in pairs), *lent]
     logprob_A = reference_logprobs(policy, layout, groups, folder=folder, micro_batch_tokens=config.micro_batch_tokens)
     reference_P2, lent_reference_P2 = logprob_A.reshape(2, -1, 2)
     return Material(pairs, lent, reference_P2, lent_reference_P2)

@@ -15,6 +15,8 @@ What differs:
 3. Pairs of equal text are not asked about; they and unjudged pairs teach nothing and are reported as shares.
 4. Answers are drawn at temperature 1, from the policy as it is (the paper: 0.9).
 5. The mean of a loss is over the judged pairs of a minibatch, however it is cut to fit into memory. Dropout is off.
+6. How many pairs are judged differs from step to step. They are cut into minibatches as even as can be, so that no
+   few that remain move the policy as far as all the others.
 """
 
 from collections.abc import Callable
@@ -36,6 +38,7 @@ from pasture.formulas.logprobs import head_logprobs
 from pasture.formulas.masks import row_sums
 from pasture.formulas.preference_losses import hinge_loss, logistic_loss, preference_loss, squared_loss
 from pasture.learn.drawing import NO_PART_OF_THE_RESULT, Drawing
+from pasture.learn.epochs import even_minibatches
 from pasture.learn.feedback import named_figures, pair_figures
 from pasture.learn.judging import AnnotatedEnvironment, judge_pairs
 from pasture.learn.resume import Resumable, fingerprint
@@ -44,7 +47,6 @@ from pasture.learn.rollouts import (
     Environment,
     check_instructions,
     draw,
-    minibatches,
     objective_figures,
     step_instructions,
     token_logprobs,
@@ -71,7 +73,7 @@ class Config(BaseModel):
     rollout_batch_size: int = Field(512, ge=2, multiple_of=2)
     """Answers drawn a step, two to a prompt."""
     minibatch_size: int = Field(128, ge=1)
-    """Pairs to one step of the optimizer."""
+    """Most pairs to one step of the optimizer; the judged ones are cut into as few and as even parts as can be."""
     inner_epochs: int = Field(1, ge=1)
     """Times that a batch of pairs is gone through."""
     learning_rate: float = Field(5e-7, gt=0)
@@ -222,7 +224,7 @@ def learn(
     if not count:
         return {}
     sums, norms = [], []
-    for numbers in minibatches(count, config.minibatch_size, config.inner_epochs, seed):
+    for numbers in even_minibatches(count, config.minibatch_size, config.inner_epochs, seed):
         sums.append(accumulate_gradients(config, policy, experience, numbers))
         [norm] = take_step(optimizer, learning_rate=learning_rate, max_gradient_norm=config.max_gradient_norm)
         norms.append(norm)

@@ -18,7 +18,8 @@ What differs from AlpacaFarm's released code:
    fewer bits they are computed again.
 5. Policy and value gradients are clipped each on its own, so that a poor value model does not shrink the policy's step.
 6. The mean of a loss is over the answer tokens of a minibatch, however it is cut to fit into memory. Dropout is off.
-7. A scorer reads text; it needs not share the policy's tokenizer.
+7. A scorer reads text; it needs not share the policy's tokenizer. A value model of its own reads tokens, so where it
+   begins as the reward model, that must: `value = "shared"` is the way out.
 """
 
 from dataclasses import dataclass
@@ -29,8 +30,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pasture.core.errors import ModelError
 from pasture.core.ports import Progress
 from pasture.core.seeds import derived_seed
 from pasture.engines.rollout_settings import RolloutServerConfig
@@ -223,14 +225,15 @@ def train(
 
     Raises:
         DataError: if there are no instructions, or one is too long.
-        ModelError: if the reward model cannot share the policy's trunk where it is told to.
+        ModelError: if the reward model cannot share the policy's trunk where it is told to, or is of another tokenizer
+            and a value model is to begin as it.
         ScorerError: if the scorer raises, or does not give one finite number for each answer.
         TrainingError: if a figure becomes NaN or infinite, or sampling and training disagree about log-probabilities.
     """
     device, tokenizer = resolve_device(config.device), load_tokenizer(start)
     policy = load_trainable(start, config.weights, tokenizer=tokenizer, device=device, seed=seed)
     environment = placed(environment, policy, config.reward)
-    value = value_model(config, policy, value_start, derived_seed(seed, "value"))
+    value = value_model(config, policy, tokenizer, value_start, derived_seed(seed, "value"))
     models = Models(ResponseModel(policy), value, reference_of(policy, start, config.weights, tokenizer=tokenizer))
     encoder = Encoder(tokenizer, environment.template, max_tokens=config.max_prompt_tokens + 1)
     prompts = check_instructions(encoder, environment.instructions)
@@ -267,13 +270,36 @@ def train(
         run.finish(lambda target: save_model(policy, tokenizer, target))
 
 
-def value_model(config: Config, policy: PreTrainedModel, value_start: Path, seed: int) -> ScalarModel:
-    """The model of values as training begins with it: one of its own, or a head on the policy's trunk."""
+def value_model(
+    config: Config, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, value_start: Path, seed: int
+) -> ScalarModel:
+    """The model of values as training begins with it: one of its own, or a head on the policy's trunk.
+
+    Raises:
+        ModelError: if one of its own would misread the tokens of `tokenizer`, the policy's.
+    """
     if config.value == "shared":
         value = ScalarModel.on_trunk_of(policy)
         share_out_head(value.head.to(policy.device))
         return value
+    check_vocabulary(tokenizer, value_start)
     return load_trainable_scalar(value_start, config.weights, device=policy.device, seed=seed)
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, value_start: Path) -> None:
+    """See that every token of the policy's tokenizer has the same id in that of the value model, which may know more.
+
+    Raises:
+        ModelError: if one has not.
+    """
+    own, theirs = tokenizer.get_vocab(), load_tokenizer(value_start).get_vocab()
+    other = [token for token, number in own.items() if theirs.get(token) != number]
+    if other:
+        raise ModelError(
+            f"{value_start}: expected a reward model with the policy's tokenizer, as the value model that begins as it "
+            f"reads the policy's tokens; found that {len(other)} of the policy's {len(own)} tokens, such as "
+            f'{min(other)!r}, have another id there or none. Name one with that tokenizer, or set value = "shared".'
+        )
 
 
 def _next_coefficient(config: Config, coefficient: float, kl: float) -> float:

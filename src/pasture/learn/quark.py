@@ -20,9 +20,9 @@ What differs:
 4. The divergence is from the policy to the reference, as in AlpacaFarm's code; the paper's objective has it the other
    way round. It is taken over the vocabulary without the control tokens.
 5. The mean of a loss is over the answer tokens of a minibatch, however it is cut to fit into memory. Dropout is off.
+   The answers learned from, whose number differs from step to step, are cut into minibatches as even as can be.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,8 @@ from pasture.engines.rollout_settings import RolloutServerConfig
 from pasture.formulas.divergence import k1
 from pasture.formulas.logprobs import head_logprobs_with_kl
 from pasture.learn.drawing import NO_PART_OF_THE_RESULT, Drawing
+from pasture.learn.drift import logprobs_asked_by
+from pasture.learn.epochs import even_minibatches
 from pasture.learn.resume import Resumable, fingerprint
 from pasture.learn.rollouts import (
     Environment,
@@ -48,10 +50,8 @@ from pasture.learn.rollouts import (
     batch_tensors,
     check_instructions,
     collect,
-    minibatches,
     objective_figures,
     step_instructions,
-    token_logprobs,
 )
 from pasture.learn.update import adamw, linear_factor, take_step
 from pasture.machine.device import DeviceChoice, resolve_device
@@ -81,7 +81,7 @@ class Config(BaseModel):
     pool_steps: int | None = Field(1, ge=1)
     """Steps whose answers are sorted together, the latest ones; None keeps all, as the paper does."""
     minibatch_size: int = Field(512, ge=1)
-    """Answers to one step of the optimizer."""
+    """Most answers to one step of the optimizer; those learned from are cut into as few and as even parts as can be."""
     inner_epochs: int = Field(1, ge=1)
     """Times that a step's answers are gone through."""
     learning_rate: float = Field(3e-6, gt=0)
@@ -292,15 +292,8 @@ def train(
 @torch.no_grad()
 def evaluate(config: Config, models: Models, plain: Encoder, rollouts: Rollouts) -> dict[str, Tensor | float]:
     """What is reported of a batch of answers; the reference reads them behind the plain prompt."""
-    rows = [
-        EncodedPair(plain.prompt(instruction), row.response_ids)
-        for instruction, row in zip(rollouts.instructions, rollouts.rows, strict=True)
-    ]
-    ids_BT, mask_BT = batch_tensors(rows, plain.pad_id, rollouts.ids_BT.device)
-    empty_BT = torch.zeros(mask_BT.shape, device=mask_BT.device)
-    plainly = dataclasses.replace(rollouts, rows=rows, ids_BT=ids_BT, mask_BT=mask_BT, sampler_logprob_BT=empty_BT)
-    reference_logprob_B = token_logprobs(models.reference, plainly, config.micro_batch_tokens).sum(1)
-    kl_B = k1(rollouts.sampler_logprob_BT.sum(1), reference_logprob_B)
+    reference_logprob_BT = logprobs_asked_by(plain, models.reference, rollouts, config.micro_batch_tokens)
+    kl_B = k1(rollouts.sampler_logprob_BT.sum(1), reference_logprob_BT.sum(1))
     return objective_figures(rollouts, rollouts.sampler_logprob_BT, kl_B)
 
 
@@ -334,7 +327,7 @@ def learn(
 ) -> dict[str, Tensor | float]:
     """Go through the rows `inner_epochs` times; means over answer tokens of what was met come back."""
     sums, norms, tokens = [], [], 0
-    for numbers in minibatches(len(rows), config.minibatch_size, config.inner_epochs, seed):
+    for numbers in even_minibatches(len(rows), config.minibatch_size, config.inner_epochs, seed):
         batch = [rows[number] for number in numbers]
         sums.append(accumulate_gradients(config, models, batch))
         [norm] = take_step(optimizer, learning_rate=learning_rate, max_gradient_norm=config.max_gradient_norm)

@@ -16,7 +16,7 @@ What differs:
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -42,6 +42,8 @@ GOOD, BAD = "<|good|>", "<|bad|>"
 class Config(sft.Config):
     """Settings of binary reward conditioning: those of supervised fine-tuning, on both answers of each pair."""
 
+    answer_prefix: ClassVar[str] = GOOD
+    """What follows every prompt, in training and ever after."""
     batch_size: int = Field(128, ge=1)
     """Answers a step."""
     held_out_count: int = Field(0, ge=0)
@@ -78,7 +80,7 @@ def train(
     """
     tokenizer, device = load_tokenizer(start), resolve_device(config.device)
     add_control_tokens(tokenizer, [GOOD, BAD])
-    set_answer_prefix(tokenizer, GOOD)
+    set_answer_prefix(tokenizer, config.answer_prefix)
     encoder = Encoder(tokenizer, template, max_tokens=within_context(start, config.max_tokens))
     pairs, left_out = without_ties(*encode_feedback(encoder, feedback))
     bad_id = control_token_id(tokenizer, BAD)

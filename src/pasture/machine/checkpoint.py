@@ -155,19 +155,3 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> No
     for number, group in enumerate(state["param_groups"]):
         group["lr"] = float(tensors[f"learning_rate.{number}"])
     optimizer.load_state_dict({"state": restored, "param_groups": state["param_groups"]})
-
-
-def random_tensors() -> dict[str, Tensor]:
-    """The state of torch's global generators: dropout is all that should draw from them."""
-    tensors = {"cpu": torch.get_rng_state()}
-    for index in range(torch.cuda.device_count()):
-        tensors[f"cuda.{index}"] = torch.cuda.get_rng_state(index)
-    return tensors
-
-
-def restore_random(tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `random_tensors` took; devices that are gone are passed over."""
-    torch.set_rng_state(tensors["cpu"])
-    for index in range(torch.cuda.device_count()):
-        if f"cuda.{index}" in tensors:
-            torch.cuda.set_rng_state(tensors[f"cuda.{index}"], index)

@@ -42,7 +42,7 @@ def add_adapters(model: PreTrainedModel, lora: Lora, *, seed: int, base: str) ->
     float32 whatever the model's type. `base` is what the saved adapters name as the model that they belong to.
 
     Raises:
-        ModelError: if the model has no layer of a name that is asked for.
+        ModelError: if the model has no layer of a name that is asked for, or it is an embedding.
     """
     targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
     config = LoraConfig(
@@ -59,6 +59,12 @@ def add_adapters(model: PreTrainedModel, lora: Lora, *, seed: int, base: str) ->
     except ValueError as error:
         first_line = str(error).splitlines()[0]
         raise ModelError(f"adapters do not fit {base}: {first_line} Name other target_modules.") from error
+    embeddings = [name for name, layer in adapted_layers(model) if _NAME not in layer.lora_A]
+    if embeddings:
+        raise ModelError(
+            f"adapters do not fit {base}: target_modules expected linear layers, found embeddings: "
+            f"{', '.join(embeddings)}. Name linear layers alone, such as q_proj, or set it to 'all-linear'."
+        )
     model.base_model.peft_config = model.peft_config
     for name, layer in adapted_layers(model):
         first, second = layer.lora_A[_NAME].float(), layer.lora_B[_NAME].float()
@@ -76,8 +82,8 @@ def adapted_layers(module: nn.Module) -> list[tuple[str, LoraLayer]]:
 
 @contextlib.contextmanager
 def adapters_off(model: nn.Module) -> Iterator[None]:
-    """While it is open, the model computes as if it had no adapters."""
-    layers = [layer for _, layer in adapted_layers(model)]
+    """While it is open, the model computes as if it had no adapters; those that were off before stay off after it."""
+    layers = [layer for _, layer in adapted_layers(model) if not layer.disable_adapters]
     for layer in layers:
         layer.enable_adapters(False)
     try:

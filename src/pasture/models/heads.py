@@ -119,15 +119,3 @@ class ScalarModel(nn.Module):
                 f"{path / HEAD_FILE} does not fit its backbone ({error}). Train the model again."
             ) from error
         return model.to(device).eval()
-
-
-def last_token_values(value_BT: Float[Tensor, "B T"], mask_BT: Bool[Tensor, "B T"]) -> Float[Tensor, " B"]:
-    """The value at each row's last unmasked token, whichever side the pads are on.
-
-    Raises:
-        ValueError: if a row has no unmasked token.
-    """
-    if not bool(mask_BT.any(dim=-1).all()):
-        raise ValueError("every row needs at least one unmasked token")
-    last_B = mask_BT.shape[-1] - 1 - mask_BT.flip(-1).int().argmax(dim=-1)
-    return value_BT.gather(-1, last_B.unsqueeze(-1)).squeeze(-1)

@@ -32,8 +32,8 @@ def load_trainable(
     `seed` draws the adapters' first values; with them the model answers as it did without.
 
     Raises:
-        ModelError: if it cannot be loaded, has no layers of the names that adapters are asked for, or cannot compute
-            layers again.
+        ModelError: if it cannot be loaded, has no linear layers of the names that adapters are asked for, or cannot
+            compute layers again.
     """
     model = _load(start, weights, tokenizer=tokenizer, device=device, seed=seed)
     sharded.share_out(model)
@@ -132,6 +132,12 @@ class WithoutAdapters(ResponseModel):
         """Log-probability of every answer token, answer after answer, in nats."""
         with adapters_off(self.model):
             return super().answer_logprobs(rows)
+
+    @torch.no_grad()
+    def head(self, hidden_NH: Float[Tensor, "N H"]) -> Float[Tensor, "N V"]:
+        """Next-token logits; the output layer may have adapters too."""
+        with adapters_off(self.model.get_output_embeddings()):
+            return super().head(hidden_NH)
 
 
 def compute_layers_again(model: PreTrainedModel) -> None:

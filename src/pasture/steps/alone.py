@@ -17,10 +17,10 @@ from pasture.core.records import Comparison, Completion, Instruction, Preference
 from pasture.core.templates import TEMPLATES
 from pasture.data.answers import Answers
 from pasture.generate.completions import LocalSystem
+from pasture.learn.ensemble import first_reward_model, load_scorer
 from pasture.learn.judging import AnnotatedEnvironment, Remembered
 from pasture.learn.lookup import check_several, method_named
 from pasture.learn.resume import CHECKPOINT_FOLDER, IDENTITY_FILE, METRICS_FILE, MODEL_FOLDER, claim
-from pasture.learn.reward_model import ModelScorer
 from pasture.learn.rollouts import Environment
 from pasture.machine import memory
 from pasture.machine.distributed import check_same, on_main
@@ -165,12 +165,13 @@ def _given(training: Training, asked: Container[str], config: Any) -> dict[str, 
         annotator = Remembered(_annotator(training), training.folder / JUDGED_FOLDER)
         given["environment"] = AnnotatedEnvironment(training.instructions, template, annotator)
     elif "environment" in asked:
-        scorer = ModelScorer.load(_scorer(training), template)
+        scorer = load_scorer(_scorer(training), template)
+        scorer.check_prompts(training.instructions)
         given["environment"] = Environment(training.instructions, template, scorer)
     if "base" in asked:
         given["base"] = training.base
     if "value_start" in asked:
-        given["value_start"] = _scorer(training)
+        given["value_start"] = first_reward_model(_scorer(training))
     return given
 
 
@@ -246,15 +247,15 @@ def _card(training: Training, config: Mapping[str, Any], sources: Mapping[str, S
 
 
 def score(rows: Sequence[Answers], folder: Path, template: str) -> list[dict[str, float]]:
-    """The reward model's score of every answer, row by row, by the suffix of the answer's column.
+    """The score of every answer by a reward model or an ensemble, row by row, by the suffix of the answer's column.
 
     Raises:
-        ModelError: if `folder` holds no reward model.
+        ModelError: if `folder` holds neither.
         DataError: if there are no rows, or a prompt is too long for it.
     """
     if not rows:
         raise DataError("there are no answers to score: the file holds no rows.")
-    scorer = ModelScorer.load(folder, TEMPLATES[template])
+    scorer = load_scorer(folder, TEMPLATES[template])
     answers = [(row.instruction, completion) for row in rows for completion in row.by_suffix.values()]
     values = iter(scorer([one for one, _ in answers], [completion for _, completion in answers]))
     return [{suffix: next(values) for suffix in row.by_suffix} for row in rows]
