@@ -18,6 +18,7 @@ from pasture.core.errors import ModelError, RecipeError
 from pasture.core.templates import TEMPLATES
 from pasture.machine.launch import Sharding
 from pasture.machine.tracker_settings import TrackerName
+from pasture.models.hub_names import how_to_fetch
 from pasture.models.sampler_config import SamplerConfig
 from pasture.models.weights_config import Weights
 
@@ -317,7 +318,10 @@ def _explain(kind: type[BaseModel], error: ValidationError, origin: str, section
     path = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
         home = ".".join(filter(None, [section, *path[:-1]]))
-        return f"{origin}: {describe_unknown(path[-1], _keys_at(kind, path[:-1]), home)}"
+        known = _keys_at(kind, path[:-1])
+        if home or kind is Recipe:
+            return f"{origin}: {describe_unknown(path[-1], known, home)}"
+        return f"{origin} {_no_key(path[-1], known)}"
     if first["type"] == "value_error":  # a sentence of ours about several keys
         said = first["msg"].removeprefix("Value error, ")
         return f"{origin}: {'.'.join(filter(None, [section, *path]))}: {said}."
@@ -327,10 +331,14 @@ def _explain(kind: type[BaseModel], error: ValidationError, origin: str, section
 
 def describe_unknown(key: str, known: Sequence[str], section: str) -> str:
     """The sentence that says `key` is unknown in `section`, and which key was probably meant."""
+    place = f"[{section}]" if section else "the recipe"
+    return f"{place} {_no_key(key, known)}"
+
+
+def _no_key(key: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(key, known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    place = f"[{section}]" if section else "the recipe"
-    return f"{place} has no key {key!r}.{hint} Keys: {', '.join(sorted(known))}."
+    return f"has no key {key!r}.{hint} Keys: {', '.join(sorted(known))}."
 
 
 def _keys_at(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
@@ -396,7 +404,7 @@ def start_folder(start: str) -> Path:
     if not folder.is_dir():
         raise ModelError(
             f"model.start: {start!r} is no folder. Expected {BUILT_IN!r}, {UNTRAINED!r} or a folder that "
-            "save_pretrained wrote (config.json, model.safetensors, tokenizer.json)."
+            f"save_pretrained wrote (config.json, model.safetensors, tokenizer.json).{how_to_fetch(start)}"
         )
     return folder
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pasture.core.errors import DataError, ModelError, RecipeError, RunFolderError, ScorerError, TrainingError
-from pasture.models.heads import HEAD_FILE
+from pasture.models.load import HEAD_FILE
 from tests.cli.test_train import QUICK, base, call, demonstrations, reward, write
 from tests.learn import toy
 
@@ -140,6 +140,70 @@ def test_a_language_model_in_place_of_the_reward_model_is_told(base: Path, tmp_p
         call(*command, "--instructions", demonstrations(tmp_path), "-o", tmp_path / "out")
 
 
+def test_a_reward_model_in_place_of_the_language_model_is_told(reward: Path, tmp_path: Path):
+    command = ["generate", demonstrations(tmp_path), "--model", reward, "-o", tmp_path / "out.json"]
+    with pytest.raises(ModelError, match=r"it is a reward or value model: it scores answers and gives none\. Name the"):
+        call(*command)
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_what_is_read_is_not_written_over(base: Path, reward: Path, tmp_path: Path):
+    file = write(tmp_path / "rows.jsonl", [PAIR])
+    held = file.read_bytes()
+    (tmp_path / "link.jsonl").symlink_to(file)
+    judge = ("--judge", "alpaca-eval-2", "--models", "m")
+    for verb in (("score", reward), ("generate", "--model", base), ("annotate", *judge), ("bias", *judge)):
+        for out in (file, tmp_path / "link.jsonl"):
+            with pytest.raises(DataError, match=r"jsonl is what is read, and it is not overwritten\. Name another"):
+                call(*verb, file, "-o", out)
+    assert file.read_bytes() == held
+
+
+def test_a_file_without_rows_is_named_and_nothing_is_written(base: Path, reward: Path, tmp_path: Path):
+    file, out = write(tmp_path / "none.jsonl", []), write(tmp_path / "out.json", [PAIR])
+    held = out.read_bytes()
+    for verb in (("score", reward), ("generate", "--model", base)):
+        with pytest.raises(DataError, match=r"none\.jsonl: expected .* and it holds no rows"):
+            call(*verb, file, "-o", out)
+    assert out.read_bytes() == held
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("dpo", "--demonstrations", "FILE"), "dpo learns from feedback: name a file with --feedback"),
+        (("rloo", "--feedback", "FILE"), "rloo learns from instructions: name a file with --instructions"),
+        (("dpo", "betta=0.1"), r"pasture train dpo has no key 'betta'\. Did you mean 'beta'\?"),
+        (("dop", "--feedback", "FILE"), r"no method 'dop'\. Did you mean 'dpo'\?"),
+        (("best_of_n",), r"best_of_n trains nothing\. Name it in a recipe, as \[learn\.best_of_n\]"),
+    ],
+)
+def test_a_command_that_does_not_fit_is_told_before_any_file_is_read(
+    tmp_path: Path, command: tuple[str, ...], said: str
+):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("not JSON")
+    with pytest.raises(RecipeError, match=said):
+        call("train", *(str(file) if word == "FILE" else word for word in command), "-o", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"prompt": "w1", "chosen": "w2"}, r"row 1: no column 'rejected' beside 'chosen'\. Columns: prompt, chosen"),
+        ({"instruction": "w1", "output_2": "w2", "preference": 1}, "row 1: no column 'output_1' beside 'output_2'"),
+        ({**PAIR, "rejected": 5}, "row 1: expected an answer under 'rejected', got the number 5"),
+    ],
+)
+def test_a_row_that_is_no_pair_is_told_with_its_column(
+    base: Path, reward: Path, tmp_path: Path, row: dict[str, Any], said: str
+):
+    with pytest.raises(DataError, match=rf"pairs\.jsonl: {said}"):
+        learn_from([row], base, tmp_path)
+    with pytest.raises(DataError, match=rf"pairs\.jsonl: {said}"):
+        call("score", reward, tmp_path / "pairs.jsonl", "-o", tmp_path / "scored.jsonl")
+
+
 def test_a_tokenizer_without_an_end_token_is_told(base: Path, tmp_path: Path):
     folder = tmp_path / "endless"
     shutil.copytree(base, folder)
@@ -161,7 +225,7 @@ def test_a_checkpoint_of_another_model_is_told_apart(base: Path, tmp_path: Path,
         patch.setattr("pasture.learn.resume.Resumable.finish", lambda *_: 1 / 0)
         with pytest.raises(AssertionError, match="ZeroDivisionError"):
             call(*command, base)
-    with pytest.raises(RunFolderError, match="left by a training with another model, other data or other settings"):
+    with pytest.raises(RunFolderError, match="was begun with another model, other data or other settings"):
         call(*command, other)
 
 

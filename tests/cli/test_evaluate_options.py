@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ app = typer.Typer()
 evaluate.register(app)
 
 COUNT = 40
+STEPS = ("2-generate", "3-annotate")
 
 
 def run(*arguments: object, code: int = 0) -> str:
@@ -64,6 +66,33 @@ def ran(tmp_path: Path) -> Path:
         for judge, verdict in (("people", "first"), ("pool", "second")):
             write_records(place / f"{judge}.jsonl", [prefer(row, verdict) for row in comparisons])
     return folder
+
+
+@pytest.fixture
+def arm(ran: Path, tmp_path: Path) -> Path:
+    """The same run as an arm of a study, whose steps lie elsewhere and are linked."""
+    folder = tmp_path / "study" / "runs" / "simulation-0"
+    for step in ("1-data", *(f"{kind}/evaluation/{name}" for kind in STEPS for name in ("long", "cut"))):
+        place = folder / step
+        place.parent.mkdir(parents=True, exist_ok=True)
+        target = tmp_path / "study" / "steps" / f"{step}-0c"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (ran / step).rename(target)
+        place.symlink_to(os.path.relpath(target, place.parent), target_is_directory=True)
+    (folder / "3-annotate" / "again").symlink_to(folder)  # a link to what holds it leads nowhere new
+    return folder
+
+
+def test_an_arm_of_a_study_is_read_through_its_links_as_a_run_is(arm):
+    shown = table(run("leaderboard", arm, "--judge", "people", "--format", "csv"))
+    assert shown.keys() == {"long", "cut"}
+    # From the whole study each step counts once, however many links lead to it.
+    assert table(run("leaderboard", arm.parent.parent, "--judge", "people", "--format", "csv")) == shown
+    compared = run(
+        "compare", arm / "2-generate/evaluation/cut/completions.jsonl",
+        arm / "2-generate/evaluation/long/completions.jsonl", "--judge", "meadow-people",
+    )  # fmt: skip
+    assert "cut against long" in compared
 
 
 def test_completions_of_a_run_find_their_instructions_in_its_folder(ran):

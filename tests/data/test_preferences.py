@@ -152,13 +152,20 @@ def test_count_takes_the_first_comparisons_with_all_their_labels(tmp_path: Path)
     rows = [pair(None, output_1=f"{n}", ann=1, bob=2) for n in range(5)]
     loaded = load_feedback(FeedbackFile(file=write(tmp_path / "a.jsonl", rows), labels=("ann", "bob"), count=2))
     assert [comparison.first.text for comparison, _ in loaded.pairs] == ["0", "0", "1", "1"]
+    again = load_feedback(FeedbackFile(file=write(tmp_path / "b.jsonl", [*rows, rows[0]]), labels=("ann",), count=2))
+    assert [comparison.first.text for comparison, _ in again.pairs] == ["0", "1", "0"]
 
 
 @pytest.mark.parametrize(
     ("row", "said"),
     [
         ({"question": "a", "answer": "b"}, r"row 1: no layout of preferences has the columns question, answer"),
-        ({"prompt": "a", "chosen": "b", "rejected": 3.5, "x": [1]}, None),
+        (
+            {"prompt": "a", "chosen": "b", "rejected": 3.5},
+            r"row 1: expected an answer under 'rejected', got the number 3",
+        ),
+        ({"instruction": "a", "output_1": "b", "output_2": 3.5, "preference": 1, "x": [1]}, None),
+        ({"prompt": "a", "rejected": "b"}, r"row 1: no column 'chosen' beside 'rejected'\. Columns: prompt, rejected"),
         ({"chosen": "b", "rejected": "c"}, r"row 1: expected text under 'prompt'"),
         (pair(3), r"row 1: preference is 3\. Expected 1 or 2"),
         (pair("left"), r"row 1: preference is 'left', expected a number"),

@@ -47,6 +47,7 @@ FREE_AFTER_ALL = (
     "pasture.machine.ray_cluster",
     "pasture.machine.tracker_settings",
     "pasture.models.card",
+    "pasture.models.hub_names",
     "pasture.models.sampler_config",
     "pasture.models.weights_config",
 )

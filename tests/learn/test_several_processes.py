@@ -12,8 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_tensors
 
-from pasture.models.heads import HEAD_FILE
-from pasture.models.load import load_causal_lm
+from pasture.models.load import HEAD_FILE, load_causal_lm
 from tests.learn import in_processes, killed, toy
 
 # Every test starts pairs of processes, each of which imports torch.

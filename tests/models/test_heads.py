@@ -6,8 +6,8 @@ import torch
 
 from pasture.core.errors import ModelError
 from pasture.models.batches import pad_left, pad_right
-from pasture.models.heads import HEAD_FILE, ScalarModel
-from pasture.models.load import save_model
+from pasture.models.heads import ScalarModel
+from pasture.models.load import HEAD_FILE, save_model
 from pasture.models.tiny import tiny_model, word_tokenizer
 
 SHAPES = ["llama", "qwen", "gpt2", "neox"]

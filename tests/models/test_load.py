@@ -3,14 +3,16 @@
 import json
 import shutil
 import socket
+from pathlib import Path
 
 import pytest
 import torch
 
 from pasture.core.errors import ModelError, RunFolderError
 from pasture.models.heads import ScalarModel
-from pasture.models.load import load_causal_lm, load_tokenizer, resting_dtype, save_model, stop_token_ids
+from pasture.models.load import HEAD_FILE, load_causal_lm, load_tokenizer, resting_dtype, save_model, stop_token_ids
 from pasture.models.tiny import tiny_model, word_tokenizer
+from pasture.recipe import start_folder
 from tests.disks import mounted
 
 WORDS = ["a", "b", "c"]
@@ -86,8 +88,55 @@ def test_a_tokenizer_without_end_token_is_refused(folder):
 def test_a_tokenizer_that_is_missing_is_refused(folder):
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer_config.json").unlink()
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match=r"holds no tokenizer\. Copy tokenizer\.json and tokenizer_config\.json there"):
         load_tokenizer(folder)
+
+
+def test_what_is_said_of_a_tokenizer_over_several_lines_is_told_whole(folder):
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match=r"from one of: \(1\) .*[^:]\. Expected a folder"):
+        load_tokenizer(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"hidden_size": 512, "num_attention_heads": 9}, r"The hidden size \(512\) is not a multiple .* heads \(9\)\."),
+        ({"hidden_size": "wide"}, r"Field 'hidden_size' expected int, got str \(value: 'wide'\)\."),
+    ],
+)
+def test_a_config_that_contradicts_itself_is_named(folder, changes, said):
+    change_json(folder / "config.json", **changes)
+    for load in (load_tokenizer, load_causal_lm):
+        with pytest.raises(ModelError, match=rf"model: its config\.json cannot be used\. {said} Put it right"):
+            load(folder)
+
+
+def test_weights_of_other_sizes_are_one_sentence_and_no_table(folder, capfd):
+    change_json(folder / "config.json", intermediate_size=48)
+    # By hand: the tiny model has two layers of three matrices each, 32 wide and 64 inside.
+    first = r"\S*layers\.0\.mlp\.down_proj\.weight, \[32, 64\] in the file, \[32, 48\] by the config"
+    with pytest.raises(ModelError, match=rf"6 weights have other sizes .*\(first: {first}\)"):
+        load_causal_lm(folder)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_model_of_the_hub_is_told_how_it_becomes_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = r"hf download org/name --local-dir FOLDER; then name FOLDER\."
+    for named in (start_folder, lambda name: load_causal_lm(Path(name))):
+        with pytest.raises(ModelError, match=command):
+            named("org/name")
+        with pytest.raises(ModelError, match=r"^((?!hf download).)*$"):
+            named("a/path/to/it")
+
+
+def test_the_folder_above_a_model_is_asked_whether_the_model_is_meant(folder):
+    with pytest.raises(ModelError, match=rf"has no config\.json, so it is no model folder\. Did you mean {folder}\?"):
+        load_causal_lm(folder.parent)
+    (folder / HEAD_FILE).touch()
+    with pytest.raises(ModelError, match=rf"holds no {HEAD_FILE}.*Did you mean {folder}\?"):
+        ScalarModel.load(folder.parent)
 
 
 def test_pickled_weights_are_refused(folder):
@@ -103,6 +152,9 @@ def test_missing_weights_are_an_error_not_random_numbers(folder, tmp_path):
     scalar.save(tmp_path / "scalar")
     for file in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(folder / file, tmp_path / "scalar" / file)
+    with pytest.raises(ModelError, match=r"is a reward or value model: it scores answers and gives none\. Name the"):
+        load_causal_lm(tmp_path / "scalar")
+    (tmp_path / "scalar" / HEAD_FILE).unlink()
     with pytest.raises(ModelError, match=r"lacks 1 weights .*(embed_out|lm_head)"):
         load_causal_lm(tmp_path / "scalar")
 
@@ -110,7 +162,10 @@ def test_missing_weights_are_an_error_not_random_numbers(folder, tmp_path):
 def test_damaged_weights_are_named(folder):
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ModelError, match=f"{folder} cannot be loaded"):
+    said = (
+        rf"{folder} cannot be loaded: a file of its weights is damaged or cut short\..*\w\. Copy or download it again"
+    )
+    with pytest.raises(ModelError, match=said):
         load_causal_lm(folder)
 
 

@@ -2,9 +2,11 @@
 
 import importlib
 import sys
+from typing import Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 import pasture
 from pasture.core.errors import PastureError
@@ -30,11 +32,27 @@ VERBS = {
 }
 """The module of each verb. A verb loads its own alone: those of others bring libraries that it would wait for."""
 
+_GOES_ON = ("run", "train")
+"""Verbs that go on where they were stopped."""
+
+
+class _StoppedError(Exception):
+    """Ctrl-C, on its way past typer, which would leave without a word."""
+
+
+class _Verbs(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise _StoppedError from stop
+
 
 def application(verb: str | None = None) -> typer.Typer:
     """The command with the verbs of `verb`'s module; with all of them where `verb` is none."""
     app = typer.Typer(
         name="pasture",
+        cls=_Verbs,
         help="Simulate learning from human feedback: annotators, methods, evaluation.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
@@ -57,12 +75,14 @@ def _options(version: bool = typer.Option(False, "--version", help="Print the ve
 def main() -> None:
     """Run the command; what the user can put right is one message and exit code 2."""
     errors = Console(stderr=True, highlight=False)
+    verb = sys.argv[1] if len(sys.argv) > 1 else None
     try:
-        application(sys.argv[1] if len(sys.argv) > 1 else None)(standalone_mode=True)
+        application(verb)(standalone_mode=True)
     except PastureError as error:
         errors.print(f"[bold red]{type(error).__name__}[/]:", end=" ")
         errors.print(for_terminal(str(error)), markup=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        errors.print("Stopped. Finished steps are safe; the same command goes on from here.")
+    except (KeyboardInterrupt, _StoppedError):
+        goes_on = " What is finished is safe; the same command goes on from here." if verb in _GOES_ON else ""
+        errors.print(f"Stopped.{goes_on}")
         sys.exit(130)

@@ -27,7 +27,7 @@ from pasture.annotate.stored import StoredPool
 from pasture.annotate.tables import as_table, require_target, write_rows
 from pasture.cli.asking import Service, Who, shown_progress
 from pasture.cli.options import Which, spread, which_samples
-from pasture.core.files import require_writable, write_text
+from pasture.core.files import require_apart, require_writable, write_text
 from pasture.core.hostile import on_one_line
 from pasture.core.ports import Annotator
 from pasture.core.records import Preference
@@ -104,6 +104,7 @@ def annotate(
         return
     target = rows.out or pairs.with_name(f"{pairs.stem}.annotated.jsonl")
     require_target(target)
+    require_apart(target, pairs, *([] if rows.head2head is None else [rows.head2head]))
     with (
         shown_progress(console) as progress,
         StoredPool(
@@ -130,6 +131,7 @@ def bias(
     panel, draws = who.panel()
     if out is not None:
         require_writable(out)
+        require_apart(out, pairs)
     table = as_table(pairs)
     comparisons = [
         comparison_of(row, Columns(), f"{pairs}, row {number}")

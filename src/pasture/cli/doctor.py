@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import sqlite3
+from dataclasses import dataclass
 from pathlib import Path
 
 import typer
@@ -15,9 +16,42 @@ from rich.text import Text
 import pasture
 from pasture import flow
 
+
+@dataclass(frozen=True)
+class Extra:
+    """What `pip install 'pasture[NAME]'` brings."""
+
+    purpose: str
+    packages: tuple[str, ...]
+
+
 EXTRAS = {
-    "train": ("torch", "transformers", "tokenizers", "safetensors", "accelerate", "peft"),
+    "train": Extra(
+        "training, and models that answer or score here",
+        ("torch", "transformers", "tokenizers", "safetensors", "accelerate", "peft", "jaxtyping"),
+    ),
+    "anthropic": Extra("judges of Anthropic's", ("anthropic",)),
+    "vllm": Extra("judges on vLLM in this process; Linux", ("vllm",)),
+    "tables": Extra("Parquet files", ("pyarrow",)),
+    "people": Extra("campaigns of real people", ("starlette", "uvicorn", "h11", "markdown-it-py", "nh3")),
+    "postgres": Extra("a store of answers in PostgreSQL", ("sqlalchemy", "psycopg")),
+    "ray": Extra("steps on a cluster", ("ray",)),
+    "tensorboard": Extra("--track tensorboard", ("tensorboard",)),
+    "trackio": Extra("--track trackio", ("trackio",)),
+    "wandb": Extra("--track wandb", ("wandb",)),
+    "dev": Extra(
+        "tests and checks of Pasture itself",
+        (
+            *("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "import-linter", "beartype"),
+            *("anthropic", "axe-playwright-python", "datasets", "evalica", "hatchling", "httptools", "markdown-it-py"),
+            *("nh3", "playwright", "psutil", "psycopg", "pyarrow", "python-multipart", "sqlalchemy", "starlette"),
+            *("tensorboard", "uvicorn"),
+        ),
+    ),
 }
+"""The extras of pyproject.toml."""
+
+_MOST_VERSIONS = 7
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
 WAL_SAFE_SQLITE = (3, 51, 3)
 
@@ -50,15 +84,18 @@ def _machine() -> list[tuple[str, str]]:
 
 
 def _packages() -> list[tuple[str, str]]:
+    """Each extra, what it is for, and what of it is here."""
     rows = []
-    for extra, names in EXTRAS.items():
-        versions = {name: _version(name) for name in names}
-        missing = [name for name, version in versions.items() if version is None]
+    for name, extra in EXTRAS.items():
+        versions = {package: _version(package) for package in extra.packages}
+        missing = [package for package, version in versions.items() if version is None]
         if missing:
-            found = f"missing {', '.join(missing)}; pip install 'pasture[{extra}]'"
+            found = f"missing {', '.join(missing)}; pip install 'pasture[{name}]'"
+        elif len(versions) > _MOST_VERSIONS:
+            found = f"all {len(versions)} packages"
         else:
-            found = ", ".join(f"{name} {version}" for name, version in versions.items())
-        rows.append((f"extra {extra}", found))
+            found = ", ".join(f"{package} {version}" for package, version in versions.items())
+        rows.append((f"extra {name}", f"for {extra.purpose}: {found}"))
     return rows
 
 

@@ -13,15 +13,16 @@ from rich.console import Console
 
 import pasture
 from pasture.annotate.stored import Access
-from pasture.annotate.tables import write_rows
+from pasture.annotate.tables import require_target, write_rows
 from pasture.cli.asking import Service
 from pasture.cli.options import spread
 from pasture.cli.train import Template, chosen_template, shown_progress
 from pasture.core.errors import RecipeError
-from pasture.core.files import write_text
+from pasture.core.files import require_apart, write_text
 from pasture.core.records import Completion, Instruction
 from pasture.core.store import AnswerStore
 from pasture.core.templates import TEMPLATES
+from pasture.data.hub import HUB, data_files
 from pasture.data.instructions import load_prompts
 from pasture.engines import open_engine
 from pasture.engines.budget import Budget
@@ -113,6 +114,8 @@ def generate(
     """
     console = Console()
     who.check()
+    require_target(out)
+    require_apart(out, *([] if instructions.startswith(HUB) else data_files(instructions)))
     asked = load_prompts(instructions, count)
     with shown_progress(console, "answering") as progress:
         answers = (

@@ -1,6 +1,7 @@
 """Folders of results: what an evaluation leaves, and the judgements that are found in any folder."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -68,12 +69,12 @@ def found_systems(folder: Path, judge: str | None = None) -> list[Outcomes]:
     """
     systems: list[Outcomes] = []
     ours = set()
-    for path in sorted(folder.rglob("comparisons.jsonl")):
+    for path in _files_below(folder, "comparisons.jsonl"):
         found = _evaluated(path) if path.with_name(_FACTS).exists() else _of_run(path)
         if found:
             ours.add(path.parent)
             systems += found
-    for path in sorted(folder.rglob("annotations.json")):
+    for path in _files_below(folder, "annotations.json"):
         if path.parent.parent not in ours:
             systems += outcomes_of_annotations(read_rows(path))
     if not systems:
@@ -87,6 +88,21 @@ def found_systems(folder: Path, judge: str | None = None) -> list[Outcomes]:
     if not wanted:
         raise DataError(f"{folder}: no judgements by {judge!r}. Judges there: {', '.join(judges)}.")
     return wanted
+
+
+def _files_below(folder: Path, name: str) -> list[Path]:
+    """The files of this name in a folder, below it, and behind the links there, as of a study's runs; each once."""
+    found = []
+    seen: set[Path] = set()
+    for place, below, files in os.walk(folder, followlinks=True):
+        real = Path(place).resolve()
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        below.sort()
+        found += [Path(place, name)] if name in files else []
+    return sorted(found)
 
 
 def _evaluated(path: Path) -> list[Outcomes]:

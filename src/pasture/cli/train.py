@@ -10,10 +10,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pasture.annotate.tables import write_rows
+from pasture.annotate.tables import require_target, write_rows
 from pasture.cli import judges
 from pasture.cli.options import Track, spread
 from pasture.core.errors import DataError, RecipeError
+from pasture.core.files import require_apart
 from pasture.core.tables import read_rows
 from pasture.core.templates import TEMPLATES
 from pasture.data.answers import Answers, answers_of_row
@@ -71,7 +72,10 @@ class Data:
     base: Annotated[
         Path | None, typer.Option("--base", help="Folder of the model before any fine-tuning, for fine_tune=base.")
     ] = None
-    count: Annotated[int | None, typer.Option("--count", min=1, help="Rows to learn from, from the first.")] = None
+    count: Annotated[
+        int | None,
+        typer.Option("--count", min=1, help="Rows to learn from, from the first; of pairs, with all labels of each."),
+    ] = None
     leave_out_long: Annotated[
         bool, typer.Option("--leave-out-long", help="Leave out prompts beyond the method's limit, and say how many.")
     ] = False
@@ -90,8 +94,12 @@ class Data:
             _say_left_out(console, loaded.left_out)
         if self.instructions is not None:
             given["instructions"] = load_prompts(self.instructions, self.count)
+        return {**given, "names": self.names()}
+
+    def names(self) -> dict[str, str]:
+        """What the files that are named are called, by what they hold."""
         roles = ("demonstrations", "feedback", "instructions")
-        return {**given, "names": {role: getattr(self, role) for role in roles if getattr(self, role) is not None}}
+        return {role: getattr(self, role) for role in roles if getattr(self, role) is not None}
 
 
 @dataclass(frozen=True)
@@ -137,6 +145,7 @@ def train(
     ):
         console = Console(quiet=not distributed.is_main())
         alone = training_module("pasture.steps.alone")
+        alone.check(method, table, data.names())
         begun = start_folder(start)
         training = alone.Training(
             method=method,
@@ -166,7 +175,12 @@ def score(
     """Score every answer of a file with a reward model or an ensemble; of labelled pairs, say how often it agrees."""
     console = Console()
     alone = training_module("pasture.steps.alone")
+    target = out or answers.with_name(f"{answers.name.split('.')[0]}.scored.jsonl")
+    require_target(target)
+    require_apart(target, answers)
     rows = read_rows(answers)
+    if not rows:
+        raise DataError(f"{answers}: expected answers to score, and it holds no rows.")
     found = [answers_of_row(row, f"{answers}: row {number}") for number, row in enumerate(rows, start=1)]
     scores = alone.score(found, model, chosen_template(template, model))
     taken = sorted({f"{prefix}score{suffix}" for one in found for suffix in one.by_suffix} & set(rows[0]))
@@ -178,7 +192,6 @@ def score(
         {**row, **{f"{prefix}score{suffix}": value for suffix, value in values.items()}}
         for row, values in zip(rows, scores, strict=True)
     ]
-    target = out or answers.with_name(f"{answers.name.split('.')[0]}.scored.jsonl")
     write_rows(target, written)
     _say_agreement(console, found, scores)
     console.print(f"Wrote {target}", soft_wrap=True, markup=False)

@@ -113,6 +113,17 @@ def require_writable(path: Path) -> None:
         raise unwritable(path, error) from error
 
 
+def require_apart(target: Path, *sources: Path) -> None:
+    """See that a result is not to be written over a file that it is made of, before work is done.
+
+    Raises:
+        DataError: naming the file.
+    """
+    for source in sources:
+        if target.exists() and source.exists() and target.samefile(source):
+            raise DataError(f"{target} is what is read, and it is not overwritten. Name another file with --out.")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all."""
     with atomic_file(path) as draft:

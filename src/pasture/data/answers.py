@@ -7,7 +7,7 @@ from pasture.core.errors import DataError
 from pasture.core.records import Completion, Instruction, content_id
 from pasture.core.tables import Row, text_field
 from pasture.data.dialogues import Turn, is_messages, prompt_text, turns_of_messages
-from pasture.data.preferences import answered
+from pasture.data.preferences import answered, check_both_sides
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ def answers_of_row(row: Row, where: str) -> Answers:
     if "output" in columns:
         texts = {"": text_field(row, "output", where)}
         return _answers(*_asked(row, where), texts, where)
+    check_both_sides(row, where)
     raise DataError(
         f"{where}: no answer in the columns {', '.join(map(str, row))}. Expected output, output_1 and output_2, "
         "prompt and completion, messages, or chosen and rejected."

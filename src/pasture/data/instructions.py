@@ -107,9 +107,9 @@ def load_demonstrations(name: str, count: int | None = None) -> Split:
     """The first `count` rows of files, or all of them, as instructions with the outputs to imitate.
 
     Raises:
-        DataError: if a file cannot be read, is too small, or has no outputs.
+        DataError: if a file cannot be read, is empty or too small, or has no outputs.
     """
-    rows = [row for path in data_files(name) for row in _rows(path)]
+    rows = _some_rows(name)
     split = _split("sft", rows, len(rows) if count is None else count, name)
     if not split.demonstrations:
         raise DataError(
@@ -122,10 +122,17 @@ def load_prompts(name: str, count: int | None = None) -> list[Instruction]:
     """The instructions of the first `count` rows of files, or of all of them, whatever outputs there are.
 
     Raises:
-        DataError: if a file cannot be read or is too small.
+        DataError: if a file cannot be read, is empty or too small.
     """
-    rows = [row for path in data_files(name) for row in _rows(path)]
+    rows = _some_rows(name)
     return list(_split("unlabeled", rows, len(rows) if count is None else count, name).instructions)
+
+
+def _some_rows(name: str) -> list[_Read]:
+    rows = [row for path in data_files(name) for row in _rows(path)]
+    if not rows:
+        raise DataError(f"{name}: expected instructions, and it holds no rows.")
+    return rows
 
 
 def _rows(path: Path) -> list[_Read]:

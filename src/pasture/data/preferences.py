@@ -48,7 +48,7 @@ class FeedbackFile(BaseModel):
     labels: tuple[str, ...] = Field(("preference",), min_length=1)
     """Columns that hold a label, where rows have `output_1` and `output_2`; each is a person or a judge."""
     count: int | None = Field(None, ge=1)
-    """Comparisons to take, from the first; None takes all."""
+    """Comparisons to take, from the first, each with all its labels; None takes all."""
 
 
 @dataclass(frozen=True)
@@ -140,10 +140,26 @@ def _of_row(row: Row, labels: Sequence[str], where: str, source: str) -> list[Ju
         return _labelled(row, labels, where, source)
     if {"chosen", "rejected"} <= columns:
         return [_chosen(row, where, source)]
+    check_both_sides(row, where)
     raise DataError(
         f"{where}: no layout of preferences has the columns {', '.join(map(str, row))}. Expected output_1 and "
         "output_2 with a label, or prompt, chosen and rejected, or records of ours; see docs/data.md."
     )
+
+
+def check_both_sides(row: Row, where: str) -> None:
+    """See that a row does not hold one side of a pair alone.
+
+    Raises:
+        DataError: naming the column that is missing.
+    """
+    for sides in (("output_1", "output_2"), ("chosen", "rejected")):
+        here = [side for side in sides if side in row]
+        missing = [side for side in sides if side not in row]
+        if here and missing:
+            raise DataError(
+                f"{where}: no column {missing[0]!r} beside {here[0]!r}. Columns: {', '.join(map(str, row))}."
+            )
 
 
 def _labelled(row: Row, labels: Sequence[str], where: str, source: str) -> list[Judged]:
@@ -225,6 +241,8 @@ def _chosen(row: Row, where: str, source: str) -> Judged:
 def answered(row: Row, side: str, where: str) -> tuple[list[Turn], str]:
     """The turns before the last answer of a side, and that answer."""
     value, prompt = row[side], row.get("prompt")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise DataError(f"{where}: expected an answer under {side!r}, got the number {value}. Put its text there.")
     if is_hh_dialogue(value):
         turns = turns_of_hh_dialogue(str(value))
     elif is_messages(value):

@@ -12,6 +12,7 @@ from pasture.core.errors import ModelError, RecipeError
 from pasture.core.redaction import refuse_key_in_address
 from pasture.engines.prices import StatedPrice
 from pasture.engines.weights import weights_hash
+from pasture.models.hub_names import how_to_fetch
 
 EngineKind = Literal["api", "anthropic", "batch", "local", "vllm"]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -159,7 +160,9 @@ def model_facts(settings: EngineSettings) -> dict[str, object]:
     if folder.is_dir():
         facts["weights"] = weights_hash(folder)
     elif isinstance(settings, LocalSettings):
-        raise ModelError(f"{folder}: no such folder. Name one with a model that `from_pretrained` loads.")
+        raise ModelError(
+            f"{folder}: no such folder. Name one with a model that `from_pretrained` loads.{how_to_fetch(str(folder))}"
+        )
     else:
         facts["model"] = settings.model
     if isinstance(settings, VllmSettings):

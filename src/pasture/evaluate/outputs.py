@@ -119,8 +119,9 @@ def _with_instructions(rows: Sequence[Row], path: Path, instructions: Path | Non
 
 
 def _of_run(path: Path) -> Path | None:
-    """The evaluation instructions of the run folder that `path` lies in."""
-    places = [folder / "1-data/evaluation.jsonl" for folder in path.resolve().parents]
+    """The evaluation instructions of the run folder that `path` lies in, be it by a link as in the runs of a study."""
+    folders = (*path.absolute().parents, *path.resolve().parents)
+    places = [folder / "1-data/evaluation.jsonl" for folder in folders]
     return next((place for place in places if place.exists()), None)
 
 

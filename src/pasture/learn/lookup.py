@@ -1,8 +1,13 @@
 """A method by the name that a recipe calls it: one of Pasture's, or a file of the user's own."""
 
+import difflib
 import hashlib
 import importlib.util
+import inspect
 import sys
+import traceback
+from collections.abc import Callable, Mapping
+from importlib.abc import Loader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +20,14 @@ from pasture.machine.distributed import count
 
 OWN_FILE_SUFFIX = ".py"
 
+HANDED: Mapping[str, tuple[str, ...]] = {
+    "scores": ("start", "environment", "folder", "seed", "progress"),
+    "preferences": ("start", "feedback", "template", "folder", "seed", "progress"),
+}
+"""The keywords that `train` of a file is handed behind its config, by what the file says that it learns from."""
+
+_EXAMPLE = "examples/my_method.py is one that works."
+
 
 def method_named(name: str, code: str | None = None) -> Any:
     """The module of a method, with its `Config` and its `train`.
@@ -26,7 +39,9 @@ def method_named(name: str, code: str | None = None) -> Any:
     """
     if not name.endswith(OWN_FILE_SUFFIX):
         if name not in METHODS:
-            raise RecipeError(f"there is no method {name!r}. Methods: {', '.join(METHODS)}.")
+            close = difflib.get_close_matches(name, METHODS, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise RecipeError(f"there is no method {name!r}.{hint} Methods: {', '.join(METHODS)}.")
         return METHODS[name]
     path = Path(name)
     found = file_hash(path)
@@ -36,6 +51,13 @@ def method_named(name: str, code: str | None = None) -> Any:
     if module_name not in sys.modules:
         sys.modules[module_name] = _loaded(path, module_name)
     return sys.modules[module_name]
+
+
+def keywords_of(module: Any) -> set[str]:
+    """What a method's `train` asks for by keyword; where it takes **any, all that its kind of method is handed."""
+    parameters = inspect.signature(module.train).parameters.values()
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters)
+    return {one.name for one in parameters} | set(HANDED[module.LEARNS_FROM] if takes_any else ())
 
 
 def file_hash(path: Path) -> str:
@@ -75,16 +97,58 @@ def _loaded(path: Path, module_name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module  # dataclasses and pydantic look their module up while it runs
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        _run(spec.loader, module, path)
+        _check_parts(path, module)
+    except RecipeError:
         del sys.modules[module_name]
-        raise RecipeError(f"method {str(path)!r}: running it raised {type(error).__name__}: {error}") from error
-    config = getattr(module, "Config", None)
-    complete = isinstance(config, type) and issubclass(config, BaseModel) and callable(getattr(module, "train", None))
-    if not complete or getattr(module, "LEARNS_FROM", None) not in ("scores", "preferences"):
-        del sys.modules[module_name]
-        raise RecipeError(
-            f"method {str(path)!r}: expected a pydantic Config, a function train, and "
-            'LEARNS_FROM = "scores" or "preferences", as in examples/my_method.py.'
-        )
+        raise
     return module
+
+
+def _run(loader: Loader, module: ModuleType, path: Path) -> None:
+    """Fill the module with what the file defines."""
+    try:
+        loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise RecipeError(f"method {str(path)!r}: {_raised(error, path)}") from error
+
+
+def _raised(error: BaseException, path: Path) -> str:
+    """What running a file raised, and in which of its lines."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f"line {error.lineno} raised {type(error).__name__}: {error.msg}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f"line {lines[-1]} raised {type(error).__name__}: {error}" if lines else f"{type(error).__name__}: {error}"
+
+
+def _check_parts(path: Path, module: ModuleType) -> None:
+    """See that a file has what a method needs.
+
+    Raises:
+        RecipeError: naming the part that is missing or does not fit.
+    """
+    config, train = getattr(module, "Config", None), getattr(module, "train", None)
+    learns_from = str(getattr(module, "LEARNS_FROM", None))
+    if not (isinstance(config, type) and issubclass(config, BaseModel)):
+        what = "a class Config that derives from pydantic.BaseModel"
+    elif not callable(train):
+        what = "a function train"
+    elif learns_from not in HANDED:
+        what = " or ".join(f'LEARNS_FROM = "{kind}"' for kind in HANDED)
+    else:
+        _check_signature(path, train, learns_from)
+        return
+    raise RecipeError(f"method {str(path)!r}: expected {what}, and there is none. {_EXAMPLE}")
+
+
+def _check_signature(path: Path, train: Callable[..., object], learns_from: str) -> None:
+    """See that `train` can be called with a config and the keywords of its kind of method, hours before it is."""
+    handed = HANDED[learns_from]
+    try:
+        inspect.signature(train).bind("config", **dict.fromkeys(handed))
+    except TypeError as error:
+        raise RecipeError(
+            f"method {str(path)!r}: train cannot be called as it will be ({error}). A method that learns from "
+            f"{learns_from} is called as train(config, *, {', '.join(handed)}); **more may stand for what it has no "
+            "use for."
+        ) from error

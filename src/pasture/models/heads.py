@@ -15,10 +15,8 @@ from pasture.core.seeds import stream
 from pasture.machine.distributed import is_main, wait
 from pasture.machine.sharded import kept_whole
 from pasture.models.batches import positions
-from pasture.models.load import load_weights, local_folder, save_pretrained
+from pasture.models.load import HEAD_FILE, inner_folder, load_weights, local_folder, save_pretrained
 from pasture.models.trunk import Trunk
-
-HEAD_FILE = "scalar_head.safetensors"
 
 
 class ScalarModel(nn.Module):
@@ -108,6 +106,7 @@ class ScalarModel(nn.Module):
             raise ModelError(
                 f"{path} holds no {HEAD_FILE}, so it is no reward or value model. "
                 "Name the folder of a trained reward model, or begin one from a language model."
+                f"{inner_folder(path, HEAD_FILE)}"
             )
         model = cls(load_weights(AutoModel, path, dtype))
         try:

@@ -6,12 +6,12 @@ to stop. `load_tokenizer` therefore picks a distinct pad, or adds one, and `load
 """
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
@@ -29,6 +29,7 @@ from pasture.core.files import unwritable
 from pasture.machine.distributed import is_main, wait
 from pasture.machine.sharded import whole_state
 from pasture.models.adapters import ADAPTER_FOLDER, adapted_layers, merged_weights, save_adapters
+from pasture.models.hub_names import how_to_fetch, is_hub_name
 
 Source: TypeAlias = Path | str
 """A folder, or a name such as "org/name" on the hub; a `Path` is always a folder."""
@@ -39,7 +40,11 @@ KNOWN_PADS = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|paddi
 NEW_PAD = "[PAD]"
 """Added where none of them is in the vocabulary; AlpacaFarm's choice."""
 
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HEAD_FILE = "scalar_head.safetensors"
+"""Marks a folder as a reward or value model's: its output layer, beside weights that look like a language model's."""
+
+_TOKENIZER_FILES = ("*token*", "*vocab*", "*.model")
+"""What the files of every kind of tokenizer are called: tokenizer.json, vocab.txt, spiece.model, tekken.json."""
 
 
 def load_tokenizer(folder: Source) -> PreTrainedTokenizerBase:
@@ -51,6 +56,11 @@ def load_tokenizer(folder: Source) -> PreTrainedTokenizerBase:
         ModelError: if there is no tokenizer, or it has no end token.
     """
     source = _resolve(folder)
+    if isinstance(source, Path) and not any(any(source.glob(files)) for files in _TOKENIZER_FILES):
+        raise ModelError(
+            f"{source} holds no tokenizer. Copy tokenizer.json and tokenizer_config.json there from the model that "
+            "it was trained from."
+        )
     with quiet_loading(source):
         tokenizer = AutoTokenizer.from_pretrained(
             source, local_files_only=isinstance(source, Path), trust_remote_code=False
@@ -121,6 +131,11 @@ def load_causal_lm(
         ModelError: if the folder does not exist, or holds no causal language model with all its weights.
     """
     source = _resolve(folder)
+    if isinstance(source, Path) and (source / HEAD_FILE).is_file():
+        raise ModelError(
+            f"{source} holds {HEAD_FILE}, so it is a reward or value model: it scores answers and gives none. "
+            "Name the folder of a language model."
+        )
     model = load_weights(AutoModelForCausalLM, source, dtype)
     fit_to_tokenizer(model, tokenizer if tokenizer is not None else load_tokenizer(folder))
     return model.to(device).eval()
@@ -132,7 +147,7 @@ def load_weights(auto_class: Any, source: Source, dtype: torch.dtype) -> PreTrai
     Raises:
         ModelError: if weights are missing (transformers would draw them at random and go on) or cannot be read.
     """
-    with quiet_loading(source):
+    with quiet_loading(source), _without_reports():
         model, report = auto_class.from_pretrained(
             source,
             dtype=dtype,
@@ -140,14 +155,28 @@ def load_weights(auto_class: Any, source: Source, dtype: torch.dtype) -> PreTrai
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are told below, in place of a table
         )
-    missing = sorted({str(key) for key in (*report["missing_keys"], *report["mismatched_keys"])})
+    _check_weights(source, report)
+    return model
+
+
+def _check_weights(source: Source, report: Mapping[str, Any]) -> None:
+    """See that every weight was found, in the size that the config gives it."""
+    mismatched = sorted(report["mismatched_keys"])
+    if mismatched:
+        name, held, expected = mismatched[0]
+        raise ModelError(
+            f"{source}: {len(mismatched)} weights have other sizes than its config.json says (first: {name}, "
+            f"{list(held)} in the file, {list(expected)} by the config). Put the config.json there that they were "
+            "saved with."
+        )
+    missing = sorted(report["missing_keys"])
     if missing:
         raise ModelError(
             f"{source} lacks {len(missing)} weights that its config.json asks for (first: {missing[0]}). "
             "Name a folder of a whole language model."
         )
-    return model
 
 
 def fit_to_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -241,18 +270,30 @@ def local_folder(folder: Source) -> Path:
     """
     path = Path(folder)
     if not path.is_dir():
-        raise ModelError(f"{path}: no such model folder. Check the path, or run the step that trains the model.")
+        raise ModelError(
+            f"{path}: no such model folder. Check the path, or run the step that trains the model."
+            f"{how_to_fetch(str(path))}"
+        )
     return path
+
+
+def inner_folder(folder: Path, file: str) -> str:
+    """The question, after a space, whether `folder`/model is meant, where that holds `file`; empty where it does not.
+
+    `pasture train` and the steps of a run leave a model below their own folder.
+    """
+    inner = folder / "model"
+    return f" Did you mean {inner}?" if (inner / file).is_file() else ""
 
 
 def _resolve(folder: Source) -> Path | str:
     """The folder as a path that holds a config, or the hub name as it is."""
-    # "runs/model" with a folder "runs" here is a misspelt path, not the hub's.
-    if isinstance(folder, str) and _HUB_NAME.fullmatch(folder) and not Path(folder).parent.is_dir():
+    if isinstance(folder, str) and is_hub_name(folder):
         return folder
     path = local_folder(folder)
     if not (path / "config.json").is_file():
-        raise ModelError(f"{path} has no config.json, so it is no model folder. Name the folder that holds it.")
+        hint = inner_folder(path, "config.json") or " Name the folder that holds it."
+        raise ModelError(f"{path} has no config.json, so it is no model folder.{hint}")
     return path
 
 
@@ -262,21 +303,37 @@ def quiet_loading(source: Source) -> Iterator[None]:
     try:
         with _without_progress_bars():
             yield
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        ImportError,
-        SafetensorError,
-        RuntimeError,
-    ) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except StrictDataclassError as error:
+        said = _said(error.__cause__ or error)
+        raise ModelError(f"{source}: its config.json cannot be used. {said} Put it right, or copy it again.") from error
+    except SafetensorError as error:
         raise ModelError(
-            f"{source} cannot be loaded: {first_line} Expected a folder (or hub name) with config.json, tokenizer "
+            f"{source} cannot be loaded: a file of its weights is damaged or cut short. {_said(error)} Copy or "
+            "download it again."
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError) as error:
+        raise ModelError(
+            f"{source} cannot be loaded: {_said(error)} Expected a folder (or hub name) with config.json, tokenizer "
             "files and *.safetensors of a causal language model; pickled weights and remote code are not loaded."
         ) from error
+
+
+def _said(error: BaseException) -> str:
+    """What an error says, ended by a full stop: its first line, or all of it where that only announces the rest."""
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    said = " ".join(lines) if lines[0].endswith(":") else lines[0]
+    return said if said.endswith((".", "!", "?")) else f"{said}."
+
+
+@contextlib.contextmanager
+def _without_reports() -> Iterator[None]:
+    """Keep transformers' table of weights that it did not find as it expected off the screen."""
+    shown = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(shown)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 """Single pieces of a run on files of one's own: training, scoring and answering, without a recipe around them."""
 
 import hashlib
-import inspect
 import json
 import logging
 from collections.abc import Container, Mapping, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pasture
-from pasture.core.errors import DataError, RecipeError, RunFolderError
+from pasture.core.errors import RecipeError, RunFolderError
 from pasture.core.files import write_text
 from pasture.core.ports import Annotator, Progress, silent
 from pasture.core.records import Comparison, Completion, Instruction, Preference
@@ -19,7 +18,7 @@ from pasture.data.answers import Answers
 from pasture.generate.completions import LocalSystem
 from pasture.learn.ensemble import first_reward_model, load_scorer
 from pasture.learn.judging import AnnotatedEnvironment, Remembered
-from pasture.learn.lookup import check_several, method_named
+from pasture.learn.lookup import check_several, keywords_of, method_named
 from pasture.learn.resume import CHECKPOINT_FOLDER, IDENTITY_FILE, METRICS_FILE, MODEL_FOLDER, claim
 from pasture.learn.rollouts import Environment
 from pasture.machine import memory
@@ -68,6 +67,23 @@ class Training:
     """What the files are called, by `demonstrations`, `feedback` and `instructions`."""
 
 
+def check(method: str, settings: Mapping[str, Any], named: Container[str]) -> None:
+    """See that there is such a method, that the settings fit it, and that it has its data, before any file is read.
+
+    `named` are the kinds of data that are there: demonstrations, feedback, instructions.
+
+    Raises:
+        RecipeError: saying what does not fit, or which file to name.
+    """
+    module = method_named(method)
+    if not hasattr(module, "train"):
+        raise RecipeError(f"{method} trains nothing. Name it in a recipe, as [learn.{method}].")
+    check_section(module.Config, settings, f"pasture train {method}")
+    for role in _roles(keywords_of(module)):
+        if role not in named:
+            raise _unnamed(method, role)
+
+
 def train(training: Training, progress: Progress = silent) -> Path:
     """Train, and write a model card; the folder of the model comes back. What was finished is not done again.
 
@@ -83,7 +99,7 @@ def train(training: Training, progress: Progress = silent) -> Path:
     settings = config.model_dump(mode="json")
     if training.leave_out_long:
         training = _without_long(training, config)
-    asked = inspect.signature(module.train).parameters
+    asked = keywords_of(module)
     sources = _sources(training, asked)
     identity = _identity(training, settings, sources)
     model = training.folder / MODEL_FOLDER
@@ -147,13 +163,17 @@ def _without_long(training: Training, config: Any) -> Training:
 def _sources(training: Training, asked: Container[str]) -> dict[str, Source]:
     """The data that the method asks for, by what it is used for."""
     sources = {}
-    for role in ("demonstrations", "feedback"):
-        if role in asked:
-            sources[role] = source_of(training.names.get(role, role), _required(training, role))
-    if "environment" in asked:
-        rows = _required(training, "instructions")
-        sources["instructions"] = source_of(training.names.get("instructions", ""), [(one,) for one in rows])
+    for role in _roles(asked):
+        rows = _required(training, role)
+        records = [(one,) for one in rows] if role == "instructions" else rows
+        sources[role] = source_of(training.names.get(role, role), records)
     return sources
+
+
+def _roles(asked: Container[str]) -> list[str]:
+    """The kinds of data that a method with these keywords learns from."""
+    of_files = [role for role in ("demonstrations", "feedback") if role in asked]
+    return [*of_files, "instructions"] if "environment" in asked else of_files
 
 
 def _given(training: Training, asked: Container[str], config: Any) -> dict[str, Any]:
@@ -178,8 +198,12 @@ def _given(training: Training, asked: Container[str], config: Any) -> dict[str, 
 def _required(training: Training, role: str) -> Any:
     rows = getattr(training, role)
     if not rows:
-        raise RecipeError(f"pasture train {training.method} learns from {role}: name a file with --{role}.")
+        raise _unnamed(training.method, role)
     return rows
+
+
+def _unnamed(method: str, role: str) -> RecipeError:
+    return RecipeError(f"pasture train {method} learns from {role}: name a file with --{role}.")
 
 
 def _scorer(training: Training) -> Path:
@@ -251,10 +275,8 @@ def score(rows: Sequence[Answers], folder: Path, template: str) -> list[dict[str
 
     Raises:
         ModelError: if `folder` holds neither.
-        DataError: if there are no rows, or a prompt is too long for it.
+        DataError: if a prompt is too long for it.
     """
-    if not rows:
-        raise DataError("there are no answers to score: the file holds no rows.")
     scorer = load_scorer(folder, TEMPLATES[template])
     answers = [(row.instruction, completion) for row in rows for completion in row.by_suffix.values()]
     values = iter(scorer([one for one, _ in answers], [completion for _, completion in answers]))
