@@ -19,6 +19,15 @@ def token_logprobs(model, row):
     return oracles.selected_logprobs([logits[place] for place in places], row.response_ids)
 
 
+def differentiable_logprobs(model, row):
+    """As `token_logprobs`, in torch and float32, so that gradients can be taken of a loss written out."""
+    logits = model(input_ids=torch.tensor([row.ids])).logits[0]
+    places = range(len(row.prompt_ids) - 1, len(row) - 1)
+    return torch.stack(
+        [logits[place].log_softmax(-1)[token] for place, token in zip(places, row.response_ids, strict=True)]
+    )
+
+
 def gradients(parameters):
     """The gradients, each of them there, and gone from the parameters afterwards."""
     found = []

@@ -129,6 +129,12 @@ def test_tokens_of_another_sampler_count_by_their_capped_ratio(models, rollouts)
     np.testing.assert_allclose(found, np.minimum(np.exp(-0.3 * own), 2.0), rtol=1e-4)
     kept = rollouts.mask_BT & (experience.weight_BT < 2.0)
     assert 0 < int(kept.sum()) < int(rollouts.mask_BT.sum())
+    # With ratios of 1: each token's -A and penalty, times its weight, in the mean over the answer.
+    log_r = alone.token_logprobs(models[1].model, row) - own
+    terms = 0.05 * (np.exp(log_r) - 1 - log_r) - float(experience.advantage_B[2])
+    loss = float(grpo.accumulate_gradients(config, models[0], experience, [2])[0])
+    alone.gradients(models[0].model.parameters())
+    assert loss == pytest.approx(np.mean(np.minimum(np.exp(-0.3 * own), 2.0) * terms), abs=2e-5)
 
 
 def test_groups_that_agree_are_reported_and_teach_nothing(models, rollouts):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 from typing import Any
@@ -146,18 +147,22 @@ def test_loss_and_gradients_do_not_depend_on_the_micro_batch(models, rollouts, r
         np.testing.assert_allclose(gradient, whole, atol=1e-5)
 
 
-def test_a_head_on_the_policys_trunk_gives_it_the_gradients_of_both_losses(imitator, models, rollouts):
+@pytest.mark.parametrize("cap", [None, 1.5])
+def test_a_head_on_the_policys_trunk_gives_it_the_gradients_of_both_losses(imitator, models, rollouts, cap):
     policy = load_causal_lm(imitator)
     value = ScalarModel.on_trunk_of(policy)
     assert value.backbone is policy.base_model
     shared = ppo.Models(ResponseModel(policy), value, models.reference)
-    experience = ppo.evaluate(CONFIG, shared, rollouts, 0.05)
+    config, drawn = CONFIG.model_copy(update={"sampler_ratio_cap": cap}), rollouts
+    if cap is not None:  # another sampler, whose log-probabilities are 1.2 times the policy's
+        drawn = dataclasses.replace(rollouts, sampler_logprob_BT=rollouts.sampler_logprob_BT * 1.2)
+    experience = ppo.evaluate(config, shared, drawn, 0.05)
     assert float(experience.value_BT.abs().max()) == 0.0  # the head begins at zero
     with torch.no_grad():  # off the point where ratios are 1 and values old
         value.head.weight.normal_(generator=torch.Generator().manual_seed(0))
         policy.get_output_embeddings().weight.mul_(1.05)
     tokens = sum(len(row.response_ids) for row in rollouts.rows)
-    ppo.accumulate_gradients(CONFIG, shared, experience, list(range(24)), tokens)
+    ppo.accumulate_gradients(config, shared, experience, list(range(24)), tokens)
     parameters = [*policy.parameters(), *value.head.parameters()]
     found = [parameter.grad for parameter in parameters]
     # Row by row, unpadded, from transformers' own logits and hidden states; the losses as they are written.
@@ -170,7 +175,9 @@ def test_a_head_on_the_policys_trunk_gives_it_the_gradients_of_both_losses(imita
             state = out.hidden_states[-1][0, t]
             said = state @ value.head.weight[0] + value.head.bias[0]
             near = experience.value_BT[b, t] + (said - experience.value_BT[b, t]).clamp(-0.2, 0.2)
-            loss = loss + torch.maximum(-advantage * ratio, -advantage * ratio.clamp(0.8, 1.2)) / tokens
+            surrogate = torch.maximum(-advantage * ratio, -advantage * ratio.clamp(0.8, 1.2))
+            weight = 1.0 if cap is None else min(math.exp(-0.2 * rollouts.sampler_logprob_BT[b, t]), cap)
+            loss = loss + weight * surrogate / tokens
             loss = loss + 0.1 * torch.maximum((said - target) ** 2, (near - target) ** 2) / 2 / tokens
     for gradient, expected in zip(found, torch.autograd.grad(loss, parameters), strict=True):
         assert gradient is not None
