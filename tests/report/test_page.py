@@ -185,3 +185,18 @@ def test_parts_without_content_leave_no_heading() -> None:
 def test_one_judge_alone_is_drawn_in_the_table_only() -> None:
     one = ReportContent(title="t", leaderboards=content().leaderboards[:1])
     assert "overview" not in {attributes.get("class") for attributes in Page(page.render(one)).all("figure")}
+
+
+def test_a_date_is_never_broken_at_its_hyphens() -> None:
+    board = Leaderboard(title="people", rows=(win_rate("ppo", 0.5, "people"),), note="pool #40df39f0, 2026-11-28 <b>")
+    html = page.render(ReportContent(title="t", leaderboards=(board,)))
+    assert 'pool #40df39f0, <span class="whole">2026-11-28</span> &lt;b&gt;' in html
+
+
+def test_a_figure_of_one_panel_has_its_text_beside_it() -> None:
+    kinds = [attributes.get("class") for attributes in Page(page.render(content())).all("figure")]
+    # By hand: the overview, then one panel of the selection, those of PPO, one of losses.
+    counts = [len(figure.panels) for figure in content().figures]
+    assert [kind for kind in kinds if kind != "overview"] == [
+        {1: "panels lone", 2: "panels paired", 4: "panels paired"}.get(count, "panels") for count in counts
+    ]

@@ -61,7 +61,7 @@ def test_hostile_text_opens_no_dialog_and_asks_for_nothing(browser: Browser, att
     path.write_text(attacked_page(attack), encoding="utf-8")
     browser.show(path, 320)
     assert misdeeds(browser, path) == []
-    assert browser.evaluate("document.scripts.length + document.images.length + document.links.length") == 6
+    assert browser.evaluate("document.scripts.length + document.images.length + document.links.length") == 7
     assert browser.evaluate("document.documentElement.scrollWidth") <= 320
 
 
@@ -101,3 +101,23 @@ def test_a_leaderboard_keeps_its_meaning_on_a_phone(browser: Browser, loop: Path
     roles = [node["role"]["value"] for node in tree if not node["ignored"]]
     assert roles.count("columnheader") >= 20
     assert roles.count("rowheader") >= 8
+
+
+def test_the_last_row_of_answers_is_not_left_to_one_card(browser: Browser, tmp_path: Path) -> None:
+    shown = content().samples[0]
+    more = [
+        shown.answers[-1].model_copy(
+            update={"completion": shown.answers[-1].completion.model_copy(update={"system": name})}
+        )
+        for name in ("dpo", "rloo")
+    ]
+    for extra, wide, narrow in ((more[:1], [5], [3, 2]), (more, [3, 3], [3, 3])):
+        sample = shown.model_copy(update={"answers": (*shown.answers, *extra)})
+        path = tmp_path / "index.html"
+        write_report(content().model_copy(update={"samples": (sample,)}), path)
+        for width, expected in ((1280, wide), (768, narrow), (360, [1] * (4 + len(extra)))):
+            browser.show(path, width)
+            tops = browser.evaluate(
+                "[...document.querySelectorAll('.answer')].map(card => Math.round(card.getBoundingClientRect().top))"
+            )
+            assert [tops.count(top) for top in sorted(set(tops))] == expected

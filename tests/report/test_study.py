@@ -13,10 +13,11 @@ from pydantic import ValidationError
 
 from pasture.report import study_tables
 from pasture.report.content import PointsPanel
+from pasture.report.numbers import MINUS
 from pasture.report.study import render_study, write_study
 from pasture.report.study_content import StudyContent
-from pasture.report.study_figures import study_figures
-from pasture.report.study_summary import study_sentences
+from pasture.report.study_figures import study_figures, world_title
+from pasture.report.study_summary import study_sentences, summary_text
 from tests.report.chromium import Browser
 from tests.report.hostile_numbers import ATTACKS
 from tests.report.study_numbers import study as made_up
@@ -107,9 +108,9 @@ def test_the_paper_stands_beside_the_study() -> None:
 
 def test_curves_are_said_to_turn_down_where_the_test_says_so() -> None:
     verdicts = {(row[0], row[1]): row[2] for row in cells("Which curves turn down")[1:]}
-    assert verdicts["people, people", "ppo"] == "yes"
-    assert verdicts["one noiseless judge, that judge", "ppo"] == "not shown"
-    found = {(f"{curve.feedback}, {curve.judge}", curve.family): curve.turns_down for curve in study().curves}
+    assert verdicts["people", "ppo"] == "yes"
+    assert verdicts["one noiseless judge, judged by that judge", "ppo"] == "not shown"
+    found = {(world_title(curve.feedback, curve.judge), curve.family): curve.turns_down for curve in study().curves}
     assert verdicts == {names: "yes" if turns else "not shown" for names, turns in found.items()}
 
 
@@ -124,6 +125,86 @@ def test_what_labels_do_stands_in_one_row_for_each_kind_of_labels() -> None:
     # The fall of PPO among people, as the record of that curve has it.
     [curve] = [one for one in study().curves if (one.feedback, one.family) == ("people", "ppo")]
     assert str(people["Fall of ppo"]).startswith(f"{100 * curve.downturn.difference:.1f} (")
+
+
+def test_labels_of_which_nothing_was_measured_have_no_row_and_a_table_without_falls_does_not_speak_of_them() -> None:
+    bare = [{**row, "falls": [], "spearman": None} for row in study().model_dump()["labels"]]
+    table = study_tables.label_table(changed(labels=bare))
+    assert table is not None
+    assert [row[0] for row in table.rows] == ["noisy pool, judged by pool"]
+    assert "Falls" not in table.caption
+    assert "Spearman with people" not in [column.title for column in table.columns]
+    assert study_tables.label_table(changed(labels=bare[:1])) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "said"),
+    [
+        (0.63, 0.4, 0.9, "63.0% (40.0% to 90.0%)"),
+        (1.1, 0.7, 1.6, "more than all of it (70.0% to 160.0%)"),
+        (1.472, 0.687, 8.968, "68.7% or more; how much cannot be told"),
+        (0.5, -0.4, 2.0, "cannot be told"),
+    ],
+)
+def test_a_share_that_is_no_share_is_said_in_words(value: float, low: float, high: float, said: str) -> None:
+    share = {"value": value, "standard_error": 0.1, "interval": {"low": low, "high": high}}
+    first = study().styles[0]
+    styles = [{**first.styles[-1].model_dump(), "explained_by_length": share}]
+    [world] = changed(styles=[{**first.model_dump(), "styles": styles}]).styles
+    assert study_tables.style_table(world).rows[0][-1] == said
+
+
+def test_lines_that_lie_together_are_one_line() -> None:
+    (figure,) = (figure for figure in study_figures(study()) if figure.name == "noise")
+    labels = {panel.title: [line.label for line in panel.series] for panel in figure.panels}
+    # One label agrees with people as often whoever gives it: in expectation the number of annotators changes nothing.
+    assert labels["Agreement with people"] == ["any number of annotators"]
+    assert labels["Bias"] == ["1 annotator", "4 annotators", "13 annotators"]
+
+
+PAIRS = [
+    {"system": "ppo", "baseline": "dpo", "difference": 0.021, "interval_low": -0.012, "interval_high": 0.054}
+    | {"p_value": 0.2},
+    {"system": "ppo", "baseline": "sft", "difference": 0.15, "interval_low": 0.11, "interval_high": 0.19}
+    | {"p_value": 0.00001},
+]
+
+
+def test_systems_are_set_against_one_another_by_each_judge() -> None:
+    worlds = [
+        {"feedback": "people", "judge": "people", "pairs": PAIRS},
+        {"feedback": "noisy pool", "judge": "pool", "pairs": PAIRS * 6},
+    ]
+    told = changed(differences=worlds)
+    first, second = study_tables.difference_tables(told)
+    assert first.title == "Which system is better, trained on people, judged by people"
+    assert first.rows == (
+        ("ppo over dpo", "2.1", f"{MINUS}1.2 to 5.4", "0.200"),
+        ("ppo over sft", "15.0", "11.0 to 19.0", "< 0.001"),
+    )
+    assert "The best with each other" in second.caption
+    assert [len(table.rows) for table in study_tables.all_pairs_tables(told)] == [12]
+    assert "All 12 pairs, trained on noisy pool, judged by pool" in render_study(told)
+
+
+def test_the_terminal_shows_who_leads_by_people_and_whether_that_is_chance() -> None:
+    ranking = study().ranking
+    assert ranking is not None
+    lines = summary_text(changed(differences=[{"feedback": "people", "judge": "people", "pairs": PAIRS}])).splitlines()
+    assert lines[0] == "Leaderboard by people: percent won against demonstrations, 95% interval"
+    assert [line.strip().split("  ")[0] for line in lines[2:15]] == [point.system for point in ranking.points]
+    assert (
+        "Trained on people and judged by people, ppo is the best that was made here, 2.1 points (95% interval "
+        f"{MINUS}1.2 to 5.4) ahead of dpo: it may be chance."
+    ) in lines
+
+
+def test_no_two_headings_of_the_page_are_alike() -> None:
+    headings = re.findall(r"<(?:h[234]|summary)[^>]*>(.*?)</(?:h[234]|summary)>", page(), re.DOTALL)
+    titles = [text for text in headings if text != "The numbers" and 'class="of"' not in text]
+    repeated = {text for text in titles if titles.count(text) > 1}
+    assert "How many instructions it takes" in titles
+    assert "How many instructions it takes" not in repeated
 
 
 def test_the_opening_says_what_the_numbers_say() -> None:

@@ -80,8 +80,24 @@ def test_a_second_judge_who_ranks_otherwise_is_quoted() -> None:
     first = Leaderboard(title="people", rows=(row("a", 0.5), row("b", 0.4), row("c", 0.3)))
     same = Leaderboard(title="raters", rows=(row("a", 0.6), row("b", 0.5), row("c", 0.1)))
     other = Leaderboard(title="raters", rows=(row("a", 0.4), row("b", 0.5), row("c", 0.1)))
-    assert "Judged by raters, the order of the 3 systems is the same." in text(first, same)
-    assert "Judged by raters, the order is another: b, a, c; b wins 50.0%." in text(first, other)
+    assert "By raters, the 3 systems rank in the same order." in text(first, same)
+    assert "By raters, the systems rank otherwise, from first to last: b, a, c; there b wins 50.0%." in text(
+        first, other
+    )
+
+
+def test_judges_of_one_order_share_a_sentence_and_a_comma_in_a_name_breaks_none() -> None:
+    first = Leaderboard(title="people", rows=(row("a", 0.5), row("b", 0.4)))
+    others = [
+        Leaderboard(title=title, rows=(row("a", 0.4), row("b", rate)))
+        for title, rate in (("raters", 0.5), ("raters, 25% label noise", 0.6))
+    ]
+    said = text(first, *others)
+    assert (
+        "By raters and by raters (25% label noise), the systems rank otherwise, from first to last: b, a; "
+        "there b wins 50.0% and 60.0%."
+    ) in said
+    assert said.count("otherwise") == 1
 
 
 def test_many_systems_and_long_names_leave_the_summary_readable() -> None:

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from pasture.report.content import Column, Leaderboard
-from pasture.report.tables import Scale, cell, share_bar
+from pasture.report.tables import Scale, across, cell, share_bar
 from tests.report.loop_numbers import win_rate
 
 
@@ -25,6 +25,13 @@ from tests.report.loop_numbers import win_rate
 )
 def test_a_cell_is_shown_in_its_columns_format(column: Column, value: str | float | None, shown: str) -> None:
     assert cell(column, value) == shown
+
+
+@pytest.mark.parametrize(
+    ("cards", "side_by_side"), [(0, 1), (1, 1), (4, 4), (5, 5), (6, 3), (7, 4), (8, 4), (9, 5), (15, 5)]
+)
+def test_cards_are_laid_out_in_even_rows(cards: int, side_by_side: int) -> None:
+    assert across(cards) == side_by_side
 
 
 def board(*rates: float) -> Leaderboard:

@@ -59,7 +59,7 @@ def _mean_length(words: int) -> float:
 
 def test_systems_stand_beside_the_sft_model_and_checkpoints_beside_the_first_step(task: Task) -> None:
     at_the_end, on_the_way = styles(task, STUDY, "people")
-    assert (at_the_end["title"], at_the_end["baseline"]) == ("folk, judged by people", "sft")
+    assert (at_the_end["title"], at_the_end["baseline"]) == ("trained on folk, judged by people", "sft")
     found = {row["system"]: row for row in at_the_end["styles"]}
     assert list(found) == ["base", "sft", "ppo"]
     assert found["sft"]["gain"]["value"] == 0

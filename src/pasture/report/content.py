@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from pasture.core.records import Completion, Fraction, Instruction, NonEmpty, WinRate
 
 FileName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
-CellFormat = Literal["text", "count", "number", "percent", "usd", "seconds"]
+CellFormat = Literal["text", "figure", "count", "number", "percent", "usd", "seconds"]
+"""A figure is a text that is set as numbers are: a rate with its interval, each on a line of its own."""
 Outcome = Literal["win", "loss", "tie", "unjudged"]
 
 
@@ -287,7 +288,7 @@ class Table(Content):
                     f"table {self.title!r}, row {number}: expected {len(self.columns)} cells, got {len(row)}"
                 )
             for column, cell in zip(self.columns, row, strict=True):
-                if cell is not None and isinstance(cell, str) != (column.format == "text"):
+                if cell is not None and isinstance(cell, str) != (column.format in ("text", "figure")):
                     raise ValueError(
                         f"table {self.title!r}, row {number}, {column.title!r}: expected {column.format}, got {cell!r}"
                     )
@@ -334,5 +335,7 @@ class ReportContent(Content):
     annotators: tuple[Table, ...] = ()
     costs: tuple[StepCost, ...] = ()
     facts: tuple[Fact, ...] = ()
+    words: tuple[Fact, ...] = ()
+    """Words of the run's own and what they mean, such as names that a recipe gave its systems."""
     recipe: str = ""
     warnings: tuple[str, ...] = ()

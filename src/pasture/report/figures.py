@@ -171,6 +171,7 @@ def _settings() -> Iterator[None]:
                 "svg.hashsalt": "pasture",
                 "text.parse_math": False,
                 "axes.formatter.use_mathtext": False,
+                "axes.formatter.useoffset": False,
                 "font.size": 9.5,
                 "axes.titlesize": 10.5,
                 "axes.edgecolor": LIGHT["rule"],

@@ -2,7 +2,8 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from pasture.core.hostile import for_terminal, on_one_line, shortened
 from pasture.core.palette import DARK, LIGHT
 from pasture.report import figures, inline, numbers, summary, tables
 from pasture.report.content import AnyPanel, DotPanel, Figure, Panel, PointsPanel, ReportContent
+from pasture.report.glossary import words_of
+from pasture.report.study_content import StudyContent
 
 NAME_CHARACTERS = 60
 HEADING_CHARACTERS = 120
@@ -21,6 +24,7 @@ ANSWER_CHARACTERS = 3_000
 LINE_CHARACTERS = 2_000
 RECIPE_CHARACTERS = 60_000
 _TABLE_LINES = 50
+_DATE = re.compile(r"(\b\d{4}-\d{2}-\d{2}\b)", re.ASCII)
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -36,9 +40,10 @@ def write_report(content: ReportContent, path: Path) -> None:
 def render(content: ReportContent) -> str:
     """The page of `content` as HTML."""
     style = style_sheet()
-    page = environment().get_template("page.html")
-    return page.render(
+    return with_words(
+        "page.html",
         content=content,
+        systems={row.system for board in content.leaderboards for row in board.rows},
         style=Markup(style),  # noqa: S704  # our own file, with colors from the palette
         policy=content_policy(style),
         summary=summary.sentences(content.leaderboards, content.baseline),
@@ -50,6 +55,15 @@ def render(content: ReportContent) -> str:
         total_usd=known_sum([step.cost_usd for step in content.costs]),
         slowest=max((step.seconds for step in content.costs), default=0.0),
     )
+
+
+def with_words(template: str, *, content: ReportContent | StudyContent, systems: Collection[str], **parts: Any) -> str:
+    """The page of the template, which ends with those words that it uses; `systems` are names that may be explained."""
+    page = environment().get_template(template)
+    html = page.render(content=content, words={}, **parts)
+    own = {word.name: word.value for word in content.words}
+    words = words_of(html, own, {*systems, *parts["references"]}, meadow=content.testbed == summary.MEADOW)
+    return page.render(content=content, words=words, **parts) if words else html
 
 
 def content_policy(style: str) -> str:
@@ -78,7 +92,9 @@ def environment() -> Environment:
     filters = (numbers.percent, numbers.points, numbers.number, numbers.count, numbers.usd, numbers.seconds)
     templates.filters.update({filter_.__name__: filter_ for filter_ in filters})
     templates.filters.update(name=_name, heading=_heading, line=_line, cut=_cut)
-    templates.globals.update(cell=tables.cell, share_bar=tables.share_bar, dash=numbers.DASH)
+    templates.globals.update(
+        cell=tables.cell, share_bar=tables.share_bar, across=tables.across, hint=_hint, dash=numbers.DASH
+    )
     templates.globals.update(answer_characters=ANSWER_CHARACTERS, recipe_characters=RECIPE_CHARACTERS)
     return templates
 
@@ -96,8 +112,17 @@ def _heading(text: str) -> str:
     return on_one_line(shortened(text, HEADING_CHARACTERS))
 
 
-def _line(text: str) -> str:
-    return shortened(text, LINE_CHARACTERS)
+def _line(text: str) -> Markup:
+    """One statement; a date in it stays on one line, as a browser would break it at its hyphens."""
+    parts = _DATE.split(for_terminal(shortened(text, LINE_CHARACTERS)))
+    whole = Markup('<span class="whole">{}</span>')
+    return Markup("").join(whole.format(part) if number % 2 else part for number, part in enumerate(parts))
+
+
+def _hint(words: Mapping[str, str], word: object) -> Markup:
+    """What a word means as the attribute that a mouse resting on it shows; nothing for a word that is not explained."""
+    meaning = words.get(word) if isinstance(word, str) else None
+    return Markup(' title="{}"').format(on_one_line(shortened(meaning, LINE_CHARACTERS))) if meaning else Markup("")
 
 
 def _cut(text: str, limit: int) -> Markup:

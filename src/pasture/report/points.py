@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -9,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from pasture.core.palette import LIGHT, SERIES
-from pasture.report.content import NamedPoint, PointSeries, PointsPanel
+from pasture.report.content import LinePoint, NamedPoint, PointSeries, PointsPanel
 from pasture.report.labels import on_label
 
 _SCATTER_INCHES = 4.4, 4.2
@@ -20,6 +21,9 @@ _LETTER, _LINE = 5.2, 12.0
 _REACHES = (9.0, 18.0, 30.0, 44.0, 60.0)
 _DIRECTIONS = ((1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1))
 _MARKERS = "osD^vP"
+_STRUCK = 2.0
+"""What an area that a name shares with a bar or a line weighs: a name struck through is hard to read."""
+_SQUARE = 3.0
 
 
 class _Box(NamedTuple):
@@ -163,6 +167,7 @@ def _name_points(axes: Axes, panel: PointsPanel) -> None:
     places = [((p.x - x0) / (x1 - x0) * width, (p.y - y0) / (y1 - y0) * height) for p in points]
     taken = [_Box(x - 4, y - 4, x + 4, y + 4) for x, y in places]
     bars = [box for point in points for box in _bars(point, (x0, x1, width), (y0, y1, height))]
+    bars += [box for series in panel.series for box in _along(series.line, (x0, x1, width), (y0, y1, height))]
     crowding = [sum(abs(x - a) + abs(y - b) < 40 for a, b in places) for x, y in places]
     for number in sorted(range(len(points)), key=lambda one: (crowding[one], -places[one][1], one)):
         name = on_label(points[number].label)
@@ -191,17 +196,30 @@ def _bars(
     point: NamedPoint, across: tuple[float, float, float], upward: tuple[float, float, float]
 ) -> tuple[_Box, ...]:
     """What the point's error bars cover, each axis given as its ends and its length in points."""
-
-    def place(value: float, axis: tuple[float, float, float]) -> float:
-        return (value - axis[0]) / (axis[1] - axis[0]) * axis[2]
-
-    x, y = place(point.x, across), place(point.y, upward)
+    x, y = _place(point.x, across), _place(point.y, upward)
     boxes = []
     if point.x_low is not None and point.x_high is not None:
-        boxes.append(_Box(place(point.x_low, across), y - 1, place(point.x_high, across), y + 1))
+        boxes.append(_Box(_place(point.x_low, across), y - 1, _place(point.x_high, across), y + 1))
     if point.y_low is not None and point.y_high is not None:
-        boxes.append(_Box(x - 1, place(point.y_low, upward), x + 1, place(point.y_high, upward)))
+        boxes.append(_Box(x - 1, _place(point.y_low, upward), x + 1, _place(point.y_high, upward)))
     return tuple(boxes)
+
+
+def _along(
+    line: Sequence[LinePoint], across: tuple[float, float, float], upward: tuple[float, float, float]
+) -> Iterator[_Box]:
+    """What a fitted line covers, in small squares."""
+    ends = [(_place(point.x, across), _place(point.y, upward)) for point in line]
+    for (x0, y0), (x1, y1) in pairwise(ends):
+        steps = max(1, round(math.hypot(x1 - x0, y1 - y0) / _SQUARE))
+        for number in range(steps):
+            x, y = (a + (b - a) * (number + 0.5) / steps for a, b in ((x0, x1), (y0, y1)))
+            yield _Box(x - 1, y - _SQUARE / 2, x + 1, y + _SQUARE / 2)
+
+
+def _place(value: float, axis: tuple[float, float, float]) -> float:
+    """Points from the beginning of an axis, which is given as its ends and its length in points."""
+    return (value - axis[0]) / (axis[1] - axis[0]) * axis[2]
 
 
 def _best_place(
@@ -218,7 +236,7 @@ def _best_place(
             outside = max(0.0, -box.left) + max(0.0, box.right - size[0])
             outside += max(0.0, -box.bottom) + max(0.0, box.top - size[1])
             covered = sum(box.overlap(other) for other in obstacles[0]) * 4
-            covered += sum(box.overlap(other) for other in obstacles[1])
+            covered += sum(box.overlap(other) for other in obstacles[1]) * _STRUCK
             cost = covered + 60 * outside + 1.2 * reach
             if cost < best[0] - 1e-9:
                 best = (cost, box, reach)

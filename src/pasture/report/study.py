@@ -14,7 +14,7 @@ from pasture.core.files import write_text
 from pasture.report import study_figures, study_tables
 from pasture.report.content import Figure, Table
 from pasture.report.figures import save, styles_of
-from pasture.report.page import content_policy, drawn_figure, environment, known_sum, style_sheet
+from pasture.report.page import content_policy, drawn_figure, known_sum, style_sheet, with_words
 from pasture.report.study_content import StudyContent
 from pasture.report.study_summary import likeness_line, study_sentences
 
@@ -65,21 +65,19 @@ def render_study(content: StudyContent) -> str:
     shown: dict[str, Mapping[str, object]] = {
         figure.name: drawn_figure(figure.name, figure, styles) for figure in drawn
     }
-    return (
-        environment()
-        .get_template("study.html")
-        .render(
-            content=content,
-            style=Markup(style),  # noqa: S704  # our own file, with colors from the palette
-            policy=content_policy(style),
-            summary=study_sentences(content),
-            sections=[section for section in sections(content, drawn) if not section.is_empty],
-            shown=shown,
-            references={content.reference} if content.reference else set(),
-            total_seconds=sum(step.seconds for step in content.costs),
-            total_usd=known_sum([step.cost_usd for step in content.costs]),
-            slowest=max((step.seconds for step in content.costs), default=0.0),
-        )
+    return with_words(
+        "study.html",
+        content=content,
+        systems={point.system for point in content.ranking.points} if content.ranking else set(),
+        style=Markup(style),  # noqa: S704  # our own file, with colors from the palette
+        policy=content_policy(style),
+        summary=study_sentences(content),
+        sections=[section for section in sections(content, drawn) if not section.is_empty],
+        shown=shown,
+        references={content.reference} if content.reference else set(),
+        total_seconds=sum(step.seconds for step in content.costs),
+        total_usd=known_sum([step.cost_usd for step in content.costs]),
+        slowest=max((step.seconds for step in content.costs), default=0.0),
     )
 
 
@@ -109,8 +107,15 @@ def sections(content: StudyContent, drawn: list[Figure]) -> list[Section]:
             "Does it rank methods as people do?",
             _ranking_lines(content),
             named("ranking"),
-            _tables(study_tables.method_table(content), study_tables.swap_table(content)),
-            _tables(study_tables.power_table(content), study_tables.paper_table() if ranking else None),
+            (
+                *_tables(study_tables.method_table(content)),
+                *study_tables.difference_tables(content),
+                *_tables(study_tables.swap_table(content)),
+            ),
+            (
+                *study_tables.all_pairs_tables(content),
+                *_tables(study_tables.power_table(content), study_tables.paper_table() if ranking else None),
+            ),
             named("power"),
         ),
         Section(
@@ -122,6 +127,7 @@ def sections(content: StudyContent, drawn: list[Figure]) -> list[Section]:
             _tables(study_tables.turn_table(content)),
             _tables(study_tables.law_table(content)),
         ),
+        Section("training", "How learning went", "", (content.training,) if content.training else (), ()),
         Section(
             "style",
             "Is it only length?",

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pasture.core.records import NonEmpty
-from pasture.report.content import Content, Fact, Sample, StepCost, Table
+from pasture.report.content import Content, Difference, Fact, Figure, Sample, StepCost, Table
 
 
 class Span(Content):
@@ -238,6 +238,15 @@ class Transfer(Content):
     rate: Measured
 
 
+class WorldDifferences(Content):
+    """How far apart the systems are that one kind of feedback made, by one judge."""
+
+    feedback: NonEmpty
+    judge: NonEmpty
+    pairs: tuple[Difference, ...]
+    """The better system of each first, from the best two on; without the start and what is not made here."""
+
+
 class StudyContent(Content):
     """Everything on the page of a study. Parts that are empty leave no trace on it."""
 
@@ -253,6 +262,10 @@ class StudyContent(Content):
     ranking: Ranking | None = None
     learners: Ranking | None = None
     """The ranking of the systems that are made here alone, where `ranking` holds others beside them."""
+    differences: tuple[WorldDifferences, ...] = ()
+    """People's world first, the simulation's next."""
+    training: Figure | None = None
+    """How the trainings went."""
     transfer: tuple[Transfer, ...] = ()
     """Of systems in `ranking`."""
     curves: tuple[Curve, ...] = ()
@@ -271,6 +284,8 @@ class StudyContent(Content):
     samples: tuple[Sample, ...] = ()
     score_label: str = "score"
     facts: tuple[Fact, ...] = ()
+    words: tuple[Fact, ...] = ()
+    """Words of the run's own and what they mean, such as names that a recipe gave its systems."""
     recipe: str = ""
     confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
     """Of every interval."""

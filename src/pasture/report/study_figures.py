@@ -17,6 +17,8 @@ from pasture.report.content import (
 from pasture.report.study_content import Curve, CurvePoint, Measured, StudyContent, StyleStudy
 
 _NORMAL_95 = 1.96
+_UNSEEN = 0.001
+"""A difference of rates that no drawing shows."""
 
 
 def study_figures(content: StudyContent) -> list[Figure]:
@@ -24,6 +26,7 @@ def study_figures(content: StudyContent) -> list[Figure]:
     found = [
         ranking_figure(content),
         power_figure(content),
+        content.training,
         proxy_figure(content),
         divergence_figure(content),
         length_figure(content),
@@ -285,19 +288,9 @@ def noise_figure(content: StudyContent) -> Figure | None:
     counts = list(dict.fromkeys(point.annotator_count for point in content.noise))
     panels = []
     for name, title in (("agreement", "Agreement with people"), ("variance", "Variance"), ("bias", "Bias")):
-        series = []
-        for count in counts:
-            rows = [point for point in content.noise if point.annotator_count == count]
-            figures: list[Measured] = [getattr(point, name) for point in rows]
-            series.append(
-                Series(
-                    label=f"{count} annotator{'s' if count > 1 else ''}",
-                    x=tuple(point.flip_probability for point in rows),
-                    y=tuple(figure.value for figure in figures),
-                    low=tuple(figure.interval.low for figure in figures),
-                    high=tuple(figure.interval.high for figure in figures),
-                )
-            )
+        series = [_noise_line(content, name, count) for count in counts]
+        if all(_lie_together(series[0], line) for line in series[1:]):
+            series = [series[0].model_copy(update={"label": "any number of annotators"})]
         panels.append(Panel(title=title, x_label="flip probability", percent=True, series=tuple(series)))
     return Figure(
         name="noise",
@@ -306,6 +299,24 @@ def noise_figure(content: StudyContent) -> Figure | None:
         f"on flips. Bands are 95% intervals over pairs. {published.NOISE}",
         panels=tuple(panels),
     )
+
+
+def _noise_line(content: StudyContent, name: str, count: int) -> Series:
+    rows = [point for point in content.noise if point.annotator_count == count]
+    figures: list[Measured] = [getattr(point, name) for point in rows]
+    return Series(
+        label=f"{count} annotator{'s' if count > 1 else ''}",
+        x=tuple(point.flip_probability for point in rows),
+        y=tuple(figure.value for figure in figures),
+        low=tuple(figure.interval.low for figure in figures),
+        high=tuple(figure.interval.high for figure in figures),
+    )
+
+
+def _lie_together(one: Series, other: Series) -> bool:
+    """Whether two lines would be drawn over each other, so that two names would stand beside what looks like one."""
+    pairs = zip(one.y, other.y, strict=False)
+    return one.x == other.x and all(a == b or (a and b and abs(a - b) < _UNSEEN) for a, b in pairs)
 
 
 def validity_figure(content: StudyContent) -> Figure | None:

@@ -4,11 +4,22 @@ from collections.abc import Sequence
 
 from pasture.core.hostile import on_one_line, shortened
 from pasture.report.numbers import points
-from pasture.report.study_content import Cost, Curve, Likeness, Ranking, StudyContent, Validity
+from pasture.report.study_content import (
+    Cost,
+    Curve,
+    Likeness,
+    Measured,
+    Ranking,
+    StudyContent,
+    Validity,
+    WorldDifferences,
+)
 
 GOAL = 0.9
 _NAME_CHARACTERS = 40
 _NAMED = 4
+_WORLDS = 2
+"""Whose best two are told: people's and the simulation's."""
 
 
 def study_sentences(content: StudyContent) -> list[str]:
@@ -18,12 +29,51 @@ def study_sentences(content: StudyContent) -> list[str]:
         lines += _ranking(content.ranking)
     if content.learners is not None:
         lines.append(_learners(content.learners))
+    lines += [_best_two(world) for world in content.differences[:_WORLDS]]
     lines += _curves(content.curves)
     if content.validity is not None:
         lines.append(_validity(content.validity))
     if content.cost is not None:
         lines.append(_cost(content.cost))
     return [line for line in lines if line]
+
+
+def summary_text(content: StudyContent) -> str:
+    """The summary for a terminal: the leaderboard, then the statements."""
+    return "\n".join([*_leaderboard(content.ranking, content.reference), *study_sentences(content)]) + "\n"
+
+
+def _leaderboard(ranking: Ranking | None, reference: str) -> list[str]:
+    """The systems from best to worst by people, with their rates in both worlds; empty where none was ranked."""
+    if ranking is None:
+        return []
+    rows = [(_name(point.system), _rate(point.people), _rate(point.simulated)) for point in ranking.points]
+    rows.insert(0, ("system", "by people", "in simulation"))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    against = f" against {_name(reference)}" if reference else ""
+    lines = [f" {row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}" for row in rows]
+    return [f"Leaderboard by people: percent won{against}, 95% interval", *lines, ""]
+
+
+def _rate(figure: Measured) -> str:
+    if figure.value is None:
+        return "-"
+    low, high = figure.interval.low, figure.interval.high
+    span = "" if low is None or high is None else f" ({100 * low:.1f} to {100 * high:.1f})"
+    return f"{100 * figure.value:.1f}{span}"
+
+
+def _best_two(world: WorldDifferences) -> str:
+    if not world.pairs:
+        return ""
+    pair = world.pairs[0]
+    clear = pair.interval_low > 0
+    span = f"{points(pair.interval_low)} to {points(pair.interval_high)}"
+    return (
+        f"Trained on {_name(world.feedback)} and judged by {_name(world.judge)}, {_name(pair.system)} is the best that "
+        f"was made here, {points(pair.difference)} points (95% interval {span}) ahead of {_name(pair.baseline)}: "
+        f"{'chance does not explain it' if clear else 'it may be chance'}."
+    )
 
 
 def _ranking(ranking: Ranking) -> list[str]:

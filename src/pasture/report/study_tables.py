@@ -1,13 +1,24 @@
 """The tables of a study."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pasture.report import published
-from pasture.report.content import Column, Table
-from pasture.report.numbers import MINUS, percent, points, usd
-from pasture.report.study_content import Excess, Likeness, Measured, Span, StudyContent, StyleStudy
+from pasture.report.content import Column, Difference, Table
+from pasture.report.numbers import DASH, MINUS, percent, points, usd
+from pasture.report.study_content import (
+    Excess,
+    Likeness,
+    Measured,
+    Span,
+    StudyContent,
+    StyleStudy,
+    WorldDifferences,
+)
+from pasture.report.study_figures import world_title
 
 _INTERVAL = "95% interval"
+_MOST_PAIRS = 10
+"""Of a world that are shown unasked."""
 
 
 def interval(span: Span) -> str | None:
@@ -130,6 +141,60 @@ def _verdict(simulated: bool, people: bool) -> str:
     return "within chance on both sides"
 
 
+def difference_tables(content: StudyContent) -> tuple[Table, ...]:
+    """For each judge how far the systems are apart: each pair, or the best with each other where pairs are many."""
+    shown: list[Table] = []
+    for world in content.differences:
+        few = len(world.pairs) <= _MOST_PAIRS
+        pairs = [pair for pair in world.pairs if few or pair.system == world.pairs[0].system]
+        caption = "" if few else "The best with each other; all pairs are below. "
+        if pairs:
+            caption += _DIFFERENCES if not shown else ""
+            shown.append(_difference_table(pairs, f"Which system is better, {_told(world)}", caption))
+    return tuple(shown)
+
+
+_DIFFERENCES = (
+    "Differences of win rates on the same instructions, the better system first. Where the interval leaves out 0, "
+    "chance does not explain the difference; of pairs that are truly equal one in twenty looks so all the same."
+)
+
+
+def all_pairs_tables(content: StudyContent) -> tuple[Table, ...]:
+    """Every pair of each world that `difference_tables` does not show whole."""
+    return tuple(
+        _difference_table(world.pairs, f"All {len(world.pairs)} pairs, {_told(world)}", "")
+        for world in content.differences
+        if len(world.pairs) > _MOST_PAIRS
+    )
+
+
+def _told(world: WorldDifferences) -> str:
+    return f"trained on {world.feedback}, judged by {world.judge}"
+
+
+def _difference_table(pairs: Sequence[Difference], title: str, caption: str) -> Table:
+    return Table(
+        title=title,
+        caption=caption,
+        columns=(
+            Column(title="Systems"),
+            Column(title="Difference, points", format="figure"),
+            Column(title=_INTERVAL, format="figure"),
+            Column(title="p", format="figure"),
+        ),
+        rows=tuple(
+            (
+                f"{pair.system} over {pair.baseline}",
+                points(pair.difference),
+                f"{points(pair.interval_low)} to {points(pair.interval_high)}",
+                _p(pair.p_value),
+            )
+            for pair in pairs
+        ),
+    )
+
+
 def _p(value: float | None) -> str | None:
     if value is None:
         return None
@@ -142,7 +207,7 @@ def power_table(content: StudyContent) -> Table | None:
     if ranking is None or not ranking.power:
         return None
     return Table(
-        title="How many instructions it takes",
+        title="Studies of each size, in numbers",
         columns=(
             Column(title="Instructions", format="count"),
             Column(title="Labels", format="count", meaning="Judgements in both worlds together."),
@@ -185,7 +250,7 @@ def turn_table(content: StudyContent) -> Table | None:
         caption="The best of several noisy points is better than the last by chance alone; the test allows for that "
         "choice (Romano and Wolf 2005). Differences in percentage points, bounds at 95% each.",
         columns=(
-            Column(title="Trained on, judged by"),
+            Column(title="Trained on"),
             Column(title="Method"),
             Column(title="Turns down"),
             Column(title="Best at"),
@@ -196,7 +261,7 @@ def turn_table(content: StudyContent) -> Table | None:
         ),
         rows=tuple(
             (
-                f"{curve.feedback}, {curve.judge}",
+                world_title(curve.feedback, curve.judge),
                 curve.family,
                 "yes" if curve.turns_down else "not shown",
                 f"{curve.progress_name} {curve.downturn.progress:g}",
@@ -222,23 +287,30 @@ def label_table(content: StudyContent) -> Table | None:
     if not content.labels:
         return None
     families = list(dict.fromkeys(fall.family for row in content.labels for fall in row.falls))
+    told = " Falls are from a curve's best point to its last, in percentage points by the judge named last."
+    ranked = any(row.spearman is not None for row in content.labels)
     rows = []
     for row in content.labels:
         falls = {fall.family: fall for fall in row.falls}
-        cells: list[str | float | None] = [f"{row.feedback}, {row.judge}"]
+        if row.like_people is None and row.spearman is None and not falls:
+            continue
+        cells: list[str | float | None] = [world_title(row.feedback, row.judge)]
         cells += [row.like_people.value, interval(row.like_people.interval)] if row.like_people else [None, None]
-        cells.append(None if row.spearman is None else _correlation(row.spearman))
+        if ranked:
+            cells.append(None if row.spearman is None else _correlation(row.spearman))
         cells += [_gap(falls[family].downturn) if family in falls else None for family in families]
         rows.append(tuple(cells))
+    if not rows:
+        return None
+    order = Column(title="Spearman with people", meaning="Over the systems that people's labels made too.")
     return Table(
         title="What the labels do to learning",
-        caption="The same methods, trained anew on each kind of labels. Falls are from a curve's best point to its "
-        "last, in percentage points by the judge named first.",
+        caption=f"The same methods, trained anew on each kind of labels.{told if families else ''}",
         columns=(
-            Column(title="Trained on, judged by"),
+            Column(title="Trained on"),
             Column(title="Labels like people's", format="percent", meaning="Pairs of which people said the same."),
             Column(title=_INTERVAL),
-            Column(title="Spearman with people", meaning="Over the systems that people's labels made too."),
+            *([order] if ranked else []),
             *(Column(title=f"Fall of {family}") for family in families),
         ),
         rows=tuple(rows),
@@ -261,7 +333,7 @@ def law_table(content: StudyContent) -> Table | None:
         title="The laws of Gao et al., fitted",
         caption="d is the square root of the KL divergence in nats. A positive b bends the curve down.",
         columns=(
-            Column(title="Trained on, judged by"),
+            Column(title="Trained on"),
             Column(title="Method"),
             Column(title="a"),
             Column(title="b"),
@@ -270,7 +342,7 @@ def law_table(content: StudyContent) -> Table | None:
         ),
         rows=tuple(
             (
-                f"{curve.feedback}, {curve.judge}",
+                world_title(curve.feedback, curve.judge),
                 curve.family,
                 _coefficient(fit.a),
                 _coefficient(fit.b),
@@ -323,7 +395,8 @@ def style_table(study: StyleStudy) -> Table:
             Column(
                 title="Explained by length",
                 meaning="1 - gain at equal length / gain; a dash where there is no gain beyond chance. Length stands "
-                "for all that comes with it, better content included.",
+                "for all that comes with it, better content included. More than all: at equal length the system would "
+                "lose to the baseline. It cannot be told where the interval is wider than 100 points.",
             ),
         ),
         rows=tuple(
@@ -350,8 +423,18 @@ def _points_with_interval(figure: Measured) -> str | None:
 
 
 def _share(figure: Measured) -> str:
-    span = interval(figure.interval)
-    return percent(figure.value) if span is None else f"{percent(figure.value)} ({span})"
+    """A share of a gain; in words where more than all is explained, or the interval leaves open whether any is."""
+    low, high = figure.interval.low, figure.interval.high
+    if figure.value is None:
+        return DASH
+    if low is None or high is None:
+        return percent(figure.value)
+    if high - low > 1:
+        return f"{percent(low)} or more; how much cannot be told" if low > 0 else "cannot be told"
+    span = f"{percent(low)} to {percent(high)}"
+    if figure.value > 1:
+        return f"more than all of it ({span})"
+    return f"{percent(figure.value)} ({span})"
 
 
 def cost_table(content: StudyContent) -> Table | None:

@@ -36,7 +36,7 @@ def sentences(leaderboards: tuple[Leaderboard, ...], baseline: str = "") -> list
     others = [row for row in _judged(lead)[1:] if row.system != baseline]
     if others:
         lines.append(_next(lead, best, others[0]))
-    lines += [_second_opinion(lead, board) for board in boards[1:]]
+    lines += _other_opinions(lead, boards[1:])
     lines += _unjudged(leaderboards)
     return [line for line in lines if line]
 
@@ -56,7 +56,7 @@ def _winner(board: Leaderboard, best: WinRate) -> str:
     tied = [row.system for row in _judged(board)[1:] if row.rate == best.rate]
     level = f", level with {_some(tied)}" if tied else ""
     return (
-        f"Judged by {_name(board.title)}, {_name(best.system)} comes first{level}: "
+        f"Judged by {_judge(board.title)}, {_name(best.system)} comes first{level}: "
         f"it wins {_with_interval(best, board)} of {best.judged:,} comparisons with {_name(best.reference)}."
     )
 
@@ -115,20 +115,41 @@ def _paired(board: Leaderboard, system: str, other: str) -> Difference | None:
     return None
 
 
-def _second_opinion(lead: Leaderboard, board: Leaderboard) -> str:
-    here = {row.system for row in _judged(board)}
-    order = [row.system for row in _judged(lead) if row.system in here]
-    other = [row.system for row in _judged(board) if row.system in order]
-    if len(order) < 2:
-        return ""
-    if order == other:
-        return f"Judged by {_name(board.title)}, the order of the {len(order)} systems is the same."
-    best = board.row(other[0])
-    assert best is not None  # noqa: S101  # its name was taken from this board
+def _other_opinions(lead: Leaderboard, boards: Sequence[Leaderboard]) -> list[str]:
+    """What the other judges make of the order, those of one order in one sentence."""
+    here = {row.system for row in _judged(lead)}
+    alike: dict[tuple[str, ...], list[Leaderboard]] = {}
+    for board in boards:
+        order = tuple(row.system for row in _judged(board) if row.system in here)
+        if len(order) > 1:
+            alike.setdefault(order, []).append(board)
+    return [_opinion(lead, order, group) for order, group in alike.items()]
+
+
+def _opinion(lead: Leaderboard, order: Sequence[str], boards: Sequence[Leaderboard]) -> str:
+    judges = _joined([f"by {_judge(board.title)}" for board in boards])
+    judges = judges[0].upper() + judges[1:]
+    if list(order) == [row.system for row in _judged(lead) if row.system in order]:
+        return f"{judges}, the {len(order)} systems rank in the same order."
+    rates = []
+    for board in boards:
+        best = board.row(order[0])
+        assert best is not None  # noqa: S101  # its name was taken from this board
+        rates.append(_with_interval(best, board))
     return (
-        f"Judged by {_name(board.title)}, the order is another: {_some(other)}; "
-        f"{_name(other[0])} wins {_with_interval(best, board)}."
+        f"{judges}, the systems rank otherwise, from first to last: {_some(order)}; "
+        f"there {_name(order[0])} wins {_joined(rates)}."
     )
+
+
+def _joined(texts: Sequence[str]) -> str:
+    return " and ".join([*([", ".join(texts[:-1])] if len(texts) > 1 else []), texts[-1]])
+
+
+def _judge(title: str) -> str:
+    """A judge's name for the midst of a sentence: what follows a comma stands in brackets."""
+    name, comma, rest = _name(title).partition(", ")
+    return f"{name} ({rest})" if comma else name
 
 
 def _unjudged(boards: tuple[Leaderboard, ...]) -> list[str]:
@@ -137,7 +158,7 @@ def _unjudged(boards: tuple[Leaderboard, ...]) -> list[str]:
         missing, asked = sum(row.unjudged for row in board.rows), sum(row.asked for row in board.rows)
         if missing:
             verb = "was" if missing == 1 else "were"
-            put = f"Of {asked:,} comparisons put to {_name(board.title)}"
+            put = f"Of {asked:,} comparisons put to {_judge(board.title)}"
             lines.append(f"{put}, {missing:,} {verb} not judged and count nowhere.")
     return lines
 

@@ -12,6 +12,7 @@ from pasture.report.content import CellFormat, Column, Leaderboard
 _WIDTH = 200.0
 _HEIGHT = 18.0
 _EDGE = 6.0
+_MOST_ACROSS = 5
 
 _FORMATS: dict[CellFormat, Callable[[float | None], str]] = {
     "count": numbers.count,
@@ -34,6 +35,12 @@ def cell(column: Column, value: str | float | None) -> str:
         if column.format == "percent":
             return f"{numbers.number(value * 100, column.digits)}%"
     return _FORMATS[column.format](value)
+
+
+def across(count: int) -> int:
+    """How many of `count` cards stand side by side where there is room: five at most, in rows as even as can be."""
+    rows = -(-count // _MOST_ACROSS) or 1
+    return -(-count // rows) or 1
 
 
 class Scale:

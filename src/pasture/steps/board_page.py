@@ -1,6 +1,7 @@
 """Leaderboards in the words of the report: what the pages of a run, of an evaluation and of the demo have alike."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ OUTCOMES = {"first": "loss", "second": "win", "tie": "tie", "unjudged": "unjudge
 
 _MOST_SOURCES = 12
 _MOST_ANSWERS = 8
+_NORMAL_95 = 1.96
 
 
 def leaderboards(board: Board, title: str | None = None, differences: Sequence[Difference] = ()) -> list[Leaderboard]:
@@ -44,12 +46,25 @@ def leaderboards(board: Board, title: str | None = None, differences: Sequence[D
 
 
 def differences_from(systems: Sequence[Outcomes], baseline: str, seed: int) -> list[Difference]:
-    """The paired comparison of every other system with `baseline`; none where it is not among them."""
+    """The paired comparison of every other system with `baseline`, and of the winner with the next of those others.
+
+    None where `baseline` is not among them.
+    """
     by_name = {outcomes.system: outcomes for outcomes in systems}
     if baseline not in by_name:
         return []
-    others = [outcomes for name, outcomes in by_name.items() if name != baseline]
-    return [_difference(paired_difference(outcomes, by_name[baseline], seed)) for outcomes in others]
+    pairs = [(outcomes, by_name[baseline]) for name, outcomes in by_name.items() if name != baseline]
+    best, *rest = sorted(systems, key=_rank)
+    following = [outcomes for outcomes in rest if outcomes.system != baseline and outcomes.judged.any()]
+    if best.system != baseline and following:
+        pairs.append((best, following[0]))
+    return [_difference(paired_difference(a, b, seed)) for a, b in pairs]
+
+
+def _rank(outcomes: Outcomes) -> tuple[float, str]:
+    """As leaderboards sort: by win rate, equal ones by name, those without any judgement last."""
+    credit = outcomes.credit[outcomes.judged]
+    return (-math.fsum(credit) / len(credit) if len(credit) else math.inf, outcomes.system)
 
 
 def _difference(found: PairedDifference) -> Difference:
@@ -74,20 +89,40 @@ def source_table(title: str, rows: Rows) -> Table | None:
     counted = rows[0]["by_source"]
     return Table(
         title=f"By source, judged by {title}",
-        caption=f"Win rate on each source of instructions; in brackets how many of {rows[0]['win_rate']['system']} "
-        f"were judged.{more}",
+        caption=f"Win rate on each source of instructions, below it the 95% interval; in brackets how many of "
+        f"{rows[0]['win_rate']['system']} were judged. Where few were, intervals are wide: two systems whose intervals "
+        f"overlap far are not told apart there.{more}",
         columns=(
             Column(title="System"),
             *(
-                Column(title=f"{source} ({counted.get(source, {'judged': 0})['judged']})", format="percent")
+                Column(title=f"{source} ({counted.get(source, {'judged': 0})['judged']})", format="figure")
                 for source in shown
             ),
         ),
         rows=tuple(
-            (row["win_rate"]["system"], *(row["by_source"].get(source, {"rate": None})["rate"] for source in shown))
+            (row["win_rate"]["system"], *(_rate_with_interval(row["by_source"].get(source)) for source in shown))
             for row in rows
         ),
     )
+
+
+def _rate_with_interval(found: Mapping[str, Any] | None) -> str | None:
+    """The rate on a source, and below it the interval; None where nothing was judged."""
+    if found is None or found["rate"] is None:
+        return None
+    low, high = wilson_interval(found["rate"], found["judged"])
+    return f"{100 * found['rate']:.1f}%\n{100 * low:.0f} to {100 * high:.0f}"
+
+
+def wilson_interval(rate: float, count: int) -> tuple[float, float]:
+    """The 95% interval of a share of `count` judgements; ties, which vary less than wins, make it a little too wide.
+
+    Source: Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953
+    """
+    squared = _NORMAL_95**2
+    middle = (rate + squared / (2 * count)) / (1 + squared / count)
+    half = _NORMAL_95 * math.sqrt(rate * (1 - rate) / count + squared / (4 * count**2)) / (1 + squared / count)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 _SHARES = {

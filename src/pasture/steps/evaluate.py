@@ -3,7 +3,6 @@
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -13,8 +12,9 @@ from pasture.evaluate.board import Board, build_board
 from pasture.evaluate.length_control import length_control
 from pasture.evaluate.outcomes import Outcomes, outcomes_of
 from pasture.evaluate.table import board_csv, board_table
-from pasture.evaluate.win_rate import paired_difference, win_rate
+from pasture.evaluate.win_rate import win_rate
 from pasture.steps import Outcome, Task
+from pasture.steps.board_page import differences_from
 
 JUDGE_TITLES = {"people": "people (hidden)", "pool": "simulated annotators", "greedy": "one noiseless judge"}
 """How the reports call the judges that recipes name."""
@@ -33,6 +33,7 @@ def judges_in(folder: Path) -> list[str]:
 
 
 _REFERENCE = "demonstrations"
+_BASELINE = "sft"
 _TABLE_WIDTH = 110
 
 
@@ -77,7 +78,7 @@ def board(task: Task) -> Outcome:
         text.append(_drawn(ranked, f"Leaderboard by {judge_title(judge)}"))
         tables[judge] = {
             **json.loads(ranked.to_json()),
-            "differences": _differences(systems, settings["seed"]),
+            "differences": [one.model_dump() for one in differences_from(systems, _BASELINE, seed)],
         }
         write_text(task.folder / f"leaderboard-{judge}.csv", board_csv(ranked))
         records += [row.win_rate for row in ranked.rows]
@@ -93,29 +94,6 @@ def _outcomes(task: Task, system: str, judge: str) -> Outcomes:
     comparisons = read_records(folder / "comparisons.jsonl", Comparison)
     preferences = read_records(folder / f"{judge}.jsonl", Preference)
     return outcomes_of(preferences, comparisons, judge=judge, reference=_REFERENCE)[0]
-
-
-def _differences(systems: list[Outcomes], seed: int) -> list[dict[str, Any]]:
-    """Every later system against the one that the methods set out from."""
-    by_name = {outcomes.system: outcomes for outcomes in systems}
-    if "sft" not in by_name:
-        return []
-    rows = []
-    for name, outcomes in by_name.items():
-        if name in ("sft", "base"):
-            continue
-        found = paired_difference(outcomes, by_name["sft"], seed)
-        rows.append(
-            {
-                "system": name,
-                "baseline": "sft",
-                "difference": found.difference,
-                "interval_low": found.interval.low,
-                "interval_high": found.interval.high,
-                "p_value": found.p_value,
-            }
-        )
-    return rows
 
 
 def _drawn(ranked: Board, title: str) -> str:

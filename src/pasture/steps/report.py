@@ -1,8 +1,10 @@
 """The step of room 7: what a run found, gathered from its files, on one page."""
 
+import importlib.metadata
+import importlib.util
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,11 @@ import tomli_w
 
 import pasture
 from pasture.core.errors import RecordError
-from pasture.core.files import read_json_lines, read_records
+from pasture.core.files import read_records
 from pasture.core.records import Comparison, Completion, Instruction, Preference, WinRate
 from pasture.core.run_folder import STEP_FILE
 from pasture.core.seeds import uniform
-from pasture.plan import ANNOTATORS, BOARD, DATA, REWARD_MODEL, SFT
+from pasture.plan import ANNOTATORS, BOARD, DATA, SFT
 from pasture.report.content import (
     Answer,
     Column,
@@ -37,9 +39,11 @@ from pasture.report.summary import MEADOW
 from pasture.steps import Outcome, Task
 from pasture.steps.board_page import breakdowns
 from pasture.steps.evaluate import judge_title, judges_in
+from pasture.steps.training_curves import run_figures, trainings
 from pasture.steps.validate import LABELS_PER_PAIR
 
 SAMPLE_COUNT = 8
+_SELECTION = "5-evaluate/selection/"
 _OUTCOMES = {"first": "loss", "second": "win", "tie": "tie", "unjudged": "unjudged"}
 """What a verdict means for the system, which stands second beside the reference."""
 
@@ -59,6 +63,7 @@ def page(task: Task) -> Outcome:
         annotators=annotator_tables(task),
         costs=_costs(task),
         facts=facts(recipe),
+        words=own_words(recipe),
         recipe=tomli_w.dumps(recipe),
     )
     write_report(content, task.folder / "index.html")
@@ -86,22 +91,32 @@ def _breakdowns(task: Task) -> tuple[Table, ...]:
 
 
 def _figures(task: Task) -> tuple[Figure, ...]:
-    selections = [name for name in task.inputs if name.startswith("5-evaluate/selection/")]
-    figures = [_selection(task, name.rsplit("/", 1)[1]) for name in selections]
-    if "4-learn/ppo" in task.inputs:
-        figures.append(_ppo_curves(_metrics(task.inputs["4-learn/ppo"])))
-    training = _training_panels(task)
-    if training:
-        figures.append(
-            Figure(name="training", title="Imitating and scoring", panels=training, caption="Before PPO begins.")
-        )
-    return tuple(figures)
+    selections = [name for name in task.inputs if name.startswith(_SELECTION)]
+    picked = [_selection(selections, task.inputs)] if selections else []
+    return (*picked, *run_figures(trainings(task.inputs), progress_names(task.settings["recipe"])))
 
 
-def _selection(task: Task, method: str) -> Figure:
-    folder = task.inputs[f"5-evaluate/selection/{method}"]
-    rates = read_records(folder / "win_rates.jsonl", WinRate)
-    picked = _json(folder / "selection.json")["step"]
+def progress_names(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """What the trainings that do not go on by steps go on by."""
+    return {name: "round" for name, table in recipe["learn"].items() if "rounds" in table}
+
+
+def _selection(names: Sequence[str], inputs: Mapping[str, Path]) -> Figure:
+    """A panel for each method that leaves several policies to pick from."""
+    methods = [name.removeprefix(_SELECTION) for name in names]
+    panels = tuple(_picked(method, inputs[name]) for method, name in zip(methods, names, strict=True))
+    return Figure(
+        name="selection",
+        title=f"Which step of {methods[0]} was picked" if len(methods) == 1 else "Which steps were picked",
+        caption="Win rates on the validation split, judged by the simulated annotators without label noise, against "
+        "the demonstrations; the evaluation set plays no part in the choice. Step 0 is the model that training set out "
+        "from. Where a line turns down, the reward is no longer what the judges want.",
+        panels=panels,
+    )
+
+
+def _picked(method: str, folder: Path) -> Panel:
+    step = _json(folder / "selection.json")["step"]
     rows = [
         {
             "step": int(rate.system.rsplit("@", 1)[1]),
@@ -109,54 +124,14 @@ def _selection(task: Task, method: str) -> Figure:
             "low": rate.interval_low,
             "high": rate.interval_high,
         }
-        for rate in rates
+        for rate in read_records(folder / "win_rates.jsonl", WinRate)
     ]
-    series = Series.of("simulated annotators", rows, x="step", y="rate", low="low", high="high")
-    panel = Panel(
-        title="Win rate on the validation split",
+    return Panel(
+        title=f"{method}: win rate on the validation split",
         percent=True,
-        series=(series,),
-        marks=(Mark(x=picked, label=f"picked: step {picked}"),),
-        note="Step 0 is the model that training set out from. Where the line turns down, the reward is no longer "
-        "what the judges want.",
+        series=(Series.of("win rate", rows, x="step", y="rate", low="low", high="high"),),
+        marks=(Mark(x=step, label=f"picked: step {step}"),),
     )
-    return Figure(
-        name=f"selection-{method.replace('_', '-')}",
-        title=f"Which {method.upper()} step was picked",
-        caption="Judged by the simulated annotators without label noise, against the demonstrations; the evaluation "
-        "set plays no part in the choice.",
-        panels=(panel,),
-    )
-
-
-_EARLIER_NAMES = {"objective/scores": "reward", "policy/entropy": "entropy"}
-"""What figures were called in folders of trainings that are as good as today's."""
-
-
-def _metrics(folder: Path) -> list[dict[str, object]]:
-    rows = read_json_lines(folder / "metrics.jsonl")
-    return [{_EARLIER_NAMES.get(name, name): value for name, value in row.items()} for row in rows]
-
-
-def _ppo_curves(rows: list[dict[str, object]]) -> Figure:
-    panels = (
-        Panel(title="Reward model's score", series=(Series.of("score", rows, x="step", y="reward"),)),
-        Panel(title="KL to the SFT model, nats an answer", series=(Series.of("KL", rows, x="step", y="objective/kl"),)),
-        Panel(
-            title="Answer length, tokens", series=(Series.of("length", rows, x="step", y="completions/mean_length"),)
-        ),
-        Panel(title="Entropy, nats a token", series=(Series.of("entropy", rows, x="step", y="entropy"),)),
-    )
-    return Figure(name="ppo", title="How PPO went", caption="Means over each step's rollouts.", panels=panels)
-
-
-def _training_panels(task: Task) -> tuple[Panel, ...]:
-    panels = []
-    for name, title in ((SFT, "SFT loss, nats a token"), (REWARD_MODEL, "Reward model's loss, nats a pair")):
-        if name in task.inputs:
-            rows = _metrics(task.inputs[name])
-            panels.append(Panel(title=title, series=(Series.of("loss", rows, x="step", y="loss"),)))
-    return tuple(panels)
 
 
 def samples(task: Task) -> tuple[Sample, ...]:
@@ -237,12 +212,27 @@ def _costs(task: Task) -> tuple[StepCost, ...]:
 
 
 def facts(recipe: Mapping[str, Any]) -> tuple[Fact, ...]:
-    """What a reader needs to do it again."""
+    """What a reader needs to do it again: versions as they are installed here, threads where the recipe sets them."""
+    packages = {name: importlib.metadata.version(name) for name in ("numpy", "torch") if importlib.util.find_spec(name)}
     return (
         Fact(name="Pasture", value=pasture.__version__),
         Fact(name="Python", value=platform.python_version()),
+        *(Fact(name=name, value=version) for name, version in packages.items()),
         Fact(name="Seed", value=str(recipe["seed"])),
+        *([Fact(name="Threads", value=str(recipe["threads"]))] if recipe.get("threads") else []),
     )
+
+
+def own_words(recipe: Mapping[str, Any]) -> tuple[Fact, ...]:
+    """The names that the recipe gave to systems, where they are not their method's."""
+    words = []
+    for name, table in recipe["learn"].items():
+        method = table.get("method", name)
+        if method.endswith(".py"):
+            words.append(Fact(name=name, value=f"A method of this recipe's own, in the file {Path(method).name}."))
+        elif method != name:
+            words.append(Fact(name=name, value=f"The method {method} under this recipe's own name for it."))
+    return tuple(words)
 
 
 def _json(path: Path) -> Any:

@@ -43,21 +43,21 @@ def results(task: Task) -> Outcome:
     """Every analysis of the study, each a JSON file: ranking, over-optimization, style, validity, transfer."""
     study, seed = Study.model_validate(task.settings["study"]), task.settings["seed"]
     simulation, people = study.simulation, study.people
-    simulated = _outcomes(task, study, simulation, "evaluation")
-    by_people = _outcomes(task, study, people, "evaluation")
+    simulated = arm_outcomes(task, study, simulation, "evaluation")
+    by_people = arm_outcomes(task, study, people, "evaluation")
     common = [system for system in simulated if system in by_people]
     ranking = rank_correlation(only(simulated, common), only(by_people, common), seed)
     _write(task, RANKING, ranking.to_dict())
     _write(task, LEARNERS, _of_learners(task, simulated, by_people, common))
     curves = [overoptimization(curve, seed) for curve in _curves(task, study)]
     _write(task, CURVES, [curve.to_dict() for curve in curves])
-    by_arm = {arm: _outcomes(task, study, arm, "evaluation") for arm in study.arms}
+    by_arm = {arm: arm_outcomes(task, study, arm, "evaluation") for arm in study.arms}
     learned = {arm: only(outcomes, _learners(task, outcomes)) for arm, outcomes in by_arm.items()}
     _write(task, FEEDBACK, [what_labels_do(task, study, arm, learned, curves) for arm in study.arms])
     _write(task, STYLES, [found for arm in (people, simulation) for found in styles(task, study, arm)])
-    live = _outcomes(task, study, simulation, "live")
+    live = arm_outcomes(task, study, simulation, "live")
     _write(task, VALIDITY, evaluation_validity(simulated, live, seed).to_dict() if live else None)
-    crossed = _outcomes(task, study, simulation, "evaluation", judge=study.arms[people].judge)
+    crossed = arm_outcomes(task, study, simulation, "evaluation", judge=study.arms[people].judge)
     _write(task, TRANSFER, [_transfer(system, crossed[system], seed) for system in common])
     return Outcome(details={"spearman": ranking.spearman.value, "systems": len(common)})
 
@@ -91,7 +91,7 @@ def noise(task: Task) -> Outcome:
     return Outcome(details={"pairs": len(pairs)})
 
 
-def _outcomes(task: Task, study: Study, arm: str, split: str, judge: str | None = None) -> dict[str, Any]:
+def arm_outcomes(task: Task, study: Study, arm: str, split: str, judge: str | None = None) -> dict[str, Any]:
     """By system an array "seeds instructions", by the arm's own judge unless another is named."""
     runs = [judged_systems(task, run_name(arm, seed), split) for seed in study.seeds]
     who = judge or study.arms[arm].judge

@@ -11,15 +11,15 @@ from pasture.core.files import write_text
 from pasture.core.run_folder import STEP_FILE
 from pasture.plan import run_name
 from pasture.recipe import Study
-from pasture.report.content import Column, StepCost, Table
+from pasture.report.content import Column, Figure, StepCost, Table
 from pasture.report.study import write_study
 from pasture.report.study_content import StudyContent
-from pasture.report.study_summary import study_sentences
+from pasture.report.study_summary import summary_text
 from pasture.report.summary import MEADOW
 from pasture.steps import Outcome, Task
 from pasture.steps.evaluate import judge_title, judges_in
 from pasture.steps.judged import credit_of, judged_systems
-from pasture.steps.report import annotator_tables, facts, samples
+from pasture.steps.report import annotator_tables, facts, own_words, progress_names, samples
 from pasture.steps.study import (
     CURVES,
     FEEDBACK,
@@ -31,6 +31,8 @@ from pasture.steps.study import (
     VALIDITY,
     alone,
 )
+from pasture.steps.study_differences import differences
+from pasture.steps.training_curves import study_figure, trainings
 from pasture.validate.cost import LedgerEntry, study_cost
 
 SUMMARY = "summary.txt"
@@ -48,6 +50,8 @@ def page(task: Task) -> Outcome:
             "testbed": MEADOW,
             "reference": recipe["evaluate"]["reference"],
             **{name: _found(task, "study", file) for name, file in _FILES.items()},
+            "differences": differences(task, study),
+            "training": _training(task, study),
             "noise": _found(task, "noise", NOISE),
             "annotators": annotator_tables(first),
             "labels": _found(task, "study", FEEDBACK),
@@ -59,11 +63,12 @@ def page(task: Task) -> Outcome:
             ],
             "samples": samples(first),
             "facts": facts(recipe),
+            "words": own_words(recipe),
             "recipe": tomli_w.dumps(recipe),
         }
     )
     write_study(content, task.folder)
-    write_text(task.folder / SUMMARY, "\n".join(study_sentences(content)) + "\n")
+    write_text(task.folder / SUMMARY, summary_text(content))
     return Outcome(details={"runs": len({role.partition("/")[0] for role in task.inputs}) - 2})
 
 
@@ -80,6 +85,12 @@ _FILES = {
 
 def _found(task: Task, role: str, file: str) -> Any:
     return json.loads((task.inputs[role] / file).read_text(encoding="utf-8"))
+
+
+def _training(task: Task, study: Study) -> Figure | None:
+    """How the trainings of each arm's first run went."""
+    by_arm = {arm: trainings(alone(task, run_name(arm, study.seeds[0])).inputs) for arm in study.arms}
+    return study_figure(by_arm, progress_names(task.settings["recipe"]))
 
 
 def _ledger(task: Task) -> Mapping[Path, LedgerEntry]:

@@ -18,7 +18,7 @@ BASELINE = "sft"
 def styles(task: Task, study: Study, arm: str) -> Iterator[dict[str, Any]]:
     """Of an arm's first run: its systems on the evaluation set, and its checkpoints on the validation split."""
     judge, seed = study.arms[arm].judge, task.settings["seed"]
-    run, title = run_name(arm, study.seeds[0]), f"{study.arms[arm].title or arm}, judged by {judge}"
+    run, title = run_name(arm, study.seeds[0]), f"trained on {study.arms[arm].title or arm}, judged by {judge}"
     answers = {
         system: _systems_answers(system, folder, judge)
         for system, folder in judged_systems(task, run, "evaluation").items()

@@ -1,0 +1,68 @@
+"""What the pages of a run and of an evaluation say of their boards."""
+
+import numpy as np
+import pytest
+
+from pasture.evaluate.outcomes import Outcomes
+from pasture.steps.board_page import differences_from, source_table, wilson_interval
+from pasture.steps.report import facts, own_words
+
+
+def outcomes(system: str, wins: int, count: int = 40) -> Outcomes:
+    credit = np.array([1.0] * wins + [0.0] * (count - wins))
+    plain = np.zeros(count, dtype=np.bool_)
+    return Outcomes(
+        system=system,
+        reference="demonstrations",
+        judge="people",
+        instruction=np.array([f"i{number}" for number in range(count)], dtype=np.str_),
+        source=np.array(["drills"] * count, dtype=np.str_),
+        credit=credit,
+        shown_first=plain,
+        system_length=np.ones(count),
+        reference_length=np.ones(count),
+        system_list=plain,
+        reference_list=plain,
+    )
+
+
+def test_the_best_two_are_paired_beside_everyone_with_the_baseline() -> None:
+    systems = [outcomes("base", 10), outcomes("sft", 24), outcomes("ppo", 20), outcomes("dpo", 30)]
+    pairs = [(one.system, one.baseline) for one in differences_from(systems, "sft", seed=0)]
+    # dpo leads, sft is second; the next of those that are not the baseline is ppo.
+    assert pairs == [("base", "sft"), ("ppo", "sft"), ("dpo", "sft"), ("dpo", "ppo")]
+    leading = [(one.system, one.baseline) for one in differences_from(systems, "dpo", seed=0)]
+    assert leading == [("base", "dpo"), ("sft", "dpo"), ("ppo", "dpo")]
+    assert differences_from(systems, "absent", seed=0) == []
+
+
+def test_the_wilson_interval_is_that_of_the_literature() -> None:
+    # Newcombe 1998, Statistics in Medicine 17, 857, Table I, method 3: 81 of 263 is 0.2553 to 0.3662, 15 of 148 is
+    # 0.0624 to 0.1605, 0 of 20 is 0 to 0.1611.
+    assert wilson_interval(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson_interval(15 / 148, 148) == pytest.approx((0.0624, 0.1605), abs=1e-4)
+    assert wilson_interval(0.0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
+
+
+def test_rates_by_source_carry_their_interval() -> None:
+    by_source = {"chat": {"rate": 0.0, "judged": 20}, "essays": {"rate": None, "judged": 0}}
+    table = source_table("people", [{"win_rate": {"system": "ppo"}, "by_source": by_source}])
+    assert table is not None
+    assert [column.title for column in table.columns] == ["System", "chat (20)", "essays (0)"]
+    assert table.rows == (("ppo", "0.0%\n0 to 16", None),)
+
+
+def test_facts_name_the_packages_that_learn_and_threads_only_where_the_recipe_sets_them() -> None:
+    named = {fact.name: fact.value for fact in facts({"seed": 3, "threads": 2})}
+    assert named["Seed"] == "3"
+    assert named["Threads"] == "2"
+    assert named["numpy"] == np.__version__
+    assert "Threads" not in {fact.name for fact in facts({"seed": 3})}
+
+
+def test_names_that_a_recipe_chose_are_words_of_its_own() -> None:
+    learn = {"sft": {"method": "sft"}, "best_of_4": {"method": "best_of_n"}, "mine": {"method": "own/balanced.py"}}
+    assert {word.name: word.value for word in own_words({"learn": learn})} == {
+        "best_of_4": "The method best_of_n under this recipe's own name for it.",
+        "mine": "A method of this recipe's own, in the file balanced.py.",
+    }
