@@ -162,3 +162,18 @@ def test_csv_and_json_carry_every_count():
 )
 def test_the_interval_is_drawn_to_scale(low, rate, high, bar):
     assert interval_bar(low, rate, high, cells=10) == bar
+
+
+@pytest.mark.parametrize(("when_first", "when_second", "place"), [(0.0, 1.0, "second"), (1.0, 0.3, "first")])
+def test_a_judge_who_goes_by_the_place_is_told(when_first, when_second, place):
+    # Shown first and second by turns: 100 of each, so by hand 100% for the second place, or 85% for the first.
+    credit = np.where(np.arange(200) % 2 == 0, when_first, (np.arange(200) // 2 % 10) / 10 < when_second)
+    board = build_board([outcomes(credit, system="a"), outcomes(credit, system="b")], seed=0)
+    share = {"second": "100%", "first": "85%"}[place]
+    assert len(board.warnings) == 1
+    assert f"j preferred what it was shown {place} in {share} of 400 comparisons" in " ".join(render(board).split())
+
+
+@pytest.mark.parametrize("credit", [np.ones(200), np.zeros(200), np.arange(200) % 2 * 0.5, np.array([0.0, 1.0] * 10)])
+def test_nothing_is_said_of_places_where_they_explain_little_or_verdicts_are_few(credit):
+    assert build_board([outcomes(credit)], seed=0).warnings == ()

@@ -24,7 +24,7 @@ from pasture.data.overlap import Overlap, require_no_overlap
 from pasture.evaluate.alpaca_eval import leaderboard_csv, outcomes_of_annotations
 from pasture.evaluate.alpaca_length_control import Regularizer, controlled_rates, published_order
 from pasture.evaluate.audit import AuditFinding
-from pasture.evaluate.board import Board, LengthControlled, build_board
+from pasture.evaluate.board import Board, LengthControlled, build_board, comparability
 from pasture.evaluate.human_corrected import CorrectedRate, corrected_rates
 from pasture.evaluate.length_control import length_control
 from pasture.evaluate.outcomes import Outcomes
@@ -304,7 +304,7 @@ def _who_wins(outcomes: Outcomes, board: Board) -> str:
 
 def _behind(systems: Sequence[Outcomes], board: Board) -> list[Difference]:
     """How far every other system is from the first, on the same instructions; none where they cannot be paired."""
-    if board.warnings or len(board.rows) < 2 or board.rows[0].win_rate.rate is None:
+    if comparability(systems) or len(board.rows) < 2 or board.rows[0].win_rate.rate is None:
         return []
     judged = [outcomes for outcomes in systems if outcomes.judged.any()]
     return differences_from(judged, board.rows[0].win_rate.system, seed=0)

@@ -14,6 +14,10 @@ from pasture.core.statistics import Interval
 from pasture.evaluate.outcomes import Outcomes
 from pasture.evaluate.win_rate import discrete_rate, summarize_all
 
+_BY_PLACE = 0.8
+"""Share of verdicts for one of the two places from which on they say more of the judge than of the answers."""
+_LEAST_BY_PLACE = 20
+"""Verdicts in each order without which nothing is said of places."""
 _NAMED = 5
 _NAMED_CHARACTERS = 120
 
@@ -128,7 +132,7 @@ def build_board(
         for outcomes, record in zip(systems, records, strict=True)
     ]
     rows.sort(key=_rank)
-    return Board(tuple(rows), dict(judge_identity or {}), tuple(doubts))
+    return Board(tuple(rows), dict(judge_identity or {}), (*doubts, *_judges_by_place(systems)))
 
 
 def comparability(systems: Sequence[Outcomes]) -> list[str]:
@@ -150,6 +154,27 @@ def comparability(systems: Sequence[Outcomes]) -> list[str]:
     if short:
         doubts.append(f"The systems were judged on different instructions: of {len(everyone)}, {_some(short)}.")
     return doubts
+
+
+def _judges_by_place(systems: Sequence[Outcomes]) -> list[str]:
+    """Which judges chose by the place that an answer was shown in, a sentence each."""
+    found = []
+    for judge in sorted({outcomes.judge for outcomes in systems}):
+        judged = [outcomes.where(outcomes.judged) for outcomes in systems if outcomes.judge == judge]
+        shown_first = np.concatenate([outcomes.shown_first for outcomes in judged])
+        credit = np.concatenate([outcomes.credit for outcomes in judged])
+        if min(shown_first.sum(), (~shown_first).sum()) < _LEAST_BY_PLACE:
+            continue
+        # Both orders weigh the same: else a strong system that is mostly shown first would look like a biased judge.
+        first = (credit[shown_first].mean() + 1 - credit[~shown_first].mean()) / 2
+        place, share = ("first", first) if first > 1 / 2 else ("second", 1 - first)
+        if share >= _BY_PLACE:
+            found.append(
+                f"{shortened(judge, _NAMED_CHARACTERS)} preferred what it was shown {place} in {share:.0%} of "
+                f"{len(credit):,} comparisons: these rates say little about the answers. Ask another judge, or in both "
+                "orders."
+            )
+    return found
 
 
 def _some(items: list[str]) -> str:

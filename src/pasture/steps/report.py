@@ -17,6 +17,8 @@ from pasture.core.records import Comparison, Completion, Instruction, Preference
 from pasture.core.run_folder import STEP_FILE
 from pasture.core.seeds import uniform
 from pasture.plan import ANNOTATORS, BOARD, DATA, SFT
+from pasture.recipe import MEADOW
+from pasture.report import summary
 from pasture.report.content import (
     Answer,
     Column,
@@ -35,7 +37,6 @@ from pasture.report.content import (
 )
 from pasture.report.figures import all_figures, save
 from pasture.report.page import write_report
-from pasture.report.summary import MEADOW
 from pasture.steps import Outcome, Task
 from pasture.steps.board_page import breakdowns
 from pasture.steps.evaluate import judge_title, judges_in
@@ -54,7 +55,8 @@ def page(task: Task) -> Outcome:
     figures = _figures(task)
     content = ReportContent(
         title=recipe.get("title") or recipe["name"],
-        testbed=MEADOW,
+        testbed=testbed(recipe),
+        warnings=_warnings(task),
         baseline="sft" if SFT in task.inputs else "",
         leaderboards=_leaderboards(task),
         breakdowns=_breakdowns(task),
@@ -82,6 +84,16 @@ def _leaderboards(task: Task) -> tuple[Leaderboard, ...]:
         )
         for judge, board in boards.items()
     )
+
+
+def testbed(recipe: Mapping[str, Any]) -> str:
+    """What a reader must know of the built-in world; nothing where the instructions are from elsewhere."""
+    return summary.MEADOW if recipe["data"]["source"] == MEADOW else ""
+
+
+def _warnings(task: Task) -> tuple[str, ...]:
+    boards = _json(task.inputs[BOARD] / "leaderboard.json")
+    return tuple(warning for board in boards.values() for warning in board.get("warnings", ()))
 
 
 def _breakdowns(task: Task) -> tuple[Table, ...]:

@@ -15,11 +15,10 @@ from pasture.report.content import Column, Figure, StepCost, Table
 from pasture.report.study import write_study
 from pasture.report.study_content import StudyContent
 from pasture.report.study_summary import summary_text
-from pasture.report.summary import MEADOW
 from pasture.steps import Outcome, Task
 from pasture.steps.evaluate import judge_title, judges_in
 from pasture.steps.judged import credit_of, judged_systems
-from pasture.steps.report import annotator_tables, facts, own_words, progress_names, samples
+from pasture.steps.report import annotator_tables, facts, own_words, progress_names, samples, testbed
 from pasture.steps.study import (
     CURVES,
     FEEDBACK,
@@ -47,7 +46,7 @@ def page(task: Task) -> Outcome:
     content = StudyContent.model_validate(
         {
             "title": recipe.get("title") or recipe["name"],
-            "testbed": MEADOW,
+            "testbed": testbed(recipe),
             "reference": recipe["evaluate"]["reference"],
             **{name: _found(task, "study", file) for name, file in _FILES.items()},
             "differences": differences(task, study),
