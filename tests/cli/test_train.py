@@ -92,21 +92,26 @@ def test_what_is_finished_is_not_trained_again_and_another_training_is_refused(b
         call(*command, "--seed", 1)
 
 
-def test_a_stopped_training_goes_on_to_the_same_weights(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    file = demonstrations(tmp_path)
-    command = ["train", "sft", *QUICK, "checkpoint_steps=1", "--start", base, "--demonstrations", file]
-    command += ["--template", "plain"]
-    call(*command, "-o", tmp_path / "whole")
+def stopping_at_the_second() -> Any:
+    """A step of the optimizer that comes to its end once."""
     steps: list[int] = []
 
-    def stop_at_the_second(*arguments: Any, **more: Any) -> Any:
+    def stop(*arguments: Any, **more: Any) -> Any:
         steps.append(1)
         if len(steps) == 2:
             raise RunFolderError("the disk is full")
         return take_step(*arguments, **more)
 
+    return stop
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = demonstrations(tmp_path)
+    command = ["train", "sft", *QUICK, "checkpoint_steps=1", "--start", base, "--demonstrations", file]
+    command += ["--template", "plain"]
+    call(*command, "-o", tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr("pasture.learn.sft.take_step", stop_at_the_second)
+        patch.setattr("pasture.learn.sft.take_step", stopping_at_the_second())
         with pytest.raises(RunFolderError, match="disk"):
             call(*command, "-o", tmp_path / "stopped")
     call(*command, "-o", tmp_path / "stopped")
@@ -126,16 +131,8 @@ def test_a_stopped_training_does_not_go_on_with_another_reward_model(
     save_file({name: -tensor for name, tensor in tensors.items()}, other / "model.safetensors")
     with pytest.raises(DataError, match="max_prompt_tokens"):
         call(*command, "max_prompt_tokens=1", "--scorer", reward)
-    steps: list[int] = []
-
-    def stop_at_the_second(*arguments: Any, **more: Any) -> Any:
-        steps.append(1)
-        if len(steps) == 2:
-            raise RunFolderError("the disk is full")
-        return take_step(*arguments, **more)
-
     with monkeypatch.context() as patch:
-        patch.setattr("pasture.learn.rloo.take_step", stop_at_the_second)
+        patch.setattr("pasture.learn.rloo.take_step", stopping_at_the_second())
         # What failed before it learned anything does not hold the folder.
         with pytest.raises(RunFolderError, match="disk"):
             call(*command, "--scorer", reward)

@@ -104,8 +104,10 @@ def _breakdowns(task: Task) -> tuple[Table, ...]:
 
 def _figures(task: Task) -> tuple[Figure, ...]:
     selections = [name for name in task.inputs if name.startswith(_SELECTION)]
-    picked = [_selection(selections, task.inputs)] if selections else []
-    return (*picked, *run_figures(trainings(task.inputs), progress_names(task.settings["recipe"])))
+    recipe = task.settings["recipe"]
+    judge = judge_title(recipe["selection"]["annotator"])
+    picked = [_selection(selections, task.inputs, judge)] if selections else []
+    return (*picked, *run_figures(trainings(task.inputs), progress_names(recipe)))
 
 
 def progress_names(recipe: Mapping[str, Any]) -> dict[str, str]:
@@ -113,14 +115,14 @@ def progress_names(recipe: Mapping[str, Any]) -> dict[str, str]:
     return {name: "round" for name, table in recipe["learn"].items() if "rounds" in table}
 
 
-def _selection(names: Sequence[str], inputs: Mapping[str, Path]) -> Figure:
+def _selection(names: Sequence[str], inputs: Mapping[str, Path], judge: str) -> Figure:
     """A panel for each method that leaves several policies to pick from."""
     methods = [name.removeprefix(_SELECTION) for name in names]
     panels = tuple(_picked(method, inputs[name]) for method, name in zip(methods, names, strict=True))
     return Figure(
         name="selection",
         title=f"Which step of {methods[0]} was picked" if len(methods) == 1 else "Which steps were picked",
-        caption="Win rates on the validation split, judged by the simulated annotators without label noise, against "
+        caption=f"Win rates on the validation split, judged by {judge} without label noise, against "
         "the demonstrations; the evaluation set plays no part in the choice. Step 0 is the model that training set out "
         "from. Where a line turns down, the reward is no longer what the judges want.",
         panels=panels,
