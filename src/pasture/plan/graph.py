@@ -10,7 +10,7 @@ from typing import Any
 from pasture.core.files import fingerprint
 from pasture.engines.rollout_settings import PLACE
 
-WORK_VERSION = 4
+WORK_VERSION = 5
 """Raised when a release changes what a step computes, so that older results are not taken for new ones."""
 
 
