@@ -54,7 +54,7 @@ CASES = [
 REAL_CASES = [
     Case("4 a prompt, at most 16", prompts=16, samples_each=4, new_tokens=16, ending_share=0.0),
     Case("4 a prompt, at most 64", prompts=8, samples_each=4, new_tokens=64, ending_share=0.0),
-    Case("4 a prompt, at most 300", prompts=8, samples_each=4, new_tokens=300, ending_share=0.0),
+    Case("8 a prompt, at most 300", prompts=16, samples_each=8, new_tokens=300, ending_share=0.0),
 ]
 ASKED = [
     f"{what} {about}."
