@@ -3,7 +3,11 @@
 import numpy as np
 import torch
 
+from pasture.learn.rollouts import Environment, collect
+from pasture.models.load import load_causal_lm
+from pasture.models.response import ResponseModel
 from tests.formulas import oracles
+from tests.learn import toy
 
 
 def any_taste(instructions, completions):
@@ -41,3 +45,19 @@ def gradients(parameters):
 def check_equal_gradients(some, others, atol=1e-5):
     for one, other in zip(some, others, strict=True):
         np.testing.assert_allclose(one, other, atol=atol)
+
+
+def policies(folder, *, moved):
+    """A policy, a reference that is another model, and one that the policy has moved to, by that factor."""
+    models = [ResponseModel(load_causal_lm(folder)) for _ in range(3)]
+    with torch.no_grad():
+        for model, factor in zip(models[1:], (0.7, moved), strict=True):
+            model.model.get_output_embeddings().weight.mul_(factor)
+    return tuple(models)
+
+
+def in_groups(folder, policy):
+    """Six groups of four answers of the policy, scored by `any_taste`."""
+    environment = Environment(toy.instructions(6), toy.TEMPLATE, any_taste)
+    encoder = toy.encoder(folder)
+    return collect(policy.model, encoder, environment, range(6), max_new_tokens=8, seed=0, group_size=4)

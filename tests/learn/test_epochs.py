@@ -2,7 +2,7 @@
 
 import pytest
 
-from pasture.learn.epochs import Epochs, even_minibatches
+from pasture.learn.epochs import Epochs
 from pasture.learn.rollouts import minibatches
 
 
@@ -14,7 +14,6 @@ def in_epochs(seed):
 BATCHES = {
     "epochs": in_epochs,
     "minibatches": lambda seed: list(minibatches(10, 4, 3, seed)),
-    "even minibatches": lambda seed: list(even_minibatches(10, 4, 3, seed)),
 }
 
 
@@ -38,13 +37,8 @@ def test_the_last_batch_of_an_epoch_may_be_smaller():
     [(129, 128, [64, 65]), (21, 5, [4, 4, 4, 4, 5]), (10, 4, [3, 3, 4]), (8, 4, [4, 4]), (3, 4, [3]), (4, 4, [4])],
 )
 def test_parts_are_as_few_and_as_even_as_can_be(count: int, size: int, sizes: list[int]):
-    first, second = list(even_minibatches(count, size, 1, seed=0)), list(even_minibatches(count, size, 2, seed=0))
+    first, second = list(minibatches(count, size, 1, seed=0)), list(minibatches(count, size, 2, seed=0))
     assert sorted(map(len, first)) == sizes
     assert sorted(number for part in first for number in part) == list(range(count))
     assert second[: len(first)] == first
     assert sorted(number for part in second for number in part) == sorted([*range(count)] * 2)
-
-
-def test_batches_that_come_out_even_anyway_are_the_usual_ones():
-    for count, size in ((8, 4), (3, 4), (64, 64)):
-        assert list(even_minibatches(count, size, 3, seed=7)) == list(minibatches(count, size, 3, seed=7))

@@ -8,11 +8,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from pasture.learn import dpo, grpo, kto, online_dpo, rloo, simpo
-from pasture.learn.rollouts import Environment, collect, draw
-from pasture.models.load import load_causal_lm
-from pasture.models.response import ResponseModel
+from pasture.learn.rollouts import Environment, draw
 from pasture.models.sample import SamplerConfig
-from tests.learn import pairwise, toy
+from tests.learn import alone, pairwise, toy
 from tests.learn.alone import any_taste, check_equal_gradients, differentiable_logprobs, gradients, token_logprobs
 
 OWN = {"rollout_batch_size": 24, "max_prompt_tokens": 16, "max_new_tokens": 8}
@@ -22,20 +20,13 @@ NUMBERS = [0, 3, 5, 7]
 
 @pytest.fixture(scope="module")
 def models(imitator):
-    """A policy, a reference that is another model, and one that the policy has moved to."""
-    policy, reference, moved = (ResponseModel(load_causal_lm(imitator)) for _ in range(3))
-    with torch.no_grad():
-        reference.model.get_output_embeddings().weight.mul_(0.7)
-        moved.model.get_output_embeddings().weight.mul_(1.05)
-    return policy, reference, moved
+    return alone.policies(imitator, moved=1.05)
 
 
 @pytest.fixture(scope="module")
 def rollouts(imitator, models):
     """As a sampler drew them whose log-probabilities are 1.2 times the policy's."""
-    environment = Environment(toy.instructions(6), toy.TEMPLATE, any_taste)
-    encoder = toy.encoder(imitator)
-    drawn = collect(models[0].model, encoder, environment, range(6), max_new_tokens=8, seed=0, group_size=4)
+    drawn = alone.in_groups(imitator, models[0])
     return dataclasses.replace(drawn, sampler_logprob_BT=drawn.sampler_logprob_BT * 1.2)
 
 

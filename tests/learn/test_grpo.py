@@ -6,11 +6,8 @@ import pytest
 import torch
 
 from pasture.learn import grpo
-from pasture.learn.rollouts import Environment, collect
-from pasture.models.load import load_causal_lm
-from pasture.models.response import ResponseModel
 from tests.formulas import oracles
-from tests.learn import alone, toy
+from tests.learn import alone
 
 CONFIG = grpo.Config(
     rollout_batch_size=24,
@@ -26,19 +23,12 @@ OPTIONS = [(scale, weight) for scale in ("group_deviation", "none") for weight i
 
 @pytest.fixture(scope="module")
 def models(imitator):
-    """A policy, a reference that is another model, and one that the policy has moved to."""
-    policy, reference, moved = (ResponseModel(load_causal_lm(imitator)) for _ in range(3))
-    with torch.no_grad():
-        reference.model.get_output_embeddings().weight.mul_(0.7)
-        moved.model.get_output_embeddings().weight.mul_(1.5)
-    return policy, reference, moved
+    return alone.policies(imitator, moved=1.5)
 
 
 @pytest.fixture(scope="module")
 def rollouts(imitator, models):
-    environment = Environment(toy.instructions(6), toy.TEMPLATE, alone.any_taste)
-    encoder = toy.encoder(imitator)
-    return collect(models[0].model, encoder, environment, range(6), max_new_tokens=8, seed=0, group_size=4)
+    return alone.in_groups(imitator, models[0])
 
 
 def check_loss(models, rollouts, scale="group_deviation", weight="answer"):

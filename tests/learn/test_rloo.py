@@ -7,11 +7,10 @@ import torch
 from pydantic import ValidationError
 
 from pasture.learn import rloo
-from pasture.learn.rollouts import Environment, collect
 from pasture.models.load import load_causal_lm
 from pasture.models.response import ResponseModel
 from tests.formulas import oracles
-from tests.learn import alone, toy
+from tests.learn import alone
 
 CONFIG = rloo.Config(rollout_batch_size=24, group_size=4, kl_coefficient=0.05, max_prompt_tokens=16, max_new_tokens=8)
 
@@ -27,9 +26,7 @@ def models(imitator):
 
 @pytest.fixture(scope="module")
 def rollouts(imitator, models):
-    environment = Environment(toy.instructions(6), toy.TEMPLATE, alone.any_taste)
-    encoder = toy.encoder(imitator)
-    return collect(models[0].model, encoder, environment, range(6), max_new_tokens=8, seed=0, group_size=4)
+    return alone.in_groups(imitator, models[0])
 
 
 def check_advantages(models, rollouts):

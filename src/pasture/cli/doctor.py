@@ -3,9 +3,9 @@
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import sqlite3
-from dataclasses import dataclass
 from pathlib import Path
 
 import typer
@@ -16,40 +16,20 @@ from rich.text import Text
 import pasture
 from pasture import flow
 
-
-@dataclass(frozen=True)
-class Extra:
-    """What `pip install 'pasture[NAME]'` brings."""
-
-    purpose: str
-    packages: tuple[str, ...]
-
-
-EXTRAS = {
-    "train": Extra(
-        "training, and models that answer or score here",
-        ("torch", "transformers", "tokenizers", "safetensors", "accelerate", "peft", "jaxtyping"),
-    ),
-    "anthropic": Extra("judges of Anthropic's", ("anthropic",)),
-    "vllm": Extra("judges on vLLM in this process; Linux", ("vllm",)),
-    "tables": Extra("Parquet files", ("pyarrow",)),
-    "people": Extra("campaigns of real people", ("starlette", "uvicorn", "h11", "markdown-it-py", "nh3")),
-    "postgres": Extra("a store of answers in PostgreSQL", ("sqlalchemy", "psycopg")),
-    "ray": Extra("steps on a cluster", ("ray",)),
-    "tensorboard": Extra("--track tensorboard", ("tensorboard",)),
-    "trackio": Extra("--track trackio", ("trackio",)),
-    "wandb": Extra("--track wandb", ("wandb",)),
-    "dev": Extra(
-        "tests and checks of Pasture itself",
-        (
-            *("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "import-linter", "beartype"),
-            *("anthropic", "axe-playwright-python", "datasets", "evalica", "hatchling", "httptools", "markdown-it-py"),
-            *("nh3", "playwright", "psutil", "psycopg", "pyarrow", "python-multipart", "sqlalchemy", "starlette"),
-            *("tensorboard", "uvicorn"),
-        ),
-    ),
+PURPOSES = {
+    "train": "training, and models that answer or score here",
+    "anthropic": "judges of Anthropic's",
+    "vllm": "judges on vLLM in this process; Linux",
+    "tables": "Parquet files",
+    "people": "campaigns of real people",
+    "postgres": "a store of answers in PostgreSQL",
+    "ray": "steps on a cluster",
+    "tensorboard": "--track tensorboard",
+    "trackio": "--track trackio",
+    "wandb": "--track wandb",
+    "dev": "tests and checks of Pasture itself",
 }
-"""The extras of pyproject.toml."""
+"""What each extra is for, those first that most want."""
 
 _MOST_VERSIONS = 7
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
@@ -83,11 +63,21 @@ def _machine() -> list[tuple[str, str]]:
     ]
 
 
+def packages_of(extra: str) -> list[str]:
+    """The packages that `pip install 'pasture[EXTRA]'` brings, as this installation says."""
+    lines = [
+        line
+        for line in importlib.metadata.requires("pasture") or ()
+        if re.search(rf"""extra == ['"]{extra}['"]""", line)
+    ]
+    return [re.split(r"[\[><=!~; ]", line)[0] for line in lines]
+
+
 def _packages() -> list[tuple[str, str]]:
     """Each extra, what it is for, and what of it is here."""
     rows = []
-    for name, extra in EXTRAS.items():
-        versions = {package: _version(package) for package in extra.packages}
+    for name, purpose in PURPOSES.items():
+        versions = {package: _version(package) for package in packages_of(name)}
         missing = [package for package, version in versions.items() if version is None]
         if missing:
             found = f"missing {', '.join(missing)}; pip install 'pasture[{name}]'"
@@ -95,7 +85,7 @@ def _packages() -> list[tuple[str, str]]:
             found = f"all {len(versions)} packages"
         else:
             found = ", ".join(f"{package} {version}" for package, version in versions.items())
-        rows.append((f"extra {name}", f"for {extra.purpose}: {found}"))
+        rows.append((f"extra {name}", f"for {purpose}: {found}"))
     return rows
 
 

@@ -7,20 +7,18 @@ token that the policy has learned, and without it where the reference has not.
 Source: Schulman 2020, Approximating KL divergence (k1), http://joschu.net/blog/kl-approx.html
 """
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pasture.core.records import Instruction
 from pasture.core.templates import PromptTemplate
 from pasture.formulas.divergence import k1
-from pasture.learn.rollouts import Answers, batch_tensors, draw, token_logprobs
+from pasture.learn.rollouts import draw, logprobs_asked_by
 from pasture.machine.device import resolve_device
-from pasture.models.encode import EncodedPair, Encoder
+from pasture.models.encode import Encoder
 from pasture.models.load import load_causal_lm, load_tokenizer, resting_dtype
 from pasture.models.response import ResponseModel
 from pasture.models.sampler_config import SamplerConfig
@@ -51,25 +49,3 @@ def drift(
     plain = Encoder(load_tokenizer(reference_folder), template, max_tokens=encoder.max_tokens)
     reference_BT = logprobs_asked_by(plain, reference, answers, _MICRO_BATCH_TOKENS)
     return k1(answers.sampler_logprob_BT, reference_BT).sum(1)
-
-
-def logprobs_asked_by(
-    encoder: Encoder, model: ResponseModel, answers: Answers, micro_batch_tokens: int
-) -> Float[Tensor, "B T"]:
-    """Log-probability of every answer token under `model`, to which `encoder` puts the prompts; 0 at masked entries.
-
-    B and T are those of `answers`, whose prompts may be longer or shorter.
-
-    Raises:
-        DataError: if a prompt leaves no room for an answer.
-    """
-    rows = [
-        EncodedPair(encoder.prompt(instruction), row.response_ids)
-        for instruction, row in zip(answers.instructions, answers.rows, strict=True)
-    ]
-    ids_BT, mask_BT = batch_tensors(rows, encoder.pad_id, answers.ids_BT.device)
-    empty_BT = torch.zeros(mask_BT.shape, device=mask_BT.device)
-    asked = dataclasses.replace(answers, rows=rows, ids_BT=ids_BT, mask_BT=mask_BT, sampler_logprob_BT=empty_BT)
-    logprob_BT = torch.zeros_like(answers.sampler_logprob_BT)
-    logprob_BT[answers.mask_BT] = token_logprobs(model, asked, micro_batch_tokens)[mask_BT]
-    return logprob_BT

@@ -1,6 +1,5 @@
 """Which rows each step learns from and how fast, where the same rows are gone through several times."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pasture.core.seeds import stream
@@ -48,15 +47,3 @@ class Epochs:
     def cosine_factor(self, step: int, warmup_fraction: float) -> float:
         """Share of the highest learning rate at this step."""
         return cosine_factor(step, self.total_steps, round(warmup_fraction * self.total_steps))
-
-
-def even_minibatches(count: int, size: int, epochs: int, seed: int) -> Iterator[list[int]]:
-    """Numbers of the rows of each minibatch, `epochs` times through all, each time in another order.
-
-    They are as few as hold at most `size` rows, and as even as can be: where it is not known beforehand how many rows
-    there are, no row that remains is a step of its own. Where `size` divides `count` they are those of `minibatches`.
-    """
-    parts = -(-count // size)
-    for epoch in range(epochs):
-        order = stream(seed, "order", epoch).permutation(count).tolist()
-        yield from (order[part * count // parts : (part + 1) * count // parts] for part in range(parts))

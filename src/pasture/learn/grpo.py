@@ -73,7 +73,7 @@ class Config(BaseModel):
     group_size: int = Field(8, ge=2)
     """k: answers to one prompt."""
     minibatch_size: int = Field(256, ge=1)
-    """Answers to one step of the optimizer."""
+    """Most answers to one step of the optimizer; a batch is cut into as few and as even parts as can be."""
     inner_epochs: int = Field(1, ge=1)
     """Times that a batch of answers is gone through."""
     learning_rate: float = Field(1e-6, gt=0)

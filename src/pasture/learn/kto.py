@@ -157,8 +157,9 @@ def train(
     device = resolve_device(config.device)
     model = load_trainable(start, config.weights, tokenizer=tokenizer, device=device, seed=seed)
     policy, layout = ResponseModel(model), AnswerLayout(model.base_model, encoder.pad_id)
-    lent = lend(training_pairs + held_out_pairs, encoder.max_tokens, seed)
-    material = prepare(config, policy, layout, training_pairs + held_out_pairs, lent, folder=folder)
+    ordered = training_pairs + held_out_pairs
+    lent = lend(ordered, encoder.max_tokens, seed)
+    material = prepare(config, policy, layout, ordered, lent, folder=folder)
     count = len(training_pairs)
     training, held_out = material.part(range(count)), material.part(range(count, len(pairs)))
     optimizer = adamw(model, weight_decay=config.weight_decay)

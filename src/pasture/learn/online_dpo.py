@@ -38,7 +38,6 @@ from pasture.formulas.logprobs import head_logprobs
 from pasture.formulas.masks import row_sums
 from pasture.formulas.preference_losses import hinge_loss, logistic_loss, preference_loss, squared_loss
 from pasture.learn.drawing import NO_PART_OF_THE_RESULT, Drawing
-from pasture.learn.epochs import even_minibatches
 from pasture.learn.feedback import named_figures, pair_figures
 from pasture.learn.judging import AnnotatedEnvironment, judge_pairs
 from pasture.learn.resume import Resumable, fingerprint
@@ -47,6 +46,7 @@ from pasture.learn.rollouts import (
     Environment,
     check_instructions,
     draw,
+    minibatches,
     objective_figures,
     step_instructions,
     token_logprobs,
@@ -224,7 +224,7 @@ def learn(
     if not count:
         return {}
     sums, norms = [], []
-    for numbers in even_minibatches(count, config.minibatch_size, config.inner_epochs, seed):
+    for numbers in minibatches(count, config.minibatch_size, config.inner_epochs, seed):
         sums.append(accumulate_gradients(config, policy, experience, numbers))
         [norm] = take_step(optimizer, learning_rate=learning_rate, max_gradient_norm=config.max_gradient_norm)
         norms.append(norm)

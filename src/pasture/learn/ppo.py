@@ -80,7 +80,7 @@ class Config(BaseModel):
     rollout_batch_size: int = Field(512, ge=1)
     """Answers drawn a step."""
     minibatch_size: int = Field(256, ge=1)
-    """Answers to one step of the optimizer."""
+    """Most answers to one step of the optimizer; a batch is cut into as few and as even parts as can be."""
     inner_epochs: int = Field(2, ge=1)
     """Times that a batch of answers is gone through."""
     learning_rate: float = Field(1e-5, gt=0)

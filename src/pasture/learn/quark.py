@@ -41,8 +41,6 @@ from pasture.engines.rollout_settings import RolloutServerConfig
 from pasture.formulas.divergence import k1
 from pasture.formulas.logprobs import head_logprobs_with_kl
 from pasture.learn.drawing import NO_PART_OF_THE_RESULT, Drawing
-from pasture.learn.drift import logprobs_asked_by
-from pasture.learn.epochs import even_minibatches
 from pasture.learn.resume import Resumable, fingerprint
 from pasture.learn.rollouts import (
     Environment,
@@ -50,6 +48,8 @@ from pasture.learn.rollouts import (
     batch_tensors,
     check_instructions,
     collect,
+    logprobs_asked_by,
+    minibatches,
     objective_figures,
     step_instructions,
 )
@@ -327,7 +327,7 @@ def learn(
 ) -> dict[str, Tensor | float]:
     """Go through the rows `inner_epochs` times; means over answer tokens of what was met come back."""
     sums, norms, tokens = [], [], 0
-    for numbers in even_minibatches(len(rows), config.minibatch_size, config.inner_epochs, seed):
+    for numbers in minibatches(len(rows), config.minibatch_size, config.inner_epochs, seed):
         batch = [rows[number] for number in numbers]
         sums.append(accumulate_gradients(config, models, batch))
         [norm] = take_step(optimizer, learning_rate=learning_rate, max_gradient_norm=config.max_gradient_norm)

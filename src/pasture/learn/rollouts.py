@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -56,10 +56,14 @@ def step_instructions(count: int, batch_size: int, step: int, seed: int) -> list
 
 
 def minibatches(count: int, size: int, epochs: int, seed: int) -> Iterator[list[int]]:
-    """Numbers of the answers of each minibatch, `epochs` times through all, each time in another order."""
+    """Numbers of the rows of each minibatch, `epochs` times through all, each time in another order.
+
+    They are as few as hold at most `size` rows, and as even as can be: no row that remains is a step of its own.
+    """
+    parts = -(-count // size)
     for epoch in range(epochs):
         order = stream(seed, "order", epoch).permutation(count).tolist()
-        yield from (order[begin : begin + size] for begin in range(0, count, size))
+        yield from (order[part * count // parts : (part + 1) * count // parts] for part in range(parts))
 
 
 @dataclass(frozen=True)
@@ -212,6 +216,28 @@ def token_logprobs(model: ResponseModel, answers: Answers, micro_batch_tokens: i
         return head_logprobs(hidden_NH, model.head, ids_BT[:, 1:][mask_BT], model.vocabulary_size)
 
     return answers.spread(of_tokens, micro_batch_tokens)
+
+
+def logprobs_asked_by(
+    encoder: Encoder, model: ResponseModel, answers: Answers, micro_batch_tokens: int
+) -> Float[Tensor, "B T"]:
+    """Log-probability of every answer token under `model`, to which `encoder` puts the prompts; 0 at masked entries.
+
+    B and T are those of `answers`, whose prompts may be longer or shorter.
+
+    Raises:
+        DataError: if a prompt leaves no room for an answer.
+    """
+    rows = [
+        EncodedPair(encoder.prompt(instruction), row.response_ids)
+        for instruction, row in zip(answers.instructions, answers.rows, strict=True)
+    ]
+    ids_BT, mask_BT = batch_tensors(rows, encoder.pad_id, answers.ids_BT.device)
+    empty_BT = torch.zeros(mask_BT.shape, device=mask_BT.device)
+    asked = replace(answers, rows=rows, ids_BT=ids_BT, mask_BT=mask_BT, sampler_logprob_BT=empty_BT)
+    logprob_BT = torch.zeros_like(answers.sampler_logprob_BT)
+    logprob_BT[answers.mask_BT] = token_logprobs(model, asked, micro_batch_tokens)[mask_BT]
+    return logprob_BT
 
 
 def old_logprobs(

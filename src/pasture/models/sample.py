@@ -72,10 +72,10 @@ def sample(
     was_training = model.training
     model.eval()
     try:
-        # Equal prompts stand side by side, so that they share a batch and are read once.
-        order = sorted(range(len(prompts)), key=lambda row: tuple(prompts[row]))
-        totals = [len(prompts[row]) + config.max_new_tokens for row in order]
         with torch.inference_mode(), fast_decoding(model):
+            # Equal prompts stand side by side, so that they share a batch and are read once.
+            order = sorted(range(len(prompts)), key=lambda row: tuple(prompts[row]))
+            totals = [len(prompts[row]) + config.max_new_tokens for row in order]
             for places in token_budget_batches(totals, config.batch_tokens):
                 batch = [order[place] for place in places]
                 decoder = _Decoder(model, stops, [prompts[row] for row in batch], config)

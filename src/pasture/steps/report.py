@@ -74,15 +74,19 @@ def page(task: Task) -> Outcome:
     return Outcome(details={"figures": len(figures), "samples": len(content.samples)})
 
 
+def _boards(task: Task) -> Any:
+    """What was ranked, by judge."""
+    return _json(task.inputs[BOARD] / "leaderboard.json")
+
+
 def _leaderboards(task: Task) -> tuple[Leaderboard, ...]:
-    boards = _json(task.inputs[BOARD] / "leaderboard.json")
     return tuple(
         Leaderboard(
             title=judge_title(judge),
             rows=tuple(WinRate.model_validate(row["win_rate"]) for row in board["rows"]),
             differences=tuple(Difference(**row) for row in board["differences"]),
         )
-        for judge, board in boards.items()
+        for judge, board in _boards(task).items()
     )
 
 
@@ -92,13 +96,12 @@ def testbed(recipe: Mapping[str, Any]) -> str:
 
 
 def _warnings(task: Task) -> tuple[str, ...]:
-    boards = _json(task.inputs[BOARD] / "leaderboard.json")
-    return tuple(warning for board in boards.values() for warning in board.get("warnings", ()))
+    return tuple(warning for board in _boards(task).values() for warning in board.get("warnings", ()))
 
 
 def _breakdowns(task: Task) -> tuple[Table, ...]:
     """What stands behind the first judge's leaderboard: rates by source and at equal length, shares."""
-    judge, board = next(iter(_json(task.inputs[BOARD] / "leaderboard.json").items()))
+    judge, board = next(iter(_boards(task).items()))
     return tuple(breakdowns(judge_title(judge), board["rows"]))
 
 
