@@ -12,6 +12,9 @@ held side by side: the reward models begin with one head. RLOO and sampling draw
 not in how much. TRL runs at its defaults, in 32-bit numbers with its fused optimizer; its options to compute without
 padding need an attention that no CPU has.
 
+Sampling is beside `generate` of transformers: one answer to each row's prompt, `--batch` of them under way at once, and
+its "step" is a thousand tokens.
+
 `whole` is from data in memory to a saved model; `a step` leaves out loading, tokenizing, saving and the first step. A
 step of DPO bears its share of the reference's log-probabilities, which are computed before the first step here and in
 every step there. `peak` is the most memory that the process held.
@@ -40,12 +43,13 @@ import transformers
 
 from pasture.core.records import Comparison, Completion, Instruction, Preference
 from pasture.core.seeds import derived_seed, stream
-from pasture.core.templates import PLAIN
+from pasture.core.templates import CHAT, PLAIN
+from pasture.data.instructions import load_prompts
 from pasture.learn import dpo, likelihoods, resume, reward_model, rloo, sft
 from pasture.learn.rollouts import Environment
 from pasture.models.encode import Encoder
 from pasture.models.heads import ScalarModel
-from pasture.models.load import load_causal_lm, load_tokenizer, save_model
+from pasture.models.load import load_causal_lm, load_tokenizer, save_model, stop_token_ids
 from pasture.models.sample import SamplerConfig, sample
 from pasture.models.tiny import tiny_model, word_tokenizer
 
@@ -53,6 +57,8 @@ THEIRS = Path(__file__).with_name("learn_trl.py")
 CASES = ("sft", "reward_model", "dpo", "rloo", "sampling")
 STREAMS = {"sft": "sft-batches", "reward_model": "reward-batches", "dpo": "dpo-batches"}
 SEED, GROUP, NEW_TOKENS = 0, 4, 32
+MEAN_ANSWER, MOST_ANSWER = 70, 300
+"""Tokens of text-davinci-003's answers to AlpacaEval, by the quantiles below, and AlpacaFarm's limit."""
 LENGTHS = {
     "fixed": ((32, 32), (32, 32)),
     "spread": ((8, 56), (8, 56)),
@@ -183,17 +189,36 @@ def long_is_good(instructions: Sequence[Instruction], completions: Sequence[Comp
     return [len(one.text) / 100 for one in completions]
 
 
-def sample_ours(model: Path, rows: list[dict[str, str]]) -> tuple[float, int]:
-    """Seconds, and tokens drawn."""
+def drawing(model: Path, rows: list[dict[str, str]], options: argparse.Namespace) -> dict[str, Any]:
+    """What both sides draw: answers to which prompts, what ends one, and how long it may be.
+
+    With lengths as users have them answers end. A model that can chat is asked by its template and ends its answer
+    itself; in random weights a share of the vocabulary ends it, so that answers have `MEAN_ANSWER` tokens on average.
+    """
     tokenizer = load_tokenizer(model)
-    loaded = load_causal_lm(model, tokenizer=tokenizer)
-    encoder = Encoder(tokenizer, PLAIN, max_tokens=512)
-    prompts = [encoder.prompt(instruction(number, row)) for number, row in enumerate(rows)]
-    config = SamplerConfig(max_new_tokens=NEW_TOKENS)
-    sample(loaded, [-1], prompts[:2], [0, 1], config)
+    asked = [instruction(number, row) for number, row in enumerate(rows)]
+    if options.instructions is not None:
+        asked = load_prompts(options.instructions, options.rows)
+    can_chat = tokenizer.chat_template is not None
+    encoder = Encoder(tokenizer, CHAT if can_chat else PLAIN, max_tokens=1024)
+    found: dict[str, Any] = {"prompts": [encoder.prompt(one) for one in asked]}
+    if options.lengths == "fixed":
+        return {**found, "stops": [len(tokenizer)], "new_tokens": NEW_TOKENS}
+    enders = list(range(len(tokenizer) - len(tokenizer) // MEAN_ANSWER, len(tokenizer)))
+    stops = stop_token_ids(load_causal_lm(model), tokenizer) if can_chat else enders
+    return {**found, "stops": stops, "new_tokens": MOST_ANSWER}
+
+
+def sample_ours(model: Path, drawn: dict[str, Any], batch: int) -> tuple[float, int]:
+    """Seconds, and tokens drawn; about as many answers are under way as the other side has in a batch."""
+    loaded = load_causal_lm(model)
+    prompts, stops, new_tokens = drawn["prompts"], drawn["stops"], drawn["new_tokens"]
+    places = round(batch * (statistics.mean(map(len, prompts)) + new_tokens))
+    sample(loaded, stops, prompts[:2], [0, 1], SamplerConfig(max_new_tokens=8))
     began = time.process_time()
-    drawn = sample(loaded, [-1], prompts, list(range(len(prompts))), config)
-    return time.process_time() - began, sum(len(one.token_ids) for one in drawn)
+    config = SamplerConfig(max_new_tokens=new_tokens, batch_tokens=places)
+    answers = sample(loaded, stops, prompts, list(range(len(prompts))), config)
+    return time.process_time() - began, sum(len(one.token_ids) for one in answers)
 
 
 def measure_ours(job: dict[str, Any]) -> dict[str, float]:
@@ -203,8 +228,8 @@ def measure_ours(job: dict[str, Any]) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as place:
         began = time.process_time()
         if case == "sampling":
-            seconds, tokens = sample_ours(model, rows)
-            figures = {"a_step": seconds, "tokens": float(tokens)}
+            seconds, tokens = sample_ours(model, job["drawing"], batch)
+            figures = {"a_step": 1000 * seconds / tokens, "tokens": float(tokens)}
         else:
             clock = train_ours(case, model, rows, batch, Path(place))
             lines = (Path(place) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
@@ -229,10 +254,19 @@ def spread(values: Sequence[float], form: Callable[[float], str]) -> str:
     return f"{form(statistics.median(values))} ({form(min(values))} to {form(max(values))})"
 
 
+def last(case: str, ours: Sequence[dict[str, float]], theirs: Sequence[dict[str, float]]) -> str:
+    """What says that both sides did the same work: the last losses, or the tokens that were drawn."""
+    if case == "sampling":
+        return " / ".join(f"{statistics.mean(one['tokens'] for one in side):,.0f} tokens" for side in (ours, theirs))
+    return f"{ours[-1]['loss']:.4f} / {theirs[-1]['loss']:.4f}" if case in STREAMS else ""
+
+
 def compare(case: str, options: argparse.Namespace, model: Path, place: Path) -> None:
     """Print one row of the table."""
     rows = make_rows(model, options.rows, options.lengths)
     job = {"case": case, "model": str(model), "batch": options.batch, "rows": rows}
+    if case == "sampling":
+        job["drawing"] = drawing(model, rows, options)
     (place / "ours.json").write_text(json.dumps(job))
     if case == "reward_model":
         begun = ScalarModel.from_causal_lm(load_causal_lm(model), seed=derived_seed(SEED, "reward-head"))
@@ -253,7 +287,7 @@ def compare(case: str, options: argparse.Namespace, model: Path, place: Path) ->
         f"| {spread([one['a_step'] for one in theirs], '{:.3f}'.format)} "
         f"| {statistics.median(one['peak_mib'] for one in ours):,.0f} / "
         f"{statistics.median(one['peak_mib'] for one in theirs):,.0f} "
-        + (f"| {ours[-1]['loss']:.4f} / {theirs[-1]['loss']:.4f} |" if case in STREAMS else "| |"),
+        f"| {last(case, ours, theirs)} |",
         flush=True,
     )
 
@@ -266,6 +300,7 @@ def main() -> None:
     parser.add_argument("--lengths", choices=sorted(LENGTHS), default="alpaca")
     parser.add_argument("--rows", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--instructions", help="File of instructions for the sampling of a model that can chat.")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)

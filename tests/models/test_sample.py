@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,14 @@ from transformers import (
 
 from pasture.core.errors import ModelError
 from pasture.core.seeds import stream
+from pasture.models import decoder
 from pasture.models.batches import pad_left
+from pasture.models.decoder import Decoder
 from pasture.models.load import load_causal_lm, load_tokenizer, save_model
-from pasture.models.sample import SamplerConfig, _draw, sample
+from pasture.models.sample import SamplerConfig, sample
 from pasture.models.slot_cache import SlotCache, SlotLayer
 from pasture.models.tiny import tiny_model, word_tokenizer
+from pasture.models.token_choice import choose_tokens
 
 SHAPES = ["llama", "qwen", "gpt2", "neox"]
 WORDS = [f"word{number}" for number in range(40)]
@@ -98,6 +102,67 @@ def test_greedy_answers_equal_generates_in_small_batches(saved):
         assert [answer.token_ids for answer in answers] == expected
 
 
+@pytest.mark.parametrize("budget", [70, 150])
+def test_greedy_answers_equal_generates_where_others_take_the_places_of_finished_ones(saved, budget, tight):
+    model, tokenizer = saved
+    # The long ones come last, and need more columns than those under way have filled.
+    prompts = [[*prompt, first] for first in (3, 8, 13, 21, 33) for prompt in PROMPTS]
+    prompts += [[*range(start, start + 20)] for start in (3, 9)]
+    running = [answer.token_ids for answer in greedy(model, prompts, UNREACHABLE)]
+    stops = sorted({max(set(answer), key=answer.index) for answer in running[::5]})
+    expected = generate(model, prompts, stops, tokenizer.pad_token_id)
+    assert len(set(map(len, expected))) > 4
+    answers = greedy(model, prompts, stops, batch_tokens=budget)
+    assert [answer.token_ids for answer in answers] == expected
+
+
+def test_those_who_came_together_stay_together(monkeypatch):
+    """So that attention can skip, for many rows at once, the columns that older ones need."""
+    ages = []
+    advance = Decoder._advance
+
+    def watched(self, token_B):
+        ages.append([part.tolist() for part in self.state.drawn_B[: self.slots.live].split(self.cohorts)])
+        return advance(self, token_B)
+
+    monkeypatch.setattr(Decoder, "_advance", watched)
+    config = SamplerConfig(max_new_tokens=60, batch_tokens=16 * 64)
+    sample(tiny_model("llama", 43, seed=0), range(4), [[5, 6, 7, row % 43] for row in range(160)], range(160), config)
+    assert max(map(len, ages)) > 3
+    for cohorts in ages:
+        assert all(max(younger) <= min(older) for older, younger in pairwise(cohorts))
+
+
+@pytest.fixture
+def tight(monkeypatch):
+    """Columns are laid out one at a time and skipped wherever they can be; memory that nobody wrote is no number."""
+    monkeypatch.setattr(decoder, "SHORTEST_ROOM", 1)
+    monkeypatch.setattr(decoder, "WORTH_A_PRODUCT", 0)
+    new_empty = torch.Tensor.new_empty
+
+    def poisoned(self, *shape, **more):
+        found = new_empty(self, *shape, **more)
+        return found.fill_(torch.nan) if found.is_floating_point() else found
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", poisoned)
+
+
+def test_places_of_finished_answers_are_taken():
+    model = tiny_model("llama", 43, seed=0)
+    steps = []
+    model.register_forward_pre_hook(lambda _, __, named: steps.append(named["input_ids"].shape), with_kwargs=True)
+    # One token in ten ends an answer; 16 places, for 160 requests.
+    config = SamplerConfig(max_new_tokens=60, batch_tokens=16 * 64)
+    answers = sample(model, range(4), [[5, 6, 7, number % 43] for number in range(160)], range(160), config)
+    fed = [len(answer.token_ids) - 1 for answer in answers]
+    rows = [rows for rows, columns in steps if columns == 1]
+    assert sum(rows) == sum(fed)
+    assert max(rows) == 16
+    # Batch after batch, each would take as many steps as its longest answer.
+    batches = sum(max(fed[start : start + 16]) for start in range(0, 160, 16))
+    assert len(rows) < 0.6 * batches
+
+
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_greedy_answers_equal_generates_with_a_sliding_window(attention):
     config = MistralConfig(
@@ -142,6 +207,10 @@ def _equals_generate(config):
     answers = [answer.token_ids for answer in greedy(model, PROMPTS, UNREACHABLE)]
     assert answers == generate(model, PROMPTS, [UNREACHABLE], pad_id=0)
     assert len(set(map(tuple, answers))) > 3
+    stops = sorted({answer[5] for answer in answers})
+    expected = generate(model, PROMPTS, stops, pad_id=0)
+    assert len(set(map(len, expected))) > 2
+    assert [answer.token_ids for answer in greedy(model, PROMPTS, stops, batch_tokens=80)] == expected
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
@@ -259,7 +328,7 @@ def test_no_draw_falls_outside_the_nucleus():
     draws = torch.linspace(0, 1, 101, dtype=torch.float64)
     draws[-1] = np.nextafter(1.0, 0.0)
     # By hand: 0.5 falls short of 0.7, 0.5 + 0.3 reaches it; renormalized, 0.625 and 0.375.
-    token_B, logprob_B, sampling_B = _draw(logits_BV, draws, SamplerConfig(top_p=0.7))
+    token_B, logprob_B, sampling_B = choose_tokens(logits_BV, draws, SamplerConfig(top_p=0.7))
     assert token_B.tolist() == [0] * 63 + [1] * 38
     torch.testing.assert_close(sampling_B.exp(), torch.tensor([0.625] * 63 + [0.375] * 38))
     torch.testing.assert_close(logprob_B.exp(), torch.tensor([0.5] * 63 + [0.3] * 38))
@@ -267,7 +336,7 @@ def test_no_draw_falls_outside_the_nucleus():
 
 def test_the_likeliest_token_survives_any_top_p():
     logits_BV = torch.tensor([[0.0, 3.0, 1.0]])
-    token_B, _, sampling_B = _draw(logits_BV, torch.tensor([0.999]), SamplerConfig(top_p=1e-6))
+    token_B, _, sampling_B = choose_tokens(logits_BV, torch.tensor([0.999]), SamplerConfig(top_p=1e-6))
     assert token_B.tolist() == [1]
     assert sampling_B.tolist() == [0.0]
 
@@ -275,7 +344,7 @@ def test_the_likeliest_token_survives_any_top_p():
 def test_a_token_without_probability_is_never_drawn():
     logits_BV = torch.tensor([[-torch.inf, 0.0, 0.0, -torch.inf]]).repeat(2, 1)
     draws = torch.tensor([0.0, np.nextafter(1.0, 0.0)], dtype=torch.float64)
-    assert _draw(logits_BV, draws, SamplerConfig())[0].tolist() == [1, 2]
+    assert choose_tokens(logits_BV, draws, SamplerConfig())[0].tolist() == [1, 2]
 
 
 def test_sampling_leaves_the_model_as_it_was(saved):
@@ -328,7 +397,7 @@ def test_keys_and_values_go_when_the_answers_are_there(monkeypatch):
         layers.extend(weakref.ref(layer) for layer in cache.layers)
         return cache
 
-    monkeypatch.setattr("pasture.models.sample.SlotCache", watched)
+    monkeypatch.setattr("pasture.models.decoder.SlotCache", watched)
     model = tiny_model("llama", 50, seed=1)
     gc.disable()
     try:
