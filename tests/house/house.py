@@ -48,6 +48,7 @@ FREE_AFTER_ALL = (
     "pasture.machine.tracker_settings",
     "pasture.models.card",
     "pasture.models.hub_names",
+    "pasture.models.request_queue",
     "pasture.models.sampler_config",
     "pasture.models.weights_config",
 )
