@@ -15,5 +15,5 @@ class SamplerConfig(BaseModel):
     max_new_tokens: int = Field(default=64, ge=1)
     """The end token counts."""
     batch_tokens: int = Field(default=32_768, ge=1)
-    """Cache positions (prompt and new tokens) of the answers under way; the others wait. Lower it where memory runs out.
-    Results do not depend on it but for float rounding."""
+    """Cache positions (prompt and new tokens) of the answers under way; the others wait. Lower it where memory runs
+    out. Results do not depend on it but for float rounding."""
