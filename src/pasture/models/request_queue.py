@@ -33,10 +33,12 @@ class RequestQueue:
             members = list(alike)
             size = self._share(self._places(prompt))
             self._groups += [members[start : start + size] for start in range(0, len(members), size)]
-        self._waiting = len(requests)
 
     def __len__(self) -> int:
-        return self._waiting
+        return sum(map(len, self._groups))
+
+    def __bool__(self) -> bool:
+        return bool(self._groups)
 
     @property
     def places(self) -> int:
@@ -54,7 +56,6 @@ class RequestQueue:
             if under_way and under_way + len(group) > self._places(group[0].prompt):
                 break
             entering += self._groups.popleft()
-        self._waiting -= len(entering)
         return entering
 
     def _places(self, prompt: tuple[int, ...]) -> int:
