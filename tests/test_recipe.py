@@ -3,11 +3,11 @@
 import math
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
 import pytest
 import tomli_w
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from pasture.core.errors import ModelError, RecipeError
 from pasture.recipe import Recipe, check_section, load, parse, resolved, start_folder
@@ -136,6 +136,72 @@ def test_a_wrong_value_is_named_with_its_place_and_never_converted(
     message = refusal(table)
     assert message.startswith(f"loop.toml: {place}: ")
     assert message.endswith(f", got {came}.")
+
+
+class Choices(BaseModel):
+    """Settings that may be of several kinds, and tables within."""
+
+    kept: Annotated[int, Field(ge=1)] | Literal["all"] = 1
+    layers: Literal["all"] | tuple[str, ...] = "all"
+    cap: float | None = None
+    name: str | None = "somebody"
+    scale: Literal["none", "mean"] = "mean"
+    inner: Settings | None = None
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"kept": 0}, "kept: Input should be greater than or equal to 1 or 'all', got 0."),
+        ({"kept": "most"}, "kept: Input should be a valid integer or 'all', got 'most'."),
+        ({"layers": 3}, "layers: Input should be 'all' or a valid array, got 3."),
+        ({"layers": ["q", 3]}, "layers.1: Input should be a valid string, got 3."),
+        ({"inner": {"learning_rate": 0}}, "inner.learning_rate: Input should be greater than 0, got 0."),
+        ({"inner": {"betas": [1, "x"]}, "kept": 2}, "inner.betas.1: Input should be a valid number, got 'x'."),
+        ({"kept": 0, "layers": 3}, "kept: Input should be greater than or equal to 1 or 'all', got 0."),
+    ],
+)
+def test_where_several_kinds_of_value_would_do_each_is_named(table: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        check_section(Choices, table, "loop.toml")
+    assert str(caught.value) == f"loop.toml: {said}"
+
+
+class Paired(BaseModel):
+    """Settings of which two must fit each other."""
+
+    low: int = 0
+    high: int = 1
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.low > self.high:
+            raise ValueError("low is more than high")
+        return self
+
+
+def test_settings_that_do_not_fit_each_other_are_refused_in_one_sentence() -> None:
+    with pytest.raises(RecipeError) as caught:
+        check_section(Paired, {"low": 2}, "pasture train mine")
+    assert str(caught.value) == "pasture train mine: low is more than high."
+    with pytest.raises(RecipeError) as caught:
+        check_section(Paired, {"low": 2}, "loop.toml", "learn.mine")
+    assert str(caught.value) == "loop.toml: learn.mine: low is more than high."
+
+
+def test_none_stands_for_an_absent_key_where_that_means_none() -> None:
+    assert check_section(Choices, {"cap": "none", "inner": "none"}, "x") == Choices()
+    # Where a key that is absent is something, or where the word is a choice, it is not touched.
+    assert check_section(Choices, {"name": "none", "scale": "none"}, "x") == Choices(name="none", scale="none")
+    with pytest.raises(RecipeError, match="kept: Input should be a valid integer or 'all', got 'none'"):
+        check_section(Choices, {"kept": "none"}, "x")
+
+
+def test_none_takes_adapters_out_of_a_recipe_again() -> None:
+    weights = {"dtype": "bfloat16", "lora": "none"}
+    recipe = parse({"name": "tiny", "model": {"weights": weights}}, "x")
+    assert recipe.model.weights.lora is None
+    assert recipe.model.weights.dtype == "bfloat16"
 
 
 def test_a_missing_name_is_said_to_be_missing() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from pasture.annotate.choose import PoolSettings
 from pasture.annotate.human import PeopleConfig
@@ -308,14 +309,25 @@ def check_section(kind: type[S], table: Mapping[str, Any], origin: str, section:
     """
     try:
         # As JSON, where a list may become a tuple and yet "3" or true never becomes 3.
-        return kind.model_validate_json(json.dumps(table, default=str), strict=True)
+        return kind.model_validate_json(json.dumps(_without_none(kind, table), default=str), strict=True)
     except ValidationError as error:
-        raise RecipeError(_explain(kind, error, origin, section)) from error
+        raise RecipeError(_explain(kind, table, error, origin, section)) from error
 
 
-def _explain(kind: type[BaseModel], error: ValidationError, origin: str, section: str) -> str:
-    first = error.errors(include_url=False)[0]
-    path = [str(part) for part in first["loc"]]
+def _without_none(kind: type[BaseModel], table: Mapping[str, Any]) -> dict[str, Any]:
+    """`table` without the keys that are "none" where that is what an absent key means: TOML has no word for it."""
+    kept = {}
+    for key, value in table.items():
+        field = kind.model_fields.get(key)
+        if field is not None and field.default is None and value == "none":
+            continue
+        inner = _section_type(field.annotation) if field is not None else None
+        kept[key] = _without_none(inner, value) if inner is not None and isinstance(value, Mapping) else value
+    return kept
+
+
+def _explain(kind: type[BaseModel], table: Mapping[str, Any], error: ValidationError, origin: str, section: str) -> str:
+    path, (first, *others) = _first(error, table)
     if first["type"] == "extra_forbidden":
         home = ".".join(filter(None, [section, *path[:-1]]))
         known = _keys_at(kind, path[:-1])
@@ -324,9 +336,34 @@ def _explain(kind: type[BaseModel], error: ValidationError, origin: str, section
         return f"{origin} {_no_key(path[-1], known)}"
     if first["type"] == "value_error":  # a sentence of ours about several keys
         said = first["msg"].removeprefix("Value error, ")
-        return f"{origin}: {'.'.join(filter(None, [section, *path]))}: {said}."
+        return ": ".join(filter(None, [origin, ".".join(filter(None, [section, *path])), f"{said}."]))
     came = "" if first["type"] == "missing" else f", got {first['input']!r}"
-    return f"{origin}: {'.'.join(filter(None, [section, *path]))}: {first['msg']}{came}."
+    said = " or ".join([first["msg"], *(one["msg"].removeprefix("Input should be ") for one in others)])
+    return f"{origin}: {'.'.join(filter(None, [section, *path]))}: {said}{came}."
+
+
+def _first(error: ValidationError, table: Mapping[str, Any]) -> tuple[list[str], list[ErrorDetails]]:
+    """The first place where something is wrong, and what: of several kinds of value tried there, what each expected.
+
+    Where one kind went deeper than the others, as a list does whose third entry is wrong, that is what was meant.
+    """
+    errors = [(_path(one["loc"], table), one) for one in error.errors(include_url=False)]
+    outer = errors[0][0]
+    path = max((path for path, _ in errors if path[: len(outer)] == outer), key=len)
+    return path, [one for place, one in errors if place == path]
+
+
+def _path(place: Sequence[int | str], table: Mapping[str, Any]) -> list[str]:
+    """A place in `table` that pydantic names, without its own names for the kinds of value tried there."""
+    found: Any = table
+    path = []
+    for number, part in enumerate(place, start=1):
+        inside = isinstance(part, int) or (isinstance(found, Mapping) and part in found)
+        if inside:
+            found = found[part]
+        if inside or (number == len(place) and isinstance(found, Mapping)):  # a key that is missing
+            path.append(str(part))
+    return path
 
 
 def describe_unknown(key: str, known: Sequence[str], section: str) -> str:

@@ -227,7 +227,7 @@ def test_the_first_answers_are_the_references_own_and_later_ones_are_asked_for_t
 def test_the_pool_holds_the_answers_of_as_many_steps_as_asked(tmp_path, imitator):
     one, two, every = (
         _train(tmp_path / str(steps), imitator, steps=3, rollout_batch_size=8, pool_steps=steps)
-        for steps in (1, 2, None)
+        for steps in (1, 2, "all")
     )
     # At most a batch is learned from in a step, whatever the pool holds.
     assert [row["pool/learned"] for row in one] == [row["pool/learned"] for row in every] == [8, 8, 8]

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pasture.annotate.tables import require_target, write_rows
 from pasture.cli import judges
+from pasture.cli.method_settings import settings_list, settings_of
 from pasture.cli.options import Track, spread
 from pasture.core.errors import DataError, RecipeError
 from pasture.core.files import require_apart
@@ -27,7 +28,8 @@ from pasture.recipe import BUILT_IN, apply_override, start_folder
 
 DATA_HELP = "JSON, JSONL, CSV or Parquet, a folder, or hub:ORG/NAME/FILES@REVISION; see docs/data.md."
 Settings = Annotated[
-    list[str] | None, typer.Argument(help="Settings of the method, such as beta=0.1 weights.lora.rank=16.")
+    list[str] | None,
+    typer.Argument(help="Settings of the method, such as beta=0.1 weights.lora.rank=16; --settings lists them."),
 ]
 Template = Annotated[
     str | None,
@@ -127,6 +129,7 @@ def train(
     settings: Settings = None,
     *,
     start: Annotated[str, typer.Option("--start", help="Folder of the model to begin with.")] = BUILT_IN,
+    list_settings: Annotated[bool, typer.Option("--settings", help="List the method's settings, and leave.")] = False,
     data: Data,
     how: How,
     running: Running,
@@ -134,6 +137,9 @@ def train(
     """Train a model with one method, on files; a kill costs a few steps at most, and the same command goes on."""
     if method.endswith(".py") and not running.allow_code:
         raise RecipeError(f"{method!r} would run as part of Pasture. Read it, then pass --allow-code.")
+    if list_settings:
+        _list_settings(method)
+        return
     table: dict[str, Any] = {}
     for override in settings or ():
         apply_override(table, override)
@@ -162,6 +168,13 @@ def train(
             training = replace(training, annotator=annotator, names={**training.names, "judge": name})
         model = alone.train(training, opened.enter_context(shown_progress(console, "training")))
         console.print(f"Model and its card: {model}", soft_wrap=True, markup=False)
+
+
+def _list_settings(method: str) -> None:
+    alone = training_module("pasture.steps.alone")
+    console = Console()
+    console.print(f"{method} learns from {' and '.join(alone.learned_from(method))}.\n", markup=False, highlight=False)
+    console.print(settings_list(settings_of(alone.config_of(method))))
 
 
 def score(

@@ -10,7 +10,7 @@ from pasture.core.redaction import refuse_key_in_address
 class RolloutServerConfig(BaseModel):
     """Who draws a policy's answers in its place."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     engine: Literal["vllm"] = "vllm"
     url: str = Field("http://127.0.0.1:8000", pattern=r"^https?://")

@@ -19,7 +19,7 @@ from pasture.core.records import Completion
 class Config(BaseModel):
     """Settings of best-of-n."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     n: int = Field(16, ge=1)
     """Answers drawn for each instruction."""

@@ -61,9 +61,10 @@ from pasture.models.weights_config import Weights
 class Config(BaseModel):
     """Settings of DPO."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     loss: Literal["sigmoid", "ipo", "hinge"] = "sigmoid"
+    """Of the margin between the log-ratios of two answers: DPO's own, IPO's, SLiC-HF's."""
     beta: float = Field(0.1, gt=0)
     """How strongly the policy is held to the reference."""
     label_flip_probability: float = Field(0.0, ge=0, lt=0.5)

@@ -48,7 +48,9 @@ class Config(reward_model.Config):
     """Settings of a reward model ensemble: those of its members, and how their scores become one."""
 
     members: int = Field(5, ge=2)
+    """Reward models, each with a head and an order of pairs of its own."""
     aggregate: Aggregate = "uncertainty"
+    """How their scores become one: their mean, the worst, or the mean less what they disagree by."""
     variance_coefficient: float = Field(0.5, ge=0)
     """c: what a variance of one among the members' scores takes off; of use where `aggregate` is "uncertainty"."""
     held_out_count: int = Field(0, ge=0)

@@ -48,6 +48,7 @@ class Config(sft.Config):
     """Settings of expert iteration: those of each round's supervised fine-tuning, and how its winners are found."""
 
     rounds: int = Field(1, ge=1)
+    """Times that answers are drawn, chosen and imitated."""
     n: int = Field(16, ge=1)
     """Answers drawn to each instruction."""
     fine_tune: Literal["start", "latest", "base"] = "start"

@@ -64,7 +64,7 @@ from pasture.models.weights_config import Weights
 class Config(BaseModel):
     """Settings of GRPO."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     steps: int = Field(80, ge=1)
     """Batches of answers to learn from."""
@@ -79,11 +79,14 @@ class Config(BaseModel):
     learning_rate: float = Field(1e-6, gt=0)
     """The highest rate; it falls to 0 in a line over all steps."""
     warmup_steps: int = Field(5, ge=0)
+    """First steps, in which the rate rises."""
     max_gradient_norm: float = Field(1.0, gt=0)
     kl_coefficient: float = Field(0.04, ge=0)
     """beta."""
     clip_low: float = Field(0.2, gt=0)
+    """How far below 1 the ratio of a token counts."""
     clip_high: float = Field(0.2, gt=0)
+    """How far above 1; DAPO's is 0.28."""
     advantage_scale: Literal["group_deviation", "none"] = "group_deviation"
     """What a score's distance from its group's mean is divided by; "none" is Dr. GRPO's."""
     length_weight: Literal["answer", "token", "constant"] = "answer"

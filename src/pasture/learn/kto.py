@@ -59,13 +59,15 @@ from pasture.models.weights_config import Weights
 class Config(BaseModel):
     """Settings of KTO."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     beta: float = Field(0.1, gt=0)
     """How quickly a change in log-probability is felt: the smaller, the further the policy goes."""
     desirable_weight: float = Field(1.0, ge=0)
+    """Of the answers that were preferred."""
     undesirable_weight: float = Field(1.0, ge=0)
-    """The paper keeps the ratio of the weights, times the ratio of the answers' counts, between 1 and 3/2."""
+    """Of the others. The paper keeps the ratio of the weights, times the ratio of the answers' counts, between 1 and
+    3/2."""
     epochs: int = Field(1, ge=1)
     learning_rate: float = Field(5e-7, gt=0)
     """The highest rate, reached after the warmup."""

@@ -66,7 +66,7 @@ from pasture.models.weights_config import Weights
 class Config(BaseModel):
     """Settings of online DPO."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     steps: int = Field(80, ge=1)
     """Batches of answers to learn from."""
@@ -79,10 +79,12 @@ class Config(BaseModel):
     learning_rate: float = Field(5e-7, gt=0)
     """The highest rate; it falls to 0 in a line over all steps."""
     warmup_steps: int = Field(5, ge=0)
+    """First steps, in which the rate rises."""
     max_gradient_norm: float = Field(1.0, gt=0)
     judge: Literal["scorer", "annotator"] = "scorer"
     """Who says which of two answers is better: a reward model's scores, or the annotator that labels pairs in a run."""
     loss: Literal["sigmoid", "ipo", "hinge"] = "sigmoid"
+    """Of the margin between the log-ratios of two answers: DPO's own, IPO's, SLiC-HF's."""
     beta: float = Field(0.1, gt=0)
     """How much a log-ratio counts; a higher one keeps the policy nearer to the reference."""
     max_prompt_tokens: int = Field(192, ge=1)

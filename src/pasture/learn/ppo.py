@@ -73,7 +73,7 @@ from pasture.models.weights_config import Weights
 class Config(BaseModel):
     """Settings of PPO."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     steps: int = Field(80, ge=1)
     """Batches of answers to learn from."""
@@ -86,21 +86,27 @@ class Config(BaseModel):
     learning_rate: float = Field(1e-5, gt=0)
     """The highest rate of policy and value model; it falls to 0 in a line over all steps."""
     warmup_steps: int = Field(5, ge=0)
+    """First steps, in which the rate rises."""
     adam_epsilon: float = Field(1e-5, gt=0)
     max_gradient_norm: float = Field(1.0, gt=0)
     kl_coefficient: float = Field(0.0067, ge=0)
     """beta; where the controller is adaptive, its first value."""
     kl_estimator: Literal["k1", "clamped_k1"] = "k1"
+    """What a token's reward is lowered by: log pi - log pi_ref, or as much of it as is positive."""
     kl_controller: Literal["fixed", "adaptive"] = "fixed"
+    """Whether beta stays, or follows the divergence towards `kl_target`."""
     kl_target: float = Field(6.0, gt=0)
     """Nats per answer that the adaptive controller aims at."""
     kl_gain: float = Field(0.1, gt=0)
     """How fast the adaptive controller reacts."""
     discount: float = Field(1.0, ge=0, le=1)
+    """Gamma of the advantage estimates."""
     decay: float = Field(1.0, ge=0, le=1)
     """Lambda of the advantage estimates."""
     clip_range: float = Field(0.2, gt=0)
+    """e, about the ratio of a token."""
     value_clip_range: float = Field(0.2, gt=0)
+    """How far a value may move from what it was when the answer was drawn."""
     value_coefficient: float = Field(0.1, ge=0)
     """Weight of the value loss."""
     value: Literal["own", "shared"] = "own"

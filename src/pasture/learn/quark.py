@@ -26,7 +26,7 @@ What differs:
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -68,7 +68,7 @@ from pasture.models.weights_config import Weights
 class Config(BaseModel):
     """Settings of Quark."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     steps: int = Field(80, ge=1)
     """Batches of answers to draw and learn from."""
@@ -78,8 +78,8 @@ class Config(BaseModel):
     """K."""
     train_on: Literal["best", "all"] = "best"
     """Whether the best quantile alone is imitated, or all, each behind a control token of its own."""
-    pool_steps: int | None = Field(1, ge=1)
-    """Steps whose answers are sorted together, the latest ones; None keeps all, as the paper does."""
+    pool_steps: Annotated[int, Field(ge=1)] | Literal["all"] = 1
+    """Steps whose answers are sorted together, the latest ones; "all" is the paper's."""
     minibatch_size: int = Field(512, ge=1)
     """Most answers to one step of the optimizer; those learned from are cut into as few and as even parts as can be."""
     inner_epochs: int = Field(1, ge=1)
@@ -87,6 +87,7 @@ class Config(BaseModel):
     learning_rate: float = Field(3e-6, gt=0)
     """The highest rate; it falls to 0 in a line over all steps."""
     warmup_steps: int = Field(5, ge=0)
+    """First steps, in which the rate rises."""
     max_gradient_norm: float = Field(1.0, gt=0)
     kl_coefficient: float = Field(0.05, ge=0)
     """beta."""
@@ -150,7 +151,7 @@ class ScoredAnswer(Record):
 class Pool:
     """The answers of the latest steps; on disk, where they are of more than one."""
 
-    def __init__(self, folder: Path, pool_steps: int | None) -> None:
+    def __init__(self, folder: Path, pool_steps: int | Literal["all"]) -> None:
         self.folder = folder
         self.pool_steps = pool_steps
         self.answers: dict[int, list[ScoredAnswer]] = {}
@@ -174,7 +175,7 @@ class Pool:
 
     def _oldest(self, next_step: int) -> int:
         """The first step whose answers count once `next_step` steps have drawn theirs."""
-        return 0 if self.pool_steps is None else max(0, next_step - self.pool_steps)
+        return 0 if self.pool_steps == "all" else max(0, next_step - self.pool_steps)
 
     def _file(self, step: int) -> Path:
         return self.folder / f"{step + 1:04d}.jsonl"

@@ -52,7 +52,7 @@ from pasture.models.weights_config import Weights
 class Config(BaseModel):
     """Settings of reward modelling."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     epochs: int = Field(1, ge=1)
     learning_rate: float = Field(3e-6, gt=0)

@@ -18,7 +18,7 @@ What differs from the paper and from TRL's trainer:
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Literal, Self
 
 import torch
 from jaxtyping import Float
@@ -62,7 +62,7 @@ from pasture.models.weights_config import Weights
 class Config(BaseModel):
     """Settings of RLOO."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     steps: int = Field(80, ge=1)
     """Batches of answers to learn from."""
@@ -77,11 +77,12 @@ class Config(BaseModel):
     learning_rate: float = Field(1e-6, gt=0)
     """The highest rate; it falls to 0 in a line over all steps."""
     warmup_steps: int = Field(5, ge=0)
+    """First steps, in which the rate rises."""
     max_gradient_norm: float = Field(1.0, gt=0)
     kl_coefficient: float = Field(0.03, ge=0)
     """beta."""
-    clip_range: float | None = Field(0.2, gt=0)
-    """e, about the ratio of whole answers; None leaves the ratio as it is."""
+    clip_range: Annotated[float, Field(gt=0)] | Literal["none"] = 0.2
+    """e, about the ratio of whole answers; "none" leaves the ratio as it is."""
     reward: RewardPlace = "own"
     """Whether the reward model is a model of its own, or adapters and a head on the policy's trunk, where both are
     adapters to one model: one copy of its weights less."""
@@ -128,10 +129,10 @@ def rloo_loss(
     logprob_B: Float[Tensor, " B"],
     old_logprob_B: Float[Tensor, " B"],
     advantage_B: Float[Tensor, " B"],
-    clip_range: float | None,
+    clip_range: float | Literal["none"],
 ) -> Float[Tensor, " B"]:
     """Surrogate loss of each answer, from log-probabilities summed over its tokens."""
-    if clip_range is None:
+    if clip_range == "none":
         return plain_surrogate(logprob_B, old_logprob_B, advantage_B)
     return clipped_surrogate(logprob_B, old_logprob_B, advantage_B, clip_low=clip_range, clip_high=clip_range)
 
@@ -269,7 +270,7 @@ def accumulate_gradients(
         torch.autograd.backward(weight * loss_B.sum() / len(numbers))
         with torch.no_grad():
             ratio_B = (logprob_B - old_logprob_B).exp()
-            clip_range = torch.inf if config.clip_range is None else config.clip_range
+            clip_range = torch.inf if config.clip_range == "none" else config.clip_range
             clipped_B = is_clipped(
                 logprob_B, old_logprob_B, experience.advantage_B[row_B], clip_low=clip_range, clip_high=clip_range
             )

@@ -43,7 +43,7 @@ from pasture.models.weights_config import Weights
 class Config(BaseModel):
     """Settings of supervised fine-tuning."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     epochs: int = Field(3, ge=1)
     learning_rate: float = Field(2e-5, gt=0)

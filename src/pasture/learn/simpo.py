@@ -45,7 +45,7 @@ from pasture.models.weights_config import Weights
 class Config(BaseModel):
     """Settings of SimPO."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     beta: float = Field(2.0, gt=0)
     """How much a difference in log-probability per token counts."""

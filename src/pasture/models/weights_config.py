@@ -13,10 +13,12 @@ class Lora(BaseModel):
     Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     rank: int = Field(16, ge=1)
+    """Of B A: how many directions a layer may change in."""
     alpha: float = Field(32.0, gt=0)
+    """B A counts alpha / rank times."""
     target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
     """Names of the layers that get adapters, such as `q_proj`; `all-linear` is every one but the output layer."""
 
@@ -24,7 +26,7 @@ class Lora(BaseModel):
 class Weights(BaseModel):
     """How the weights of a model in training are held."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What forward and backward passes compute in. What is trained is always updated in float32."""

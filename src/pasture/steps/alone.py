@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 import pasture
 from pasture.core.errors import RecipeError, RunFolderError
 from pasture.core.files import write_text
@@ -75,13 +77,43 @@ def check(method: str, settings: Mapping[str, Any], named: Container[str]) -> No
     Raises:
         RecipeError: saying what does not fit, or which file to name.
     """
-    module = method_named(method)
-    if not hasattr(module, "train"):
-        raise RecipeError(f"{method} trains nothing. Name it in a recipe, as [learn.{method}].")
+    module = _trainer(method)
     check_section(module.Config, settings, f"pasture train {method}")
     for role in _roles(keywords_of(module)):
         if role not in named:
             raise _unnamed(method, role)
+
+
+def learned_from(method: str) -> list[str]:
+    """The options of `pasture train` that name what the method learns from.
+
+    Raises:
+        RecipeError: if there is no such method, or it trains nothing.
+    """
+    module = _trainer(method)
+    asked = keywords_of(module)
+    options = [f"--{role}" for role in _roles(asked)]
+    if "environment" in asked:
+        asks_annotator = "judge" in module.Config.model_fields
+        options.append("--scorer (with judge=annotator, --judge)" if asks_annotator else "--scorer")
+    return options
+
+
+def config_of(method: str) -> type[BaseModel]:
+    """The settings of a method, as it declares them.
+
+    Raises:
+        RecipeError: if there is no such method, or it trains nothing.
+    """
+    config: type[BaseModel] = _trainer(method).Config
+    return config
+
+
+def _trainer(method: str) -> Any:
+    module = method_named(method)
+    if not hasattr(module, "train"):
+        raise RecipeError(f"{method} trains nothing. Name it in a recipe, as [learn.{method}].")
+    return module
 
 
 def train(training: Training, progress: Progress = silent) -> Path:
