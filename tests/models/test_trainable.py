@@ -103,7 +103,6 @@ def output_layer(start: Path) -> str:
 
 # Told of GPT-2's transposed matrices, peft finds out by itself that the output layer is not.
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to True:UserWarning")
-@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
 def test_adapters_on_the_output_layer_are_off_in_the_reference_too(start: Path):
     weights = Weights(lora=Lora(rank=2, target_modules=(output_layer(start),)))
     model, tokenizer = trainable(start, weights), load_tokenizer(start)
@@ -120,6 +119,22 @@ def test_adapters_on_the_output_layer_are_off_in_the_reference_too(start: Path):
     policy = ResponseModel(model)
     assert not torch.allclose(policy.head(policy.hidden(IDS, at)), plain.head(plain.hidden(IDS, at)), atol=1e-2)
     assert policy.head(policy.hidden(IDS, at)).requires_grad
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to True:UserWarning")
+def test_adapters_on_the_output_layer_untie_it_in_what_is_saved(start: Path, tmp_path: Path):
+    """GPT-2's output layer is its embedding; a program that believed a config that says so would leave them out."""
+    begun = load_causal_lm(start).config.tie_word_embeddings
+    model = trainable(start, Weights(lora=Lora(rank=2, alpha=8, target_modules=(output_layer(start),))))
+    move_adapters(model)
+    save_model(model, load_tokenizer(start), tmp_path / "saved")
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    assert not saved.config.tie_word_embeddings
+    torch.testing.assert_close(logits(saved), logits(model))
+    assert model.config.tie_word_embeddings == begun
+    # Adapters elsewhere leave it tied.
+    save_model(trainable(start), load_tokenizer(start), tmp_path / "elsewhere")
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "elsewhere").config.tie_word_embeddings == begun
 
 
 def test_adapters_turned_off_within_stay_off_until_the_outer_end(start: Path):

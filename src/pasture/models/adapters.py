@@ -55,7 +55,9 @@ def add_adapters(model: PreTrainedModel, lora: Lora, *, seed: int, base: str) ->
         base_model_name_or_path=base,
     )
     try:
-        inject_adapter_in_model(config, model, _NAME)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")  # see `config_of_merged`
+            inject_adapter_in_model(config, model, _NAME)
     except ValueError as error:
         first_line = str(error).splitlines()[0]
         raise ModelError(f"adapters do not fit {base}: {first_line} Name other target_modules.") from error
@@ -160,6 +162,21 @@ def merged_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str,
     `weights` are the model's state, each tensor whole; it stays as it is.
     """
     return dict(_merged(model, weights, _NAME))
+
+
+@contextlib.contextmanager
+def config_of_merged(model: PreTrainedModel) -> Iterator[None]:
+    """While it is open, the config is that of the model that `merged_weights` are of.
+
+    Adapters of an output layer make it another matrix than the embedding that it was tied to.
+    """
+    config = model.config.get_text_config()
+    tied = config.tie_word_embeddings
+    config.tie_word_embeddings = tied and not isinstance(model.get_output_embeddings(), LoraLayer)
+    try:
+        yield
+    finally:
+        config.tie_word_embeddings = tied
 
 
 @torch.no_grad()

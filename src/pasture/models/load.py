@@ -28,7 +28,7 @@ from pasture.core.errors import ModelError
 from pasture.core.files import unwritable
 from pasture.machine.distributed import is_main, wait
 from pasture.machine.sharded import whole_state
-from pasture.models.adapters import ADAPTER_FOLDER, adapted_layers, merged_weights, save_adapters
+from pasture.models.adapters import ADAPTER_FOLDER, adapted_layers, config_of_merged, merged_weights, save_adapters
 from pasture.models.hub_names import how_to_fetch, is_hub_name
 
 Source: TypeAlias = Path | str
@@ -252,7 +252,8 @@ def write_pretrained(
             if not isinstance(part, PreTrainedModel):
                 part.save_pretrained(folder)
             elif adapted_layers(part):
-                part.save_pretrained(folder, state_dict=merged_weights(part, weights))
+                with config_of_merged(part):
+                    part.save_pretrained(folder, state_dict=merged_weights(part, weights))
                 save_adapters(part, weights, folder / ADAPTER_FOLDER)
             else:
                 part.save_pretrained(folder, state_dict=dict(weights))
