@@ -213,7 +213,9 @@ def sample_ours(model: Path, drawn: dict[str, Any], batch: int) -> tuple[float, 
     """Seconds, and tokens drawn; about as many answers are under way as the other side has in a batch."""
     loaded = load_causal_lm(model)
     prompts, stops, new_tokens = drawn["prompts"], drawn["stops"], drawn["new_tokens"]
-    places = round(batch * (statistics.mean(map(len, prompts)) + new_tokens))
+    # Where the whole lot is one batch of theirs, the longest prompt sets how much it holds.
+    typical = statistics.mean if len(prompts) > batch else max
+    places = round(batch * (typical(map(len, prompts)) + new_tokens))
     sample(loaded, stops, prompts[:2], [0, 1], SamplerConfig(max_new_tokens=8))
     began = time.process_time()
     config = SamplerConfig(max_new_tokens=new_tokens, batch_tokens=places)
