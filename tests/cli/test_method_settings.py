@@ -97,6 +97,7 @@ def test_the_command_lists_them_and_trains_nothing() -> None:
 def test_a_file_of_ones_own_is_asked_in_the_same_way() -> None:
     said = shown("examples/my_method.py", "--settings", "--allow-code")
     assert "learns from --instructions and --scorer" in said
+    assert "By how much an answer must beat the mean of the others, in the scorer's units." in " ".join(said.split())
     with pytest.raises(RecipeError, match="--allow-code"):
         shown("examples/my_method.py", "--settings")
 
