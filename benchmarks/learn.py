@@ -211,7 +211,7 @@ def drawing(model: Path, rows: list[dict[str, str]], options: argparse.Namespace
 
 def sample_ours(model: Path, drawn: dict[str, Any], batch: int) -> tuple[float, int]:
     """Seconds, and tokens drawn; about as many answers are under way as the other side has in a batch."""
-    loaded = load_causal_lm(model)
+    loaded = load_causal_lm(model, row_for_pad=False)
     prompts, stops, new_tokens = drawn["prompts"], drawn["stops"], drawn["new_tokens"]
     # Where the whole lot is one batch of theirs, the longest prompt sets how much it holds.
     typical = statistics.mean if len(prompts) > batch else max

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from pasture.core.errors import ModelError, RunFolderError
+from pasture.models.control_tokens import add_control_tokens
 from pasture.models.heads import ScalarModel
 from pasture.models.load import HEAD_FILE, load_causal_lm, load_tokenizer, resting_dtype, save_model, stop_token_ids
+from pasture.models.sample import SamplerConfig, sample
 from pasture.models.tiny import tiny_model, word_tokenizer
 from pasture.recipe import start_folder
 from tests.disks import mounted
@@ -202,6 +204,39 @@ def test_a_pad_that_is_missing_or_ends_answers_becomes_one_of_its_own(shape, pad
         assert layer.weight.shape[0] == size + 1
         assert torch.equal(layer.weight[:size], old.weight)
         torch.testing.assert_close(layer.weight[size], old.weight.mean(dim=0))
+
+
+@pytest.mark.parametrize("shape", ["llama", "gpt2"])
+def test_who_only_draws_needs_no_row_for_a_pad_that_was_added(shape, tmp_path):
+    tokenizer = word_tokenizer(WORDS)
+    size = len(tokenizer)
+    model = tiny_model(shape, size, seed=0)
+    save_model(model, tokenizer, tmp_path / "start")
+    change_json(tmp_path / "start" / "tokenizer_config.json", pad_token=None)
+    _forget_pad(tmp_path / "start", size)
+    drawing = load_causal_lm(tmp_path / "start", row_for_pad=False)
+    assert torch.equal(drawing.get_input_embeddings().weight, model.get_input_embeddings().weight)
+    assert torch.equal(drawing.get_output_embeddings().weight, model.get_output_embeddings().weight)
+    assert drawing.generation_config.eos_token_id == tokenizer.eos_token_id
+    # Prompts of other lengths are read in one batch, so there are places to fill up.
+    samples = sample(drawing, tokenizer.eos_token_id, [[4, 5], [6]] * 200, range(400), SamplerConfig(max_new_tokens=9))
+    assert {token for one in samples for token in one.token_ids} <= set(range(size))
+    # Saved, it is a model like any other, and can be trained.
+    save_model(drawing, load_tokenizer(tmp_path / "start"), tmp_path / "again")
+    again = load_causal_lm(tmp_path / "again")
+    assert again.get_input_embeddings().weight.shape[0] == again.config.pad_token_id + 1 == size + 1
+
+
+def test_a_token_that_is_no_pad_gets_its_row_though_the_pad_is_left_out(tmp_path):
+    tokenizer = word_tokenizer(WORDS)
+    size = len(tokenizer)
+    save_model(tiny_model("llama", size, seed=0), tokenizer, tmp_path)
+    change_json(tmp_path / "tokenizer_config.json", pad_token=None)
+    _forget_pad(tmp_path, size)
+    grown = load_tokenizer(tmp_path)
+    add_control_tokens(grown, ["<good>"])
+    drawing = load_causal_lm(tmp_path, tokenizer=grown, row_for_pad=False)
+    assert drawing.get_input_embeddings().weight.shape[0] == grown.convert_tokens_to_ids("<good>") + 1 == size + 2
 
 
 def _forget_pad(folder, size):

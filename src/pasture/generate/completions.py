@@ -20,7 +20,7 @@ class LocalSystem:
         tokenizer = load_tokenizer(folder)
         device = resolve_device("auto")
         dtype = resting_dtype(folder, device)
-        self._model = load_causal_lm(folder, dtype=dtype, device=device, tokenizer=tokenizer)
+        self._model = load_causal_lm(folder, dtype=dtype, device=device, tokenizer=tokenizer, row_for_pad=False)
         limit = within_context(folder, NO_LIMIT) - config.max_new_tokens
         self._encoder = Encoder(tokenizer, template, max_tokens=limit)
         self._stop_ids = stop_token_ids(self._model, tokenizer)

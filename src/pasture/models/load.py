@@ -122,10 +122,13 @@ def load_causal_lm(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
     tokenizer: PreTrainedTokenizerBase | None = None,
+    row_for_pad: bool = True,
 ) -> PreTrainedModel:
     """The language model of a folder, in evaluation mode, with a row for every token of its tokenizer.
 
-    `tokenizer` is what `load_tokenizer` gave for the folder; left out, it is loaded again to count its tokens.
+    `tokenizer` is what `load_tokenizer` gave for the folder; left out, it is loaded again to count its tokens. Without
+    `row_for_pad`, a pad that `load_tokenizer` had to add gets no row: enough for `sample`, which reads no pad and so
+    can draw none, and the embeddings stay where the file is mapped, in place of a copy with one row more.
 
     Raises:
         ModelError: if the folder does not exist, or holds no causal language model with all its weights.
@@ -137,7 +140,7 @@ def load_causal_lm(
             "Name the folder of a language model."
         )
     model = load_weights(AutoModelForCausalLM, source, dtype)
-    fit_to_tokenizer(model, tokenizer if tokenizer is not None else load_tokenizer(folder))
+    fit_to_tokenizer(model, tokenizer if tokenizer is not None else load_tokenizer(folder), row_for_pad=row_for_pad)
     return model.to(device).eval()
 
 
@@ -179,22 +182,26 @@ def _check_weights(source: Source, report: Mapping[str, Any]) -> None:
         )
 
 
-def fit_to_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def fit_to_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, row_for_pad: bool = True) -> None:
     """Give `model` a row for each token and the tokenizer's end and pad ids.
 
     New rows of the input and output embeddings are the mean of the old ones. Rows beyond the tokenizer's size stay.
+    Without `row_for_pad`, a pad that follows all other tokens and has no row yet is left out.
 
     Source: AlpacaFarm, src/alpaca_farm/utils.py, stable_resize_token_embeddings
     """
     old_size = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > old_size:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    pad_is_last = tokenizer.pad_token_id == len(tokenizer) - 1
+    wanted = len(tokenizer) - (pad_is_last and not row_for_pad)
+    if wanted > old_size:
+        model.resize_token_embeddings(wanted, mean_resizing=False)
         matrices = {id(layer.weight): layer.weight for layer in (model.get_input_embeddings(), _output_layer(model))}
         with torch.no_grad():
             for weight in matrices.values():
                 weight[old_size:] = weight[:old_size].mean(dim=0)
-    for config in (model.config, model.generation_config):
-        config.pad_token_id = tokenizer.pad_token_id
+    if tokenizer.pad_token_id < max(old_size, wanted):
+        for config in (model.config, model.generation_config):
+            config.pad_token_id = tokenizer.pad_token_id
     model.config.eos_token_id = tokenizer.eos_token_id
     # A published generation config may list several end tokens (end of turn, end of text): all of them stay.
     ends = stop_token_ids(model, tokenizer)
