@@ -12,6 +12,8 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from pasture.machine.heap import give_back_holes, mapped_empty
+
 
 @dataclass
 class Slots:
@@ -49,8 +51,10 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyp
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate the layer when its shapes are known."""
         rows, columns = self._slots.rows, self._slots.columns
-        self.keys = key_states.new_empty(rows, key_states.shape[1], columns, key_states.shape[3])
-        self.values = value_states.new_empty(rows, value_states.shape[1], columns, value_states.shape[3])
+        self.keys, self.values = (
+            mapped_empty(states, rows, states.shape[1], columns, states.shape[3])
+            for states in (key_states, value_states)
+        )
         self.is_initialized = True
 
     def update(
@@ -87,7 +91,7 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyp
 
     def _laid_out(self, states: Tensor, rows: int, columns: int, lead: int) -> Tensor:
         slots = self._slots
-        result = states.new_empty(rows, states.shape[1], columns, states.shape[3])
+        result = mapped_empty(states, rows, states.shape[1], columns, states.shape[3])
         result[: slots.live, :, :lead] = 0.0
         result[: slots.live, :, lead : lead + slots.window] = states[: slots.live, :, slots.first : slots.used]
         return result
@@ -128,5 +132,6 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         slots = self._slots
         for layer in self.layers:
             layer.lay_out(rows, columns, lead)
+        give_back_holes()  # of prompts that were read, and of steps
         slots.rows, slots.columns = rows, columns
         slots.first, slots.used = lead, lead + slots.window
