@@ -203,10 +203,10 @@ def drawing(model: Path, rows: list[dict[str, str]], options: argparse.Namespace
     encoder = Encoder(tokenizer, CHAT if can_chat else PLAIN, max_tokens=1024)
     found: dict[str, Any] = {"prompts": [encoder.prompt(one) for one in asked]}
     if options.lengths == "fixed":
-        return {**found, "stops": [len(tokenizer)], "new_tokens": NEW_TOKENS}
+        return {**found, "stops": [len(tokenizer)], "new_tokens": options.most_tokens or NEW_TOKENS}
     enders = list(range(len(tokenizer) - len(tokenizer) // MEAN_ANSWER, len(tokenizer)))
     stops = stop_token_ids(load_causal_lm(model), tokenizer) if can_chat else enders
-    return {**found, "stops": stops, "new_tokens": MOST_ANSWER}
+    return {**found, "stops": stops, "new_tokens": options.most_tokens or MOST_ANSWER}
 
 
 def sample_ours(model: Path, drawn: dict[str, Any], batch: int) -> tuple[float, int]:
@@ -303,6 +303,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--instructions", help="File of instructions for the sampling of a model that can chat.")
+    parser.add_argument("--most-tokens", type=int, help="Longest answer that sampling draws, if not AlpacaFarm's 300.")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)

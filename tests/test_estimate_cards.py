@@ -126,8 +126,8 @@ def test_steps_side_by_side_have_cards_of_their_own_as_far_as_these_go(paper):
 
 def test_what_a_method_saves_on_its_way_is_judged_and_paid_for(paper):
     recipe, steps = paper
-    # PPO saves every 20 of 390 steps, and the SFT model is judged as well: 20 policies on 500 instructions.
-    assert estimate.label_count(steps["3-annotate/validation/ppo"]) == 20 * 500
+    # PPO saves every 20 of 390 steps and the last, and the SFT model is judged, too: 21 policies on 500 instructions.
+    assert estimate.label_count(steps["3-annotate/validation/ppo"]) == 21 * 500
     # DPO: 9,500 pairs in steps of 64, twice over, are 298 steps: saved after 50, 100, ... 250 and the last.
     assert estimate.label_count(steps["3-annotate/validation/dpo"]) == 7 * 500
     assert estimate.label_count(steps["3-annotate/preference"]) == 10_000

@@ -116,20 +116,38 @@ def _complete(
     method = str(table.get("method", name))
     facts = {"method": method}
     if method.endswith(lookup.OWN_FILE_SUFFIX):
-        if not allow_code:
-            raise RecipeError(
-                f"{origin}: [learn.{name}] names the file {method!r}, which would run as part of Pasture. "
-                "Read it, then pass --allow-code."
-            )
-        facts["code"] = lookup.file_hash(Path(method))
+        facts["code"] = _allowed_hash(method, f"{origin}: [learn.{name}]", allow_code)
         facts["learns_from"] = lookup.method_named(method).LEARNS_FROM
     elif method not in lookup.METHODS:
         raise RecipeError(f"{origin}: {recipes.describe_unknown(method, list(lookup.METHODS), 'learn')}")
-    settings = {key: value for key, value in table.items() if key not in ("method", "code", "learns_from")}
+    if "scorer" in table:
+        facts |= _scorer_facts(str(table["scorer"]), f"{origin}: [learn.{name}]", allow_code)
+    told = ("method", "code", "learns_from", "scorer", "scorer_code")
+    settings = {key: value for key, value in table.items() if key not in told}
     kind = lookup.method_named(method).Config
     shared = {"weights": weights} if "weights" in kind.model_fields else {}
     config = recipes.check_section(kind, {**shared, **settings}, origin, f"learn.{name}")
     return {**facts, **config.model_dump(mode="json", exclude_none=True)}
+
+
+def _scorer_facts(file: str, where: str, allow_code: bool) -> dict[str, str]:
+    """A scorer of the user's own, by its file and what that holds, once it is seen that it can be asked."""
+    if not file.endswith(training_module("pasture.learn.own_file").OWN_FILE_SUFFIX):
+        raise RecipeError(
+            f"{where} scorer = {file!r}: expected a Python file with a function score. Leave the key out where the "
+            "run's reward model is to score."
+        )
+    code = _allowed_hash(file, where, allow_code)
+    training_module("pasture.learn.own_scorer").OwnScorer(Path(file), code)
+    return {"scorer": file, "scorer_code": code}
+
+
+def _allowed_hash(file: str, where: str, allow_code: bool) -> str:
+    if not allow_code:
+        raise RecipeError(
+            f"{where} names the file {file!r}, which would run as part of Pasture. Read it, then pass --allow-code."
+        )
+    return str(training_module("pasture.learn.own_file").file_hash(Path(file)))
 
 
 def training_module(name: str) -> Any:

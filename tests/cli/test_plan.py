@@ -49,8 +49,8 @@ def test_the_papers_recipe_says_what_it_costs_beside_people_and_the_papers_own_c
     assert "model 6.7 billion weights, model.parameter_count" in plan
     assert "cards 8 of 80 GB; 1.2e14 operations a second each in training, 2.7e13 in drawing; $2.00 an hour" in plan
     assert "gpt-4.1: $" in plan
-    # 10,000 for training; PPO's and Quark's 20 policies and DPO's 7 on 500; 9 systems on 805. At 30 cents a label.
-    labels = 10_000 + (20 + 20 + 7) * 500 + 9 * 805
+    # 10,000 for training; PPO's and Quark's 21 policies and DPO's 7 on 500; 9 systems on 805. At 30 cents a label.
+    labels = 10_000 + (21 + 21 + 7) * 500 + 9 * 805
     assert f"labels from people, at the paper's rate {labels:,} ${0.3 * labels:.2f}" in plan
     assert "less than 24 hours, on eight cards of 80 GB, and less than $200" in plan
     assert "hf download tatsu-lab/alpaca_farm --repo-type dataset --include 'alpaca_instructions/*.json'" in plan

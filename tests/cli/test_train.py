@@ -164,6 +164,26 @@ def test_single_answers_are_scored_like_those_of_pairs(reward: Path, tmp_path: P
     assert alone["score"] == pytest.approx(pair["score_chosen"], abs=1e-5)
 
 
+def test_a_scorer_of_ones_own_takes_a_reward_model_s_place_where_code_is_allowed(base: Path, tmp_path: Path):
+    file = tmp_path / "short.py"
+    file.write_text("def score(instructions, completions):\n    return [-len(one.text) for one in completions]\n")
+    asked = demonstrations(tmp_path)
+    small = ("steps=1", "rollout_batch_size=8", "minibatch_size=8", "group_size=2", "max_new_tokens=6")
+    more = ("--start", base, "--instructions", asked, "--scorer", file, "--template", "plain", "-o", tmp_path / "out")
+    with pytest.raises(RecipeError, match=r"short.py' would run as part of Pasture. Read it"):
+        call("train", "rloo", *small, *more)
+    with pytest.raises(RecipeError, match="no reward model, and PPO's value model begins as one"):
+        call("train", "ppo", "steps=1", *more, "--allow-code")
+    call("train", "rloo", *small, *more, "--allow-code")
+    row = json.loads((tmp_path / "out" / "metrics.jsonl").read_text())
+    assert row["reward"] < 0
+    file.write_text(file.read_text().replace("-len", "len"))
+    with pytest.raises(RunFolderError, match="another"):
+        call("train", "rloo", *small, *more, "--allow-code")
+    with pytest.raises(RecipeError, match="expected the folder of a reward model"):
+        call("score", file, asked)
+
+
 def test_methods_that_learn_from_scores_take_instructions_and_a_scorer(base: Path, reward: Path, tmp_path: Path):
     file = demonstrations(tmp_path)
     settings = ("steps=2", "rollout_batch_size=4", "minibatch_size=4", "max_prompt_tokens=16", "max_new_tokens=4")

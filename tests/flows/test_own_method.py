@@ -1,13 +1,14 @@
 """A user's own method, `examples/my_method.py`: one line of a recipe adds it to the loop and to the study."""
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from pasture.core.errors import RecipeError, RunFolderError
+from pasture.core.errors import PastureError, RecipeError, RunFolderError
 from pasture.core.records import Completion, Instruction
 from pasture.core.templates import TEMPLATES
 from pasture.flow import Run, execute, prepare
@@ -97,6 +98,29 @@ def test_a_recipe_with_it_runs_and_a_change_of_the_file_reruns_its_branch_alone(
     assert [step.name for step in changed.pending()] == [*branch, "5-evaluate/board", "7-report"]
     with pytest.raises(RunFolderError, match=r"different keys: learn\.mine\.code\. .*pass --update"):
         execute(changed, Silence())
+
+
+def nothing_left(file: Path, more: str = "") -> None:
+    """A method that learns nothing and leaves nothing."""
+    file.write_text(
+        "from pydantic import BaseModel\n"
+        "LEARNS_FROM = 'preferences'\n"
+        "class Config(BaseModel):\n"
+        "    rounds: int = 1\n"
+        "def train(config, *, start, feedback, template, folder, seed, progress):\n"
+        f"    {more or 'pass'}\n"
+    )
+
+
+def test_one_that_leaves_no_model_or_no_rounds_is_told_so(recipe: Path, file: Path, tmp_path: Path) -> None:
+    recipe.write_text(re.sub(r"learn.mine = .*", f'learn.mine.method = "{file}"', recipe.read_text()))
+    nothing_left(file)
+    with pytest.raises(PastureError, match="its train left no model"):
+        execute(prepare(recipe, out=tmp_path / "run", allow_code=True), Silence())
+    nothing_left(file, "import shutil; shutil.copytree(start, folder / 'model', dirs_exist_ok=True)")
+    several = prepare(recipe, ["learn.mine.rounds=2"], out=tmp_path / "run", allow_code=True)
+    with pytest.raises(PastureError, match="saved no policy to pick from, as its setting 'rounds' promises"):
+        execute(several, Silence(), update=True)
 
 
 class Counted:

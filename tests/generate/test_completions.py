@@ -1,7 +1,10 @@
 """Answers belong to their instruction and number, whoever else is asked."""
 
+from typing import Any
+
 import pytest
 
+from pasture.core.errors import DataError, ModelError
 from pasture.core.ports import silent
 from pasture.core.records import Instruction
 from pasture.core.templates import PLAIN
@@ -38,6 +41,43 @@ def test_an_answer_does_not_depend_on_the_other_instructions_or_samples(system):
     together = system.complete(instructions(8), system="x", samples=3, seed=7, progress=silent)
     alone = system.complete(instructions(8)[5:6], system="x", samples=1, seed=7, progress=silent)
     assert alone[0] == together[5 * 3]
+
+
+def test_what_a_killed_call_left_is_not_drawn_again(system, tmp_path, monkeypatch):
+    monkeypatch.setattr("pasture.generate.completions.INSTRUCTIONS_A_FILE", 3)
+    asked: dict[str, Any] = {"system": "x", "samples": 2, "seed": 7}
+    told: list[Any] = []
+    whole = system.complete(instructions(8), **asked, progress=lambda done, total: told.append((done, total)))
+    assert told == sorted(told)
+    assert told[-1] == (16, 16)
+
+    def killed(done, total):
+        if done > 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        system.complete(instructions(8), **asked, progress=killed, kept=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000.jsonl", "00001.jsonl"]
+    told.clear()
+    assert system.complete(instructions(8), **asked, progress=lambda done, _: told.append(done), kept=tmp_path) == whole
+    assert min(told) > 12  # two instructions are left, with two answers each
+
+
+def test_a_prompt_may_take_all_that_an_answer_leaves_of_the_context(tmp_path):
+    tokenizer = word_tokenizer(WORDS)
+    save_model(tiny_model("llama", len(tokenizer), seed=0), tokenizer, tmp_path)
+    asked: dict[str, Any] = {"system": "x", "samples": 1, "seed": 0, "progress": silent}
+    # By hand: of a context of 256, 6 tokens are for the answer and one is a line break.
+    longest, longer = (
+        Instruction(id=str(count), instruction=" ".join(["w1"] * count), source="test", split="test")
+        for count in (249, 250)
+    )
+    tight = LocalSystem(tmp_path, PLAIN, SamplerConfig(max_new_tokens=6))
+    assert len(tight.complete([longest], **asked)) == 1
+    with pytest.raises(DataError, match=r"1 to 250 tokens, got 251\..*lower max_new_tokens"):
+        tight.complete([longer], **asked)
+    with pytest.raises(ModelError, match="no room for a prompt in a context of 256"):
+        LocalSystem(tmp_path, PLAIN, SamplerConfig(max_new_tokens=256))
 
 
 def test_another_seed_gives_other_answers(system):

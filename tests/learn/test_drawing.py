@@ -133,7 +133,7 @@ def test_answers_and_tokens_are_weighed_by_the_capped_ratio_of_policy_and_server
         fake.shift = shift
         config = RolloutServerConfig(url=url, most_difference=1.0)
         with drawing.Drawing(config, policy, encoder, tmp_path, start=imitator) as drawn:
-            drawn.check(24)
+            drawn.check(16, 8)
             rollouts = collect(drawn.now(), encoder, environment, range(8), max_new_tokens=8, seed=0)
     model = ResponseModel(policy)
     settings = dict(COMMON, sampler_ratio_cap=1.5)
@@ -187,7 +187,7 @@ def test_a_server_that_does_not_fit_is_told_before_any_step(tmp_path, imitator, 
 
 
 def test_a_server_without_room_for_prompt_and_answer_is_told_before_any_step(tmp_path, imitator):
-    with served(imitator) as (_, url), pytest.raises(EngineError, match=r"takes 64 tokens .* ask for 76"):
+    with served(imitator) as (_, url), pytest.raises(EngineError, match=r"takes 64 tokens .* ask for 67"):
         train(rloo, tmp_path, imitator, url, max_new_tokens=60)
 
 

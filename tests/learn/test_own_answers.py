@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from pasture.core.errors import DataError, ScorerError, TrainingError
+from pasture.core.errors import DataError, ModelError, PastureError, ScorerError, TrainingError
+from pasture.core.records import Instruction
 from pasture.learn import grpo, online_dpo, quark, rloo
 from pasture.learn.rollouts import Environment
 from pasture.models.load import load_causal_lm
@@ -73,6 +74,54 @@ def test_the_policy_is_kept_at_every_asked_step_as_a_plain_model(tmp_path, imita
     assert not torch.equal(early, late)
     assert torch.equal(late, final)
     assert not (tmp_path / "checkpoint").exists()
+
+
+@METHODS
+def test_the_last_policy_is_kept_whether_or_not_its_step_is_a_multiple(tmp_path, imitator, method):
+    _train(method, tmp_path / "between", imitator, steps=3, save_every=2)
+    assert sorted(path.name for path in (tmp_path / "between" / "steps").iterdir()) == ["0002", "0003"]
+    _train(method, tmp_path / "short", imitator, steps=1, save_every=20)
+    assert [path.name for path in (tmp_path / "short" / "steps").iterdir()] == ["0001"]
+
+
+@METHODS
+def test_weights_that_became_nan_are_told_as_a_learning_rate_that_is_too_high(tmp_path, imitator, method):
+    with pytest.raises(PastureError, match="ower the learning rate"):
+        _train(method, tmp_path, imitator, learning_rate=1e30, steps=3)
+
+
+@METHODS
+def test_a_prompt_that_leaves_no_room_in_the_context_is_told_before_any_answer(tmp_path, imitator, method):
+    # The model's context is 256; the longest prompt comes last, and would be met in some later step.
+    long = Instruction(id="long", instruction=" ".join(["w1"] * 60), source="toy", split="toy")
+    with pytest.raises(ModelError, match="context holds 256"):
+        _train(
+            method,
+            tmp_path,
+            imitator,
+            scorer=_raises,
+            instructions=[*toy.instructions(200), long],
+            max_prompt_tokens=100,
+            max_new_tokens=200,
+        )
+
+
+@METHODS
+def test_training_goes_on_in_smaller_pieces_and_with_layers_computed_again(monkeypatch, tmp_path, imitator, method):
+    whole = _train(method, tmp_path / "whole", imitator, checkpoint_steps=1)
+    monkeypatch.setattr(method, "save_model", _out_of_memory)
+    with pytest.raises(MemoryError):
+        _train(method, tmp_path / "lowered", imitator, checkpoint_steps=1, save_every=2)
+    monkeypatch.undo()
+    lowered = {"micro_batch_tokens": 16, "weights": Weights(gradient_checkpointing=True), "save_every": 2}
+    rows = _train(method, tmp_path / "lowered", imitator, **lowered)
+    assert len(rows) == len(whole) == 2
+    for row, expected in zip(rows, whole, strict=True):
+        assert row == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def _out_of_memory(*_):
+    raise MemoryError
 
 
 @METHODS

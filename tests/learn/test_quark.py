@@ -255,6 +255,13 @@ def test_a_step_of_the_optimizer_is_never_left_with_the_few_answers_that_remain(
     assert sorted(taken) == [4, 5]
 
 
+def test_a_control_token_that_is_drawn_says_nothing(imitator):
+    asking = quark.Asking(CONFIG, toy.encoder(imitator))
+    tokens = asking.plain.tokenizer.convert_tokens_to_ids(quark.control_tokens(CONFIG))
+    assert min(tokens) >= len(load_tokenizer(imitator))
+    assert asking.best.text(tokens) == ""
+
+
 def test_adapters_cannot_learn_control_tokens_and_say_so():
     with pytest.raises(ValidationError, match="adapters leave alone"):
         quark.Config(train_on="all", weights=Weights(lora=Lora()))

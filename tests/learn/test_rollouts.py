@@ -7,7 +7,14 @@ import torch
 
 from pasture.core.errors import TrainingError
 from pasture.learn import rollouts
-from pasture.learn.rollouts import Environment, check_sampler, collect, old_logprobs, token_logprobs
+from pasture.learn.rollouts import (
+    Environment,
+    check_sampler,
+    collect,
+    old_logprobs,
+    sampler_weights,
+    token_logprobs,
+)
 from pasture.models.load import load_causal_lm
 from pasture.models.response import ResponseModel
 from pasture.models.sample import SamplerConfig
@@ -88,3 +95,17 @@ def test_in_bfloat16_the_policy_is_asked_again_as_one_token_at_a_time_is_rounded
     asked_again = old_logprobs(policy, drawn, 1024, sampler_ratio_cap=None)
     np.testing.assert_array_equal(asked_again, token_logprobs(policy, drawn, 1024))
     assert float((asked_again - drawn.sampler_logprob_BT).abs().max()) > 1e-4
+    # What differs is rounding, and no answer counts for more than another by it.
+    assert torch.equal(sampler_weights(asked_again, drawn.sampler_logprob_BT, None), torch.ones_like(asked_again))
+
+
+def test_in_bfloat16_the_sampler_is_the_policy_unless_tokens_differ_on_average(imitator):
+    policy = ResponseModel(load_causal_lm(imitator, dtype=torch.bfloat16))
+    environment = Environment(toy.instructions(6), toy.TEMPLATE, toy.count_liked)
+    drawn = collect(policy.model, toy.encoder(imitator), environment, range(6), max_new_tokens=8, seed=0)
+    one_far_off = drawn.sampler_logprob_BT.clone()
+    one_far_off[drawn.mask_BT.nonzero()[0].unbind()] += 0.9
+    check_sampler(policy, dataclasses.replace(drawn, sampler_logprob_BT=one_far_off), 1024)
+    all_off = torch.where(drawn.mask_BT, drawn.sampler_logprob_BT + 0.3, 0.0)
+    with pytest.raises(TrainingError, match=r"on average 0\.3\d* nats a token, expected at most 0\.15"):
+        check_sampler(policy, dataclasses.replace(drawn, sampler_logprob_BT=all_off), 1024)

@@ -117,7 +117,7 @@ def test_the_server_draws_from_the_policy_as_it_is_once_it_was_handed_over_and_n
     # Told of every difference, so that none stops the drawing.
     config = RolloutServerConfig(url=served.server.origin, most_difference=1e9)
     with Drawing(config, policy, encoder, tmp_path, start=served.model) as drawing:
-        drawing.check(160)
+        drawing.check(128, 32)
         began = time.monotonic()
         sampler = drawing.now()
         show(f" handed over in {time.monotonic() - began:.1f} s:")

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
+    FalconConfig,
     MistralConfig,
     OPTConfig,
     TemperatureLogitsWarper,
@@ -183,6 +184,20 @@ def test_greedy_answers_equal_generates_with_a_sliding_window(attention):
 def test_greedy_answers_equal_generates_where_positions_come_from_the_mask():
     # Bloom takes no position ids: it biases attention by distances that it counts from the mask.
     _equals_generate(BloomConfig(vocab_size=43, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3))
+
+
+def test_greedy_answers_equal_generates_for_a_falcon_that_counts_from_the_mask():
+    sizes = {"vocab_size": 43, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    _equals_generate(FalconConfig(**sizes, alibi=True, initializer_range=0.3))
+
+
+def test_a_model_whose_weights_are_nan_is_told_apart_from_one_that_answers():
+    model = tiny_model("llama", 43, seed=0)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[7] = torch.nan
+    for temperature in (0.0, 0.7, 1.0):
+        with pytest.raises(ModelError, match="NaN or infinite log-probabilities"):
+            sample(model, UNREACHABLE, PROMPTS, range(len(PROMPTS)), SamplerConfig(temperature=temperature))
 
 
 def test_greedy_answers_equal_generates_for_opt():

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GraniteConfig, MistralConfig
+from transformers import AutoModelForCausalLM, FalconConfig, GraniteConfig, MistralConfig, OPTConfig
 
 from pasture.models import trunk
 from pasture.models.sample import SamplerConfig, sample
@@ -19,6 +19,8 @@ SMALL = {"vocab_size": 32, "hidden_size": 32, "intermediate_size": 64, "num_hidd
     "num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": None, "bos_token_id": None,
     "eos_token_id": None, "initializer_range": 0.2,
 }  # fmt: skip
+
+FALCON = {"vocab_size": 32, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "alibi": True}
 
 
 def rows(pad=0):
@@ -152,6 +154,7 @@ def test_a_layer_that_is_put_together_otherwise_runs_to_its_end():
         (AutoModelForCausalLM.from_config(MistralConfig(**SMALL, sliding_window=4096)), "do not attend to all"),
         (AutoModelForCausalLM.from_config(MistralConfig(**SMALL, sliding_window=None), attn_implementation="eager"),
          "'eager'"),
+        (AutoModelForCausalLM.from_config(FalconConfig(**FALCON)), "reads places off a mask"),
     ],
 )  # fmt: skip
 def test_other_attention_is_left_alone_and_said(model, said, caplog):
@@ -169,6 +172,28 @@ def test_layers_that_are_computed_again_give_the_same_gradients():
     expected = alone(model.base_model)
     compute_layers_again(model)
     assert_same(expected, packed(model.base_model))
+
+
+def test_layers_that_are_computed_again_drop_nothing_out():
+    # OPT's layers drop out by their own training mode, by which transformers asks whether to compute them again.
+    small = {"hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 32}
+    config = OPTConfig(**small, word_embed_proj_dim=32, max_position_embeddings=64, dropout=0.5, init_std=0.2)
+    model = AutoModelForCausalLM.from_config(config).eval().base_model
+    ids_BT = torch.tensor([[3, 9, 4, 17, 5]])
+
+    def gradients():
+        model(input_ids=ids_BT).last_hidden_state.square().mean().backward()
+        found = {name: one.grad.clone() for name, one in model.named_parameters()}
+        model.zero_grad()
+        return found
+
+    expected = gradients()
+    compute_layers_again(model)
+    calls = []
+    model.decoder.layers[0].fc1.register_forward_hook(lambda *_: calls.append(1))
+    for name, gradient in gradients().items():
+        np.testing.assert_allclose(gradient, expected[name], atol=1e-6, err_msg=name)
+    assert len(calls) == 2  # forwards, and again on the way back
 
 
 def test_a_copy_of_a_model_reads_with_its_own_weights():

@@ -52,6 +52,12 @@ def test_a_prompt_fits_that_leaves_room_for_a_token_and_for_the_control_token(ba
     assert fits == {str(count) for count in range(1, most + 1)}
 
 
+def test_a_method_of_ones_own_without_a_limit_takes_what_the_context_holds(base: Path):
+    # By hand: of a context of 256, one token is for an answer and one a line break.
+    fits = fitting_ids([of_words(count) for count in (253, 254, 255)], object(), base, "plain")
+    assert fits == {"253", "254"}
+
+
 def test_reward_conditioning_learns_from_the_longest_prompt_that_fits_and_refuses_the_next(base: Path, tmp_path: Path):
     once = conditioned(base, tmp_path / "once", 5)
     with pytest.raises(DataError, match="expected a prompt of 1 to 7 tokens, got 8"):

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -110,16 +111,18 @@ def generate(
 ) -> None:
     """Have a model of one's own or a service answer instructions.
 
-    How it was asked (prompt, limits, sampling, failures, cost) is written beside the answers, as OUT.facts.json.
+    How it was asked (prompt, limits, sampling, failures, cost) is written beside the answers, as OUT.facts.json. Killed
+    and called again, it goes on: with answers of one's own model from OUT.drawn/, with a service's from the store.
     """
     console = Console()
     who.check()
     require_target(out)
     require_apart(out, *([] if instructions.startswith(HUB) else data_files(instructions)))
     asked = load_prompts(instructions, count)
+    kept = out.with_name(f"{out.name}.drawn")
     with shown_progress(console, "answering") as progress:
         answers = (
-            _local(who, decoding, asked, progress)
+            _local(who, decoding, asked, kept, progress)
             if who.model is not None
             else _served(who, decoding, service.access(None), asked, progress)
         )
@@ -127,6 +130,8 @@ def generate(
     facts = {"pasture": pasture.__version__, "instructions": instructions, "asked": expected, **answers.facts}
     write_text(out.with_name(f"{out.name}.facts.json"), json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     write_rows(out, _rows(asked, answers.completions, layout))
+    if who.model is not None:
+        shutil.rmtree(kept, ignore_errors=True)
     console.print(f"Wrote {len(answers.completions):,} answers to {out}.", soft_wrap=True, markup=False)
     if len(answers.completions) < expected:
         failed = expected - len(answers.completions)
@@ -134,20 +139,21 @@ def generate(
         raise typer.Exit(1)
 
 
-def _local(who: Answerer, decoding: Decoding, asked: list[Instruction], progress: Any) -> _Answers:
+def _local(who: Answerer, decoding: Decoding, asked: list[Instruction], kept: Path, progress: Any) -> _Answers:
     assert who.model is not None  # noqa: S101 - for the type alone
     given = {"temperature": decoding.temperature, "top_p": decoding.top_p, "max_new_tokens": decoding.max_new_tokens}
     defaults = {"temperature": 0.7, "max_new_tokens": 300}
     config = SamplerConfig(**defaults | {name: value for name, value in given.items() if value is not None})
     template = chosen_template(decoding.template, who.model)
     system = who.system or who.model.name
-    answering = training_module("pasture.steps.alone").local_system(who.model, template, config)
-    completions = answering.complete(
-        asked, system=system, samples=decoding.samples, seed=decoding.seed, progress=progress
-    )
     facts = {"system": system, "model": str(who.model), "template": template, "samples": decoding.samples}
-    drawn = config.model_dump(exclude={"batch_tokens"})
-    return _Answers(completions, {**facts, "seed": decoding.seed, "decoding": drawn})
+    facts |= {"seed": decoding.seed, "decoding": config.model_dump(exclude={"batch_tokens"})}
+    alone = training_module("pasture.steps.alone")
+    alone.claim_drawn(kept, who.model, [facts, [one.model_dump(mode="json") for one in asked]])
+    completions = alone.local_system(who.model, template, config).complete(
+        asked, system=system, samples=decoding.samples, seed=decoding.seed, progress=progress, kept=kept
+    )
+    return _Answers(completions, facts)
 
 
 def _served(who: Answerer, decoding: Decoding, access: Access, asked: list[Instruction], progress: Any) -> _Answers:

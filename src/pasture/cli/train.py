@@ -68,7 +68,8 @@ class Data:
     ] = "preference"
     instructions: Annotated[str | None, typer.Option("--instructions", help=f"To answer. {DATA_HELP}")] = None
     scorer: Annotated[
-        Path | None, typer.Option("--scorer", help="Folder of the reward model or the ensemble that scores.")
+        Path | None,
+        typer.Option("--scorer", help="Folder of the reward model or the ensemble that scores, or a file of yours."),
     ] = None
     judge: Annotated[list[str] | None, typer.Option("--judge", help=judges.HELP)] = None
     base: Annotated[
@@ -109,7 +110,7 @@ class Running:
     """Options: where the work goes, and who does it."""
 
     title: ClassVar[str] = "Running"
-    allow_code: Annotated[bool, typer.Option("--allow-code", help="Let METHOD be a Python file.")] = False
+    allow_code: Annotated[bool, typer.Option("--allow-code", help="Let METHOD or the scorer be a Python file.")] = False
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder; the same command goes on in it.")] = Path(
         "runs/train"
     )
@@ -135,8 +136,9 @@ def train(
     running: Running,
 ) -> None:
     """Train a model with one method, on files; a kill costs a few steps at most, and the same command goes on."""
-    if method.endswith(".py") and not running.allow_code:
-        raise RecipeError(f"{method!r} would run as part of Pasture. Read it, then pass --allow-code.")
+    for file in filter(lambda one: one.endswith(".py"), (method, str(data.scorer))):
+        if not running.allow_code:
+            raise RecipeError(f"{file!r} would run as part of Pasture. Read it, then pass --allow-code.")
     if list_settings:
         _list_settings(method)
         return
@@ -187,6 +189,8 @@ def score(
 ) -> None:
     """Score every answer of a file with a reward model or an ensemble; of labelled pairs, say how often it agrees."""
     console = Console()
+    if model.suffix == ".py":
+        raise RecipeError(f"{model}: expected the folder of a reward model or of an ensemble.")
     alone = training_module("pasture.steps.alone")
     target = out or answers.with_name(f"{answers.name.split('.')[0]}.scored.jsonl")
     require_target(target)

@@ -31,8 +31,3 @@ class RolloutServerConfig(BaseModel):
     def _holds_no_key(cls, url: str) -> str:
         refuse_key_in_address(url)
         return url
-
-
-PLACE = {"url": True, "api_key_env": True, "in_flight": True, "timeout_seconds": True, "most_difference": True}
-"""Settings that say where the server is and what is put up with, and nothing of what it answers: a training may go on
-with others."""

@@ -107,7 +107,7 @@ def _of_preferences(step: Step, config: Mapping[str, Any], lengths: _Lengths) ->
 def _of_answers(step: Step, config: Mapping[str, Any], lengths: _Lengths) -> Tokens:
     """A method that draws its own answers: each is read by the reference and the scorer, where there is one."""
     row = lengths.row
-    scorers = 0 if step.work == "learn.from_judgements" else 1
+    scorers = 0 if step.work == "learn.from_judgements" or step.settings.get("scorer") else 1
     if step.settings["method"] == "expert_iteration":
         drawn = _plus(lengths.drawing, Tokens(read=scorers * row)).times(step.units * config["n"])
         return _plus(drawn, Tokens(trained=step.units * config["epochs"] * row))
@@ -166,8 +166,8 @@ def _models_held(step: Step, *, adapters: bool) -> tuple[int, int, int]:
     """
     if step.work not in ("learn.from_scores", "learn.from_judgements"):
         return 1, 0, 0
-    own_scorer = step.work == "learn.from_scores" and step.settings["config"].get("reward") != "shared"
-    scorers = 1 if own_scorer else 0
+    a_model_scores = step.work == "learn.from_scores" and not step.settings.get("scorer")
+    scorers = 1 if a_model_scores and step.settings["config"].get("reward") != "shared" else 0
     if step.settings["method"] == "expert_iteration":
         return 1, 0, scorers
     own_values = step.settings["method"] == "ppo" and step.settings["config"].get("value") != "shared"

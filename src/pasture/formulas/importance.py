@@ -5,9 +5,9 @@ from torch import Tensor
 
 
 def truncated_importance_weights(
-    logprob: Float[Tensor, "*N"], sampler_logprob: Float[Tensor, "*N"], cap: float | None
+    logprob: Float[Tensor, "*N"], sampler_logprob: Float[Tensor, "*N"], cap: float
 ) -> Float[Tensor, "*N"]:
-    """min(pi / pi_sampler, cap) of each sample; with no cap, the plain ratio.
+    """min(pi / pi_sampler, cap) of each sample.
 
     The cap trades a bias toward what the sampler likes for a bounded variance. Where both agree, the weight is exactly
     1.
@@ -15,5 +15,4 @@ def truncated_importance_weights(
     Source: Ionides 2008, https://doi.org/10.1198/106186008X320456; for the tokens of a rollout engine,
     Yao et al. 2025, https://fengyao.notion.site/off-policy-rl
     """
-    ratio = (logprob - sampler_logprob).exp()
-    return ratio if cap is None else ratio.clamp(max=cap)
+    return (logprob - sampler_logprob).exp().clamp(max=cap)

@@ -35,6 +35,10 @@ def hinge_loss(margin_P: Float[Tensor, " P"], beta: float) -> Float[Tensor, " P"
     return F.relu(1 - beta * margin_P)
 
 
+MARGIN_LOSSES: dict[str, Callable[..., Tensor]] = {"sigmoid": logistic_loss, "ipo": squared_loss, "hinge": hinge_loss}
+"""Losses of a margin between log-ratios, by the names that recipes call them."""
+
+
 def preference_loss(
     loss: Callable[[Tensor], Tensor], margin_P: Float[Tensor, " P"], first_weight_P: Float[Tensor, " P"]
 ) -> Float[Tensor, " P"]:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from pasture.core.errors import ModelError
+from pasture.core.files import read_records, write_records
 from pasture.core.ports import Progress
 from pasture.core.records import Completion, Instruction
 from pasture.core.seeds import derived_seed
@@ -11,6 +13,9 @@ from pasture.machine.device import resolve_device
 from pasture.models.encode import NO_LIMIT, Encoder
 from pasture.models.load import load_causal_lm, load_tokenizer, resting_dtype, stop_token_ids, within_context
 from pasture.models.sample import SamplerConfig, sample
+
+INSTRUCTIONS_A_FILE = 512
+"""Instructions whose answers are drawn together, and lost together in a kill."""
 
 
 class LocalSystem:
@@ -22,18 +27,53 @@ class LocalSystem:
         dtype = resting_dtype(folder, device)
         self._model = load_causal_lm(folder, dtype=dtype, device=device, tokenizer=tokenizer, row_for_pad=False)
         limit = within_context(folder, NO_LIMIT) - config.max_new_tokens
-        self._encoder = Encoder(tokenizer, template, max_tokens=limit)
+        if limit < 1:
+            raise ModelError(
+                f"{folder}: an answer of {config.max_new_tokens} tokens leaves no room for a prompt in a context of "
+                f"{limit + config.max_new_tokens}. Lower max_new_tokens."
+            )
+        self._encoder = Encoder(tokenizer, template, max_tokens=limit + 1)
         self._stop_ids = stop_token_ids(self._model, tokenizer)
         self._config = config
 
     def complete(
-        self, instructions: Sequence[Instruction], *, system: str, samples: int, seed: int, progress: Progress
+        self,
+        instructions: Sequence[Instruction],
+        *,
+        system: str,
+        samples: int,
+        seed: int,
+        progress: Progress,
+        kept: Path | None = None,
     ) -> list[Completion]:
         """`samples` completions of each instruction, in order, with seeds 0 to `samples` - 1.
 
         The draws belong to the instruction and the sample's number: systems that answer the same instruction share
-        them, and no answer depends on which others are asked for.
+        them, and no answer depends on which others are asked for. In the folder `kept` those of some instructions at a
+        time are written down, and what a killed call of the same kind left there is not drawn again.
+
+        Raises:
+            DataError: if a prompt leaves no room for an answer.
+            RunFolderError: if the disk is full.
         """
+        completions: list[Completion] = []
+        for number, begin in enumerate(range(0, len(instructions), INSTRUCTIONS_A_FILE)):
+            some = instructions[begin : begin + INSTRUCTIONS_A_FILE]
+            file = None if kept is None else kept / f"{number:05d}.jsonl"
+            if file is not None and file.exists():
+                completions += read_records(file, Completion)
+                continue
+            before, count = len(completions), samples * len(some)
+            onward = _onward(progress, before, samples * len(instructions) - before - count)
+            drawn = self._drawn(some, system, samples, seed, onward)
+            if file is not None:
+                write_records(file, drawn)
+            completions += drawn
+        return completions
+
+    def _drawn(
+        self, instructions: Sequence[Instruction], system: str, samples: int, seed: int, progress: Progress
+    ) -> list[Completion]:
         prompts = [self._encoder.prompt(instruction) for instruction in instructions]
         drawn = sample(
             self._model,
@@ -54,3 +94,12 @@ class LocalSystem:
             )
             for row, one in enumerate(drawn)
         ]
+
+
+def _onward(progress: Progress, before: int, after: int) -> Progress:
+    """The progress of a part, told as that of the whole."""
+
+    def tell(done: int, total: int, **figures: float) -> None:
+        progress(before + done, before + total + after, **figures)
+
+    return tell

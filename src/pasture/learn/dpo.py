@@ -33,15 +33,14 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from pasture.core.deciding import NO_PART_OF_THE_RESULT
 from pasture.core.ports import Progress
 from pasture.core.records import Comparison, Preference
 from pasture.core.templates import PromptTemplate
 from pasture.formulas.preference_losses import (
     FLIP_CORRECTIONS,
-    hinge_loss,
-    logistic_loss,
+    MARGIN_LOSSES,
     preference_loss,
-    squared_loss,
 )
 from pasture.learn.epochs import Epochs
 from pasture.learn.feedback import JudgedPair, encode_feedback, named_figures, pair_batches, pair_figures, split
@@ -105,9 +104,8 @@ def dpo_loss(
     A log-ratio is log pi(y|x) - log pi_ref(y|x), summed over the answer's tokens; a preference is 1 for the first
     answer, 0 for the second, 1/2 for a tie.
     """
-    losses = {"sigmoid": logistic_loss, "ipo": squared_loss, "hinge": hinge_loss}
     weight_P = FLIP_CORRECTIONS[config.flip_correction](first_preferred_P, config.label_flip_probability)
-    loss = partial(losses[config.loss], beta=config.beta)
+    loss = partial(MARGIN_LOSSES[config.loss], beta=config.beta)
     return preference_loss(loss, first_logratio_P - second_logratio_P, weight_P)
 
 
@@ -144,7 +142,7 @@ def train(
     optimizer = adamw(model, weight_decay=config.weight_decay)
     epochs = Epochs(len(training_pairs), config.batch_size, config.epochs, seed, "dpo-batches")
     data = [(pair.first.ids, pair.second.ids, pair.first_preferred) for pair in pairs]
-    identity = fingerprint(config.model_dump(), seed, data, modules=[model])
+    identity = fingerprint(config.model_dump(exclude=NO_PART_OF_THE_RESULT), seed, data, modules=[model])
     with Resumable(folder, {"model": model}, optimizer, identity=identity) as run:
         first_step, _ = run.resume()
         for step in range(first_step, epochs.total_steps):

@@ -18,7 +18,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from pasture.core.errors import TrainingError
 from pasture.engines.rollout_server import RolloutServer, Wanted
-from pasture.engines.rollout_settings import PLACE, RolloutServerConfig
+from pasture.engines.rollout_settings import RolloutServerConfig
 from pasture.formulas.logprobs import head_logprobs
 from pasture.machine.distributed import is_main, on_main
 from pasture.machine.sharded import whole_state
@@ -26,11 +26,9 @@ from pasture.models.adapters import adapted_layers, save_adapters
 from pasture.models.encode import Encoder
 from pasture.models.load import stop_token_ids, write_pretrained
 from pasture.models.response import ResponseModel
-from pasture.models.sample import Sample, SamplerConfig, sample
+from pasture.models.sample import Sample, SamplerConfig, check_room, sample
 
 WEIGHTS_FOLDER = "rollouts"
-NO_PART_OF_THE_RESULT = {"rollouts": PLACE}
-"""What of a method's settings is left out where it is asked whether a training is the same."""
 CHECKED_ANSWERS = 8
 """Of each batch that a server draws, this many are held against the policy."""
 PROBE = "The quick brown fox, aged 12345, jumps: naïve café, 東京! def f(x): return x ** 2"
@@ -166,16 +164,18 @@ class Drawing:
                 shutil.rmtree(self.weights, ignore_errors=True)
             self.server.close()
 
-    def check(self, context_tokens: int) -> None:
-        """See that the server, where one draws, is there and fits, before any step is taken.
+    def check(self, longest_prompt: int, max_new_tokens: int) -> None:
+        """See, before any step is taken, that prompts and answers fit, and that a server, where one draws, is there.
 
         Raises:
-            EngineError: saying what does not fit.
+            ModelError: if the longest prompt and its answer do not fit the policy's context.
+            EngineError: saying what of the server does not fit.
         """
+        check_room(self.policy.config, longest_prompt, max_new_tokens)
         if self.server is not None:
             tokenizer = self.encoder.tokenizer
             probes = {PROBE: tokenizer(PROBE, add_special_tokens=False)["input_ids"]}
-            self.server.check(probes, context_tokens)
+            self.server.check(probes, longest_prompt + max_new_tokens)
 
     def now(self) -> OwnSampler:
         """A sampler of the policy as it is at this moment.

@@ -18,8 +18,8 @@ from pasture.core.templates import PromptTemplate
 from pasture.formulas.divergence import k1
 from pasture.learn.rollouts import draw, logprobs_asked_by
 from pasture.machine.device import resolve_device
-from pasture.models.encode import Encoder
-from pasture.models.load import load_causal_lm, load_tokenizer, resting_dtype
+from pasture.models.encode import NO_LIMIT, Encoder
+from pasture.models.load import load_causal_lm, load_tokenizer, resting_dtype, within_context
 from pasture.models.response import ResponseModel
 from pasture.models.sampler_config import SamplerConfig
 
@@ -43,7 +43,8 @@ def drift(
     device, tokenizer = resolve_device("auto"), load_tokenizer(policy_folder)
     dtype = resting_dtype(policy_folder, device)
     policy = load_causal_lm(policy_folder, dtype=dtype, device=device, tokenizer=tokenizer)
-    encoder = Encoder(tokenizer, template, max_tokens=policy.config.max_position_embeddings - max_new_tokens)
+    room = within_context(policy_folder, NO_LIMIT) - max_new_tokens
+    encoder = Encoder(tokenizer, template, max_tokens=room + 1)
     answers = draw(policy, encoder, instructions, SamplerConfig(max_new_tokens=max_new_tokens), seed=seed)
     reference = ResponseModel(load_causal_lm(reference_folder, dtype=dtype, device=device, tokenizer=tokenizer))
     plain = Encoder(load_tokenizer(reference_folder), template, max_tokens=encoder.max_tokens)

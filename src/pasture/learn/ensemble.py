@@ -24,7 +24,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pasture.core.errors import ModelError
+from pasture.core.deciding import NO_PART_OF_THE_RESULT
+from pasture.core.errors import ModelError, RecipeError
 from pasture.core.files import write_text
 from pasture.core.ports import Progress
 from pasture.core.records import Comparison, Completion, Instruction, Preference
@@ -32,11 +33,13 @@ from pasture.core.seeds import derived_seed
 from pasture.core.templates import PromptTemplate
 from pasture.learn import reward_model
 from pasture.learn.feedback import encode_feedback, split
+from pasture.learn.own_file import OWN_FILE_SUFFIX
+from pasture.learn.own_scorer import OwnScorer
 from pasture.learn.resume import METRICS_FILE, MODEL_FOLDER, claim, fingerprint
 from pasture.machine.distributed import check_same, on_main
 from pasture.machine.meter import MetricsLog
 from pasture.models.encode import Encoder
-from pasture.models.load import load_causal_lm, load_tokenizer, within_context
+from pasture.models.load import load_tokenizer, within_context
 
 LIST_FILE = "ensemble.json"
 """In an ensemble's folder: who its members are, and how their scores become one."""
@@ -141,12 +144,19 @@ class EnsembleScorer:
         return np.array([member(instructions, completions) for member in self.members])
 
 
-def load_scorer(folder: Path, template: PromptTemplate, **more: Any) -> reward_model.ModelScorer | EnsembleScorer:
+def load_scorer(
+    folder: Path, template: PromptTemplate, **more: Any
+) -> reward_model.ModelScorer | EnsembleScorer | OwnScorer:
     """The scorer that a folder holds: an ensemble where there is a list of members, else a reward model.
+
+    In place of a folder a Python file of the user's own may stand, which runs as part of this process.
 
     Raises:
         ModelError: if it holds neither.
+        RecipeError: if it is a file that is no scorer.
     """
+    if folder.suffix == OWN_FILE_SUFFIX:
+        return OwnScorer(folder)
     kind = EnsembleScorer if (folder / LIST_FILE).exists() else reward_model.ModelScorer
     return kind.load(folder, template, **more)
 
@@ -156,7 +166,12 @@ def first_reward_model(folder: Path) -> Path:
 
     Raises:
         ModelError: if the list of members cannot be read.
+        RecipeError: if it is a scorer of the user's own, which is no model.
     """
+    if folder.suffix == OWN_FILE_SUFFIX:
+        raise RecipeError(
+            f"{folder} is no reward model, and PPO's value model begins as one. Take RLOO or GRPO with it."
+        )
     return folder / read_list(folder).members[0] if (folder / LIST_FILE).exists() else folder
 
 
@@ -185,9 +200,7 @@ def train(
     pairs, left_out = encode_feedback(encoder, feedback)
     kept = {pair.instruction_id for pair in split(pairs, config.held_out_count, seed)[0]}
     data = [(pair.first.ids, pair.second.ids, pair.first_preferred) for pair in pairs]
-    language_model = load_causal_lm(start, tokenizer=tokenizer)
-    claim(folder, fingerprint(config.model_dump(), seed, data, modules=[language_model]))
-    del language_model
+    claim(folder, fingerprint(config.model_dump(exclude=NO_PART_OF_THE_RESULT), seed, data, folders=[start]))
     training = [both for both in feedback if both[0].instruction.id in kept]
     held_out = [both for both in feedback if both[0].instruction.id not in kept]
     places = [f"members/{number:02d}" for number in range(config.members)]
@@ -208,9 +221,12 @@ def train(
         # The last act of a member: where its folder stands, it is done.
         on_main(partial(_move, folder / f"training-{number:02d}", folder / MODEL_FOLDER / place))
     on_main(lambda: _write_list(config, folder / MODEL_FOLDER, places))
+    figures: dict[str, float] = {}
+    if held_out:
+        more = {"max_tokens": encoder.max_tokens, "device": config.device}
+        figures = evaluate(EnsembleScorer.load(folder / MODEL_FOLDER, template, **more), held_out)
     with MetricsLog(folder / METRICS_FILE) as log:
-        scorer = EnsembleScorer.load(folder / MODEL_FOLDER, template, max_tokens=encoder.max_tokens)
-        log.write(config.members, **left_out, **evaluate(scorer, held_out))
+        log.write(config.members, **left_out, **figures)
 
 
 def _move(training: Path, target: Path) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from pasture.core.seeds import stream
+from pasture.learn.resume import keeps_copy
 from pasture.learn.update import cosine_factor
 
 
@@ -42,7 +43,7 @@ class Epochs:
 
     def saves(self, step: int, every: int) -> bool:
         """Whether a copy of the policy is kept after this step: each `every` steps, and after the last."""
-        return (step + 1) % every == 0 or step + 1 == self.total_steps
+        return keeps_copy(step, every, self.total_steps)
 
     def cosine_factor(self, step: int, warmup_fraction: float) -> float:
         """Share of the highest learning rate at this step."""

@@ -14,6 +14,7 @@ What differs:
 """
 
 import contextlib
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from pasture.core.deciding import NO_PART_OF_THE_RESULT
 from pasture.core.errors import RecipeError
 from pasture.core.files import read_records, write_records
 from pasture.core.ports import Progress
@@ -30,15 +32,15 @@ from pasture.core.records import Completion, Instruction, Record
 from pasture.core.seeds import derived_seed
 from pasture.engines.rollout_settings import RolloutServerConfig
 from pasture.learn import best_of_n, sft
-from pasture.learn.drawing import NO_PART_OF_THE_RESULT, Drawing, OwnSampler
+from pasture.learn.drawing import Drawing, OwnSampler
 from pasture.learn.resume import METRICS_FILE, MODEL_FOLDER, claim, fingerprint
 from pasture.learn.rollouts import Environment, check_instructions, checked_scores, draw
 from pasture.machine.device import resolve_device
 from pasture.machine.distributed import check_same, on_main
 from pasture.machine.meter import MetricsLog
 from pasture.models.encode import Encoder
-from pasture.models.load import load_causal_lm, load_tokenizer, resting_dtype, save_model, within_context
-from pasture.models.sample import SamplerConfig
+from pasture.models.load import load_causal_lm, load_config, load_tokenizer, resting_dtype, within_context
+from pasture.models.sample import SamplerConfig, check_room
 
 INSTRUCTIONS_A_FILE = 256
 """Winners are kept in files of this many, so that a kill loses no more than the answers of one."""
@@ -104,9 +106,8 @@ def train(
     """
     _check_base(config, base)
     prompts = _prompts(config, environment, start, base or start)
-    models = [load_causal_lm(origin) for origin in (start, base) if origin is not None]
-    claim(folder, fingerprint(config.model_dump(exclude=NO_PART_OF_THE_RESULT), seed, prompts, modules=models))
-    del models
+    begun = [start] if base is None else [start, base]
+    claim(folder, fingerprint(config.model_dump(exclude=NO_PART_OF_THE_RESULT), seed, prompts, folders=begun))
     done = len(list((folder / "steps").glob("*")))
     check_same(done, str(folder / "steps"))
     report = _Report(progress, config, len(prompts), rounds_done=done)
@@ -135,7 +136,7 @@ def train(
             # The last act of a round: where its policy stands, the round is done.
             on_main(partial(_move, place / MODEL_FOLDER, _policy_folder(folder, number)))
     last = _policy_folder(folder, config.rounds)
-    save_model(load_causal_lm(last), load_tokenizer(last), folder / MODEL_FOLDER)
+    on_main(lambda: shutil.copytree(last, folder / MODEL_FOLDER, dirs_exist_ok=True))
 
 
 def _move(policy: Path, target: Path) -> None:
@@ -156,12 +157,14 @@ def _prompts(config: Config, environment: Environment, start: Path, trained: Pat
 
     Raises:
         DataError: if there are no instructions, or one is too long.
+        ModelError: if the model that draws has no room for the longest and an answer.
     """
     template, instructions = environment.template, environment.instructions
     drawing = Encoder(load_tokenizer(start), template, max_tokens=config.max_prompt_tokens + 1)
     imitating = Encoder(load_tokenizer(trained), template, max_tokens=within_context(trained, config.max_tokens))
     prompts = check_instructions(drawing, instructions)
     check_instructions(imitating, instructions)
+    check_room(load_config(start), max(map(len, prompts)), config.max_new_tokens)
     return prompts
 
 
@@ -233,7 +236,8 @@ def _opened(source: Source, place: Path, opened: contextlib.ExitStack) -> tuple[
     policy = load_causal_lm(source.policy, dtype=dtype, device=device, tokenizer=tokenizer)
     encoder = Encoder(tokenizer, source.environment.template, max_tokens=config.max_prompt_tokens + 1)
     drawing = opened.enter_context(Drawing(config.rollouts, policy, encoder, place, start=source.served))
-    drawing.check(config.max_prompt_tokens + config.max_new_tokens)
+    longest = max(len(encoder.prompt(one)) for one in source.environment.instructions)
+    drawing.check(longest, config.max_new_tokens)
     return encoder, drawing.now()
 
 

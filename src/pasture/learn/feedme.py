@@ -19,6 +19,7 @@ from pathlib import Path
 from pydantic import Field
 from torch import Tensor
 
+from pasture.core.deciding import NO_PART_OF_THE_RESULT
 from pasture.core.ports import Progress
 from pasture.core.records import Comparison, Preference
 from pasture.core.templates import PromptTemplate
@@ -66,7 +67,9 @@ def train(
     model = load_trainable(start, config.weights, tokenizer=tokenizer, device=device, seed=seed)
     responder, optimizer = ResponseModel(model), adamw(model, weight_decay=config.weight_decay)
     epochs = Epochs(len(rows), config.batch_size, config.epochs, seed, "feedme-batches")
-    identity = fingerprint(config.model_dump(), seed, [pair.preferred.ids for pair in pairs], modules=[model])
+    identity = fingerprint(
+        config.model_dump(exclude=NO_PART_OF_THE_RESULT), seed, [pair.preferred.ids for pair in pairs], modules=[model]
+    )
     budget = config.micro_batch_tokens
     with Resumable(folder, {"model": model}, optimizer, identity=identity) as run:
         first_step, _ = run.resume()

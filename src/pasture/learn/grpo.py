@@ -28,16 +28,16 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
+from pasture.core.deciding import NO_PART_OF_THE_RESULT
 from pasture.core.ports import Progress
 from pasture.core.seeds import derived_seed
 from pasture.engines.rollout_settings import RolloutServerConfig
 from pasture.formulas.advantages import group_centred_advantages, group_standardized_advantages
 from pasture.formulas.divergence import k1, k3
-from pasture.formulas.importance import truncated_importance_weights
 from pasture.formulas.logprobs import head_logprobs_with_entropy
 from pasture.formulas.surrogate import clipped_surrogate, is_clipped
-from pasture.learn.drawing import NO_PART_OF_THE_RESULT, Drawing, check_corrected
-from pasture.learn.resume import Resumable, fingerprint
+from pasture.learn.drawing import Drawing, check_corrected
+from pasture.learn.resume import Resumable, fingerprint, keeps_copy
 from pasture.learn.rollouts import (
     Environment,
     Rollouts,
@@ -47,6 +47,7 @@ from pasture.learn.rollouts import (
     minibatches,
     objective_figures,
     old_logprobs,
+    sampler_weights,
     step_instructions,
     token_logprobs,
 )
@@ -107,7 +108,7 @@ class Config(BaseModel):
     rollouts: RolloutServerConfig | None = None
     """A server that draws the answers; None: the policy does, in this process."""
     save_every: int = Field(20, ge=1)
-    """Steps between two copies of the policy in `steps/`, to pick one from afterwards."""
+    """Steps between two copies of the policy in `steps/`, to pick one from afterwards; the last step has one too."""
     micro_batch_tokens: int = Field(1024, ge=1)
     """Tokens in one forward pass, padding included; results do not depend on it."""
     checkpoint_steps: int = Field(10, ge=1)
@@ -205,7 +206,7 @@ def train(
         Resumable(folder, {"policy": policy.model}, optimizer, identity=identity) as run,
         Drawing(config.rollouts, policy.model, encoder, folder, start=start) as drawing,
     ):
-        drawing.check(config.max_prompt_tokens + config.max_new_tokens)
+        drawing.check(max(map(len, prompts)), config.max_new_tokens)
         first_step, _ = run.resume()
         for step in range(first_step, config.steps):
             rollouts = collect(
@@ -225,7 +226,7 @@ def train(
                 config, policy, optimizer, experience, learning_rate, derived_seed(seed, "grpo-minibatches", step)
             )
             run.log(step + 1, experience.figures | learned | {"learning_rate": learning_rate})
-            if (step + 1) % config.save_every == 0:
+            if keeps_copy(step, config.save_every, config.steps):
                 save_model(policy.model, tokenizer, folder / "steps" / f"{step + 1:04d}")
             if (step + 1) % config.checkpoint_steps == 0:
                 run.checkpoint(step + 1)
@@ -249,7 +250,7 @@ def evaluate(config: Config, policy: ResponseModel, reference: ResponseModel, ro
         rollouts=rollouts,
         old_logprob_BT=logprob_BT,
         reference_logprob_BT=reference_logprob_BT,
-        weight_BT=truncated_importance_weights(logprob_BT, rollouts.sampler_logprob_BT, config.sampler_ratio_cap),
+        weight_BT=sampler_weights(logprob_BT, rollouts.sampler_logprob_BT, config.sampler_ratio_cap),
         advantage_B=advantages[config.advantage_scale](score_NG).flatten(),
         kl=float(kl_B.mean()),
         figures=figures,

@@ -1,13 +1,8 @@
 """A method by the name that a recipe calls it: one of Pasture's, or a file of the user's own."""
 
 import difflib
-import hashlib
-import importlib.util
 import inspect
-import sys
-import traceback
 from collections.abc import Callable, Mapping
-from importlib.abc import Loader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,9 +11,10 @@ from pydantic import BaseModel
 
 from pasture.core.errors import RecipeError
 from pasture.learn import METHODS
+from pasture.learn.own_file import OWN_FILE_SUFFIX, load_file
 from pasture.machine.distributed import count
 
-OWN_FILE_SUFFIX = ".py"
+KIND = "method"
 
 HANDED: Mapping[str, tuple[str, ...]] = {
     "scores": ("start", "environment", "folder", "seed", "progress"),
@@ -43,14 +39,7 @@ def method_named(name: str, code: str | None = None) -> Any:
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise RecipeError(f"there is no method {name!r}.{hint} Methods: {', '.join(METHODS)}.")
         return METHODS[name]
-    path = Path(name)
-    found = file_hash(path)
-    if code is not None and found != code:
-        raise RecipeError(f"{path} has changed since the run was planned. Start the run again.")
-    module_name = f"pasture_own_{found[:16]}"
-    if module_name not in sys.modules:
-        sys.modules[module_name] = _loaded(path, module_name)
-    return sys.modules[module_name]
+    return load_file(Path(name), KIND, _check_parts, code)
 
 
 def keywords_of(module: Any) -> set[str]:
@@ -58,18 +47,6 @@ def keywords_of(module: Any) -> set[str]:
     parameters = inspect.signature(module.train).parameters.values()
     takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters)
     return {one.name for one in parameters} | set(HANDED[module.LEARNS_FROM] if takes_any else ())
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a method's file.
-
-    Raises:
-        RecipeError: if it cannot be read.
-    """
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise RecipeError(f"method {str(path)!r}: cannot be read ({error.strerror}).") from error
 
 
 def check_several(name: str, module: Any) -> None:
@@ -88,37 +65,6 @@ def check_several(name: str, module: Any) -> None:
             "each would count its whole batch. Take micro-batches from pasture.machine.distributed.share, sum figures "
             "with total, and set SEVERAL_PROCESSES = True; or start one process."
         )
-
-
-def _loaded(path: Path, module_name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise RecipeError(f"method {str(path)!r}: not a Python file.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # dataclasses and pydantic look their module up while it runs
-    try:
-        _run(spec.loader, module, path)
-        _check_parts(path, module)
-    except RecipeError:
-        del sys.modules[module_name]
-        raise
-    return module
-
-
-def _run(loader: Loader, module: ModuleType, path: Path) -> None:
-    """Fill the module with what the file defines."""
-    try:
-        loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise RecipeError(f"method {str(path)!r}: {_raised(error, path)}") from error
-
-
-def _raised(error: BaseException, path: Path) -> str:
-    """What running a file raised, and in which of its lines."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        return f"line {error.lineno} raised {type(error).__name__}: {error.msg}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    return f"line {lines[-1]} raised {type(error).__name__}: {error}" if lines else f"{type(error).__name__}: {error}"
 
 
 def _check_parts(path: Path, module: ModuleType) -> None:

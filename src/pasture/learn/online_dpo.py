@@ -19,7 +19,6 @@ What differs:
    few that remain move the policy as far as all the others.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,17 +29,18 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from pasture.core.deciding import NO_PART_OF_THE_RESULT
 from pasture.core.ports import Progress
 from pasture.core.seeds import derived_seed
 from pasture.engines.rollout_settings import RolloutServerConfig
 from pasture.formulas.divergence import k1
 from pasture.formulas.logprobs import head_logprobs
 from pasture.formulas.masks import row_sums
-from pasture.formulas.preference_losses import hinge_loss, logistic_loss, preference_loss, squared_loss
-from pasture.learn.drawing import NO_PART_OF_THE_RESULT, Drawing
+from pasture.formulas.preference_losses import MARGIN_LOSSES, preference_loss
+from pasture.learn.drawing import Drawing
 from pasture.learn.feedback import named_figures, pair_figures
 from pasture.learn.judging import AnnotatedEnvironment, judge_pairs
-from pasture.learn.resume import Resumable, fingerprint
+from pasture.learn.resume import Resumable, fingerprint, keeps_copy
 from pasture.learn.rollouts import (
     Answers,
     Environment,
@@ -92,16 +92,13 @@ class Config(BaseModel):
     rollouts: RolloutServerConfig | None = None
     """A server that draws the answers; None: the policy does, in this process."""
     save_every: int = Field(20, ge=1)
-    """Steps between two copies of the policy in `steps/`, to pick one from afterwards."""
+    """Steps between two copies of the policy in `steps/`, to pick one from afterwards; the last step has one too."""
     micro_batch_tokens: int = Field(1024, ge=1)
     """Tokens in one forward pass, padding included; results do not depend on it."""
     checkpoint_steps: int = Field(10, ge=1)
     """Steps between two checkpoints to go on from after a kill."""
     device: DeviceChoice = "auto"
     weights: Weights = Weights()
-
-
-LOSSES: dict[str, Callable[..., Tensor]] = {"sigmoid": logistic_loss, "ipo": squared_loss, "hinge": hinge_loss}
 
 
 def online_dpo_loss(
@@ -111,7 +108,7 @@ def online_dpo_loss(
     config: Config,
 ) -> Float[Tensor, " P"]:
     """Loss of each pair; a log-ratio is log pi(y|x) - log pi_ref(y|x), summed over answer tokens."""
-    loss = partial(LOSSES[config.loss], beta=config.beta)
+    loss = partial(MARGIN_LOSSES[config.loss], beta=config.beta)
     return preference_loss(loss, first_logratio_P - second_logratio_P, first_preferred_P)
 
 
@@ -160,7 +157,7 @@ def train(
         Resumable(folder, {"policy": policy.model}, optimizer, identity=identity) as run,
         Drawing(config.rollouts, policy.model, encoder, folder, start=start) as drawing,
     ):
-        drawing.check(config.max_prompt_tokens + config.max_new_tokens)
+        drawing.check(max(map(len, prompts)), config.max_new_tokens)
         first_step, _ = run.resume()
         for step in range(first_step, config.steps):
             numbers = step_instructions(len(prompts), config.rollout_batch_size // 2, step, seed)
@@ -179,7 +176,7 @@ def train(
             )
             figures = experience.figures | learned | {"learning_rate": learning_rate}
             run.log(step + 1, figures)
-            if (step + 1) % config.save_every == 0:
+            if keeps_copy(step, config.save_every, config.steps):
                 save_model(policy.model, tokenizer, folder / "steps" / f"{step + 1:04d}")
             if (step + 1) % config.checkpoint_steps == 0:
                 run.checkpoint(step + 1)

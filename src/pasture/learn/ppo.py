@@ -32,18 +32,18 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pasture.core.deciding import NO_PART_OF_THE_RESULT
 from pasture.core.errors import ModelError
 from pasture.core.ports import Progress
 from pasture.core.seeds import derived_seed
 from pasture.engines.rollout_settings import RolloutServerConfig
 from pasture.formulas.advantages import generalized_advantages, shaped_rewards
 from pasture.formulas.divergence import clamped_k1, k1
-from pasture.formulas.importance import truncated_importance_weights
 from pasture.formulas.logprobs import head_logprobs_with_entropy
 from pasture.formulas.masks import masked_mean, rescale, standardize
 from pasture.formulas.surrogate import clipped_surrogate, is_clipped
-from pasture.learn.drawing import NO_PART_OF_THE_RESULT, Drawing, check_corrected
-from pasture.learn.resume import Resumable, fingerprint
+from pasture.learn.drawing import Drawing, check_corrected
+from pasture.learn.resume import Resumable, fingerprint, keeps_copy
 from pasture.learn.rollouts import (
     Environment,
     Rollouts,
@@ -53,6 +53,7 @@ from pasture.learn.rollouts import (
     minibatches,
     objective_figures,
     old_logprobs,
+    sampler_weights,
     step_instructions,
     token_logprobs,
 )
@@ -129,7 +130,7 @@ class Config(BaseModel):
     rollouts: RolloutServerConfig | None = None
     """A server that draws the answers; None: the policy does, in this process."""
     save_every: int = Field(20, ge=1)
-    """Steps between two copies of the policy in `steps/`, to pick one from afterwards."""
+    """Steps between two copies of the policy in `steps/`, to pick one from afterwards; the last step has one too."""
     micro_batch_tokens: int = Field(1024, ge=1)
     """Tokens in one forward pass, padding included; results do not depend on it."""
     checkpoint_steps: int = Field(10, ge=1)
@@ -250,7 +251,7 @@ def train(
         Resumable(folder, {"policy": policy, "value": models.value_alone}, optimizer, identity=identity) as run,
         Drawing(config.rollouts, policy, encoder, folder, start=start) as drawing,
     ):
-        drawing.check(config.max_prompt_tokens + config.max_new_tokens)
+        drawing.check(max(map(len, prompts)), config.max_new_tokens)
         first_step, numbers = run.resume()
         kl_coefficient = numbers.get("kl_coefficient", config.kl_coefficient)
         for step in range(first_step, config.steps):
@@ -268,7 +269,7 @@ def train(
             )
             run.log(step + 1, experience.figures | learned | {"learning_rate": learning_rate})
             kl_coefficient = _next_coefficient(config, kl_coefficient, experience.kl)
-            if (step + 1) % config.save_every == 0:
+            if keeps_copy(step, config.save_every, config.steps):
                 save_model(policy, tokenizer, folder / "steps" / f"{step + 1:04d}")
             if (step + 1) % config.checkpoint_steps == 0:
                 run.checkpoint(step + 1, kl_coefficient=kl_coefficient)
@@ -326,7 +327,7 @@ def evaluate(config: Config, models: Models, rollouts: Rollouts, kl_coefficient:
     """Rewards, values and advantages of a batch of answers, before anything is learned from it."""
     mask_BT = rollouts.mask_BT
     logprob_BT = old_logprobs(models.policy, rollouts, config.micro_batch_tokens, config.sampler_ratio_cap)
-    weight_BT = truncated_importance_weights(logprob_BT, rollouts.sampler_logprob_BT, config.sampler_ratio_cap)
+    weight_BT = sampler_weights(logprob_BT, rollouts.sampler_logprob_BT, config.sampler_ratio_cap)
     reference_logprob_BT = token_logprobs(models.reference, rollouts, config.micro_batch_tokens)
     value_BT = rollouts.spread(lambda ids, mask: token_values(models.value, ids, mask), config.micro_batch_tokens)
     divergence = {"k1": k1, "clamped_k1": clamped_k1}[config.kl_estimator]

@@ -33,6 +33,7 @@ from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
+from pasture.core.deciding import NO_PART_OF_THE_RESULT
 from pasture.core.files import read_records, write_records
 from pasture.core.ports import Progress
 from pasture.core.records import Record
@@ -40,8 +41,8 @@ from pasture.core.seeds import derived_seed, stream
 from pasture.engines.rollout_settings import RolloutServerConfig
 from pasture.formulas.divergence import k1
 from pasture.formulas.logprobs import head_logprobs_with_kl
-from pasture.learn.drawing import NO_PART_OF_THE_RESULT, Drawing
-from pasture.learn.resume import Resumable, fingerprint
+from pasture.learn.drawing import Drawing
+from pasture.learn.resume import Resumable, fingerprint, keeps_copy
 from pasture.learn.rollouts import (
     Environment,
     Rollouts,
@@ -99,7 +100,7 @@ class Config(BaseModel):
     rollouts: RolloutServerConfig | None = None
     """A server that draws the answers; None: the policy does, in this process."""
     save_every: int = Field(20, ge=1)
-    """Steps between two copies of the policy in `steps/`, to pick one from afterwards."""
+    """Steps between two copies of the policy in `steps/`, to pick one from afterwards; the last step has one too."""
     micro_batch_tokens: int = Field(1024, ge=1)
     """Tokens in one forward pass, padding included; results do not depend on it."""
     checkpoint_steps: int = Field(10, ge=1)
@@ -260,7 +261,7 @@ def train(
         Resumable(folder, {"policy": policy.model}, optimizer, identity=identity) as run,
         Drawing(config.rollouts, policy.model, asking.plain, folder, start=start) as drawing,
     ):
-        drawing.check(config.max_prompt_tokens + config.max_new_tokens)
+        drawing.check(max(map(len, prompts)), config.max_new_tokens)
         first_step, _ = run.resume()
         if config.pool_steps != 1:
             pool.resume(first_step)
@@ -282,7 +283,7 @@ def train(
                 config, models, optimizer, rows, learning_rate, derived_seed(seed, "quark-minibatches", step)
             )
             run.log(step + 1, figures | {"learning_rate": learning_rate})
-            if (step + 1) % config.save_every == 0:
+            if keeps_copy(step, config.save_every, config.steps):
                 save_model(policy.model, tokenizer, folder / "steps" / f"{step + 1:04d}")
             if (step + 1) % config.checkpoint_steps == 0:
                 run.checkpoint(step + 1)

@@ -9,9 +9,10 @@ from types import TracebackType
 from typing import Self
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
-from pasture.core.errors import RunFolderError
+from pasture.core.errors import PastureError, RunFolderError
 from pasture.core.files import read_json_lines, write_json_lines
 from pasture.core.ports import Progress
 from pasture.machine.checkpoint import (
@@ -33,6 +34,11 @@ METRICS_FILE = "metrics.jsonl"
 MODEL_FOLDER = "model"
 _LOGS_HELD_BACK = 20
 SECONDS_BETWEEN_REPORTS = 0.3
+
+
+def keeps_copy(step: int, every: int, steps: int) -> bool:
+    """Whether a copy of the policy is kept after a step, counted from 0: each `every` steps, and after the last."""
+    return (step + 1) % every == 0 or step + 1 == steps
 
 
 def claim(folder: Path, identity: str, file: str = IDENTITY_FILE) -> None:
@@ -87,7 +93,11 @@ class Resumable:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._log is not None:
-            self._log.close()
+            try:
+                if isinstance(error, PastureError):
+                    self._write_logs()  # where weights are NaN, a figure of the step before says so first
+            finally:
+                self._log.close()
 
     def resume(self) -> tuple[int, dict[str, float]]:
         """Steps finished and the numbers kept with them, everything else put back as it was; (0, {}) at the start.
@@ -178,16 +188,27 @@ def _put_back(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     load_whole_state(module, tensors)
 
 
-def fingerprint(*parts: object, modules: Sequence[nn.Module]) -> str:
-    """Hash of settings and data given as plain JSON, and of the models that a training begins with.
+_FIRST = 16
+"""Values of each weight that tell models apart."""
 
-    Of each parameter the name, the shape and the first values are taken: enough to tell models apart, and quick.
+
+def fingerprint(*parts: object, modules: Sequence[nn.Module] = (), folders: Sequence[Path] = ()) -> str:
+    """Hash of settings and data given as plain JSON, and of the models that a training begins with, or their folders.
+
+    Of each weight the name, the shape, the type and the first values are taken: enough to tell models apart, and quick.
     """
     digest = hashlib.sha256(json.dumps(parts).encode())
     for module in modules:
         rest(module)
         for name, parameter in module.named_parameters():
-            digest.update(f"{name} {tuple(parameter.shape)}".encode())
-            head = whole(parameter.detach()).flatten()[:16].float().cpu()
+            digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
+            head = whole(parameter.detach()).flatten()[:_FIRST].float().cpu()
             digest.update(head.numpy().tobytes())
+    for path in (path for folder in folders for path in sorted(folder.glob("*.safetensors"))):
+        with safe_open(path, framework="pt") as weights:
+            for name in sorted(weights.keys()):
+                saved = weights.get_slice(name)
+                digest.update(f"{name} {saved.get_shape()} {saved.get_dtype()}".encode())
+                head = saved[:1] if saved.get_shape() else weights.get_tensor(name)
+                digest.update(head.flatten()[:_FIRST].float().numpy().tobytes())
     return digest.hexdigest()

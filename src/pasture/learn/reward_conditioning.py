@@ -21,6 +21,7 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from pasture.core.deciding import NO_PART_OF_THE_RESULT
 from pasture.core.ports import Progress
 from pasture.core.records import Comparison, Preference
 from pasture.core.templates import PromptTemplate
@@ -89,7 +90,7 @@ def train(
     responder, optimizer = ResponseModel(model), adamw(model, weight_decay=config.weight_decay)
     epochs = Epochs(len(rows), config.batch_size, config.epochs, seed, "conditioning-batches")
     data = [row.ids for row in conditioned_rows(pairs, bad_id)]
-    identity = fingerprint(config.model_dump(), seed, data, modules=[model])
+    identity = fingerprint(config.model_dump(exclude=NO_PART_OF_THE_RESULT), seed, data, modules=[model])
     budget = config.micro_batch_tokens
     with Resumable(folder, {"model": model}, optimizer, identity=identity) as run:
         first_step, _ = run.resume()

@@ -29,14 +29,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from pasture.core.deciding import NO_PART_OF_THE_RESULT
 from pasture.core.errors import DataError
 from pasture.core.ports import Progress
 from pasture.core.records import Comparison, Completion, Instruction, Preference
 from pasture.core.seeds import derived_seed, stream
 from pasture.core.templates import PromptTemplate
+from pasture.learn.epochs import Epochs
 from pasture.learn.feedback import TIE, JudgedPair, agreement, encode_feedback, pair_batches, split
 from pasture.learn.resume import Resumable, fingerprint
-from pasture.learn.update import adamw, cosine_factor, take_step
+from pasture.learn.update import adamw, take_step
 from pasture.machine.device import DeviceChoice, resolve_device
 from pasture.machine.distributed import row_by_row, share, total
 from pasture.models.batches import pad_right, token_budget_batches
@@ -117,19 +119,15 @@ def train(
     layout = AnswerLayout(model.backbone, encoder.pad_id)
     training_pairs, held_out_pairs = split(pairs, config.held_out_count, seed)
     optimizer = adamw(model, weight_decay=config.weight_decay)
-    steps_per_epoch = -(-len(training_pairs) // config.batch_size)
-    total_steps = steps_per_epoch * config.epochs
+    epochs = Epochs(len(training_pairs), config.batch_size, config.epochs, seed, "reward-batches")
     data = [(pair.first.ids, pair.second.ids, pair.first_preferred) for pair in pairs]
-    identity = fingerprint(config.model_dump(), seed, data, modules=[model])
+    identity = fingerprint(config.model_dump(exclude=NO_PART_OF_THE_RESULT), seed, data, modules=[model])
     with Resumable(folder, {"model": model}, optimizer, identity=identity) as run:
         first_step, _ = run.resume()
-        for step in range(first_step, total_steps):
-            epoch, place = divmod(step, steps_per_epoch)
-            order = stream(seed, "reward-batches", epoch).permutation(len(training_pairs))
-            batch = [training_pairs[row] for row in order[place * config.batch_size : (place + 1) * config.batch_size]]
+        for step in range(first_step, epochs.total_steps):
+            batch = [training_pairs[row] for row in epochs.rows(step)]
             loss, accuracy = accumulate_gradients(model, layout, batch, config.micro_batch_tokens)
-            factor = cosine_factor(step, total_steps, round(config.warmup_fraction * total_steps))
-            learning_rate = config.learning_rate * factor
+            learning_rate = config.learning_rate * epochs.cosine_factor(step, config.warmup_fraction)
             [norm] = take_step(optimizer, learning_rate=learning_rate, max_gradient_norm=config.max_gradient_norm)
             figures: dict[str, Tensor | float] = {
                 "loss": loss,
@@ -139,12 +137,12 @@ def train(
             }
             if step == 0:
                 figures |= left_out | {"prompts_shared": float(layout.shares_prompts)}
-            if held_out_pairs and place == steps_per_epoch - 1:
+            if held_out_pairs and epochs.ends_epoch(step):
                 figures |= evaluate(model, layout, held_out_pairs, config.micro_batch_tokens)
             run.log(step + 1, figures)
             if (step + 1) % config.checkpoint_steps == 0:
                 run.checkpoint(step + 1)
-            run.report(progress, step + 1, total_steps, loss=loss)
+            run.report(progress, step + 1, epochs.total_steps, loss=loss)
         answers = [answer for pair in pairs for answer in (pair.first, pair.second)]
         drawn = stream(seed, "reward-centre").permutation(len(answers))[: config.centring_count]
         centre(model, [answers[number] for number in drawn], encoder.pad_id, config.micro_batch_tokens)

@@ -25,17 +25,17 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
+from pasture.core.deciding import NO_PART_OF_THE_RESULT
 from pasture.core.ports import Progress
 from pasture.core.seeds import derived_seed
 from pasture.engines.rollout_settings import RolloutServerConfig
 from pasture.formulas.advantages import leave_one_out_advantages
 from pasture.formulas.divergence import k1
-from pasture.formulas.importance import truncated_importance_weights
 from pasture.formulas.logprobs import head_logprobs
 from pasture.formulas.masks import row_sums
 from pasture.formulas.surrogate import clipped_surrogate, is_clipped, plain_surrogate
-from pasture.learn.drawing import NO_PART_OF_THE_RESULT, Drawing, check_corrected
-from pasture.learn.resume import Resumable, fingerprint
+from pasture.learn.drawing import Drawing, check_corrected
+from pasture.learn.resume import Resumable, fingerprint, keeps_copy
 from pasture.learn.rollouts import (
     Environment,
     Rollouts,
@@ -45,6 +45,7 @@ from pasture.learn.rollouts import (
     minibatches,
     objective_figures,
     old_logprobs,
+    sampler_weights,
     step_instructions,
     token_logprobs,
 )
@@ -98,7 +99,7 @@ class Config(BaseModel):
     rollouts: RolloutServerConfig | None = None
     """A server that draws the answers; None: the policy does, in this process."""
     save_every: int = Field(20, ge=1)
-    """Steps between two copies of the policy in `steps/`, to pick one from afterwards."""
+    """Steps between two copies of the policy in `steps/`, to pick one from afterwards; the last step has one too."""
     micro_batch_tokens: int = Field(1024, ge=1)
     """Tokens in one forward pass, padding included; results do not depend on it."""
     checkpoint_steps: int = Field(10, ge=1)
@@ -178,7 +179,7 @@ def train(
         Resumable(folder, {"policy": policy.model}, optimizer, identity=identity) as run,
         Drawing(config.rollouts, policy.model, encoder, folder, start=start) as drawing,
     ):
-        drawing.check(config.max_prompt_tokens + config.max_new_tokens)
+        drawing.check(max(map(len, prompts)), config.max_new_tokens)
         first_step, _ = run.resume()
         for step in range(first_step, config.steps):
             rollouts = collect(
@@ -198,7 +199,7 @@ def train(
                 config, policy, optimizer, experience, learning_rate, derived_seed(seed, "rloo-minibatches", step)
             )
             run.log(step + 1, experience.figures | learned | {"learning_rate": learning_rate})
-            if (step + 1) % config.save_every == 0:
+            if keeps_copy(step, config.save_every, config.steps):
                 save_model(policy.model, tokenizer, folder / "steps" / f"{step + 1:04d}")
             if (step + 1) % config.checkpoint_steps == 0:
                 run.checkpoint(step + 1)
@@ -222,7 +223,7 @@ def evaluate(config: Config, policy: ResponseModel, reference: ResponseModel, ro
     return Experience(
         rollouts=rollouts,
         old_logprob_B=logprob_B,
-        weight_B=truncated_importance_weights(logprob_B, rollouts.sampler_logprob_BT.sum(1), config.sampler_ratio_cap),
+        weight_B=sampler_weights(logprob_B, rollouts.sampler_logprob_BT.sum(1), config.sampler_ratio_cap),
         advantage_B=leave_one_out_advantages(reward_NG).flatten(),
         kl=float(kl_B.mean()),
         figures=figures,

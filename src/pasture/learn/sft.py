@@ -21,6 +21,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from pasture.core.deciding import NO_PART_OF_THE_RESULT
 from pasture.core.errors import DataError
 from pasture.core.ports import Progress
 from pasture.core.records import Completion, Instruction
@@ -28,8 +29,9 @@ from pasture.core.seeds import stream
 from pasture.core.templates import PromptTemplate
 from pasture.formulas.logprobs import head_logprobs
 from pasture.formulas.masks import prediction_mask, response_mask
+from pasture.learn.epochs import Epochs
 from pasture.learn.resume import Resumable, fingerprint
-from pasture.learn.update import adamw, cosine_factor, take_step
+from pasture.learn.update import adamw, take_step
 from pasture.machine.device import DeviceChoice, resolve_device
 from pasture.machine.distributed import share, total
 from pasture.models.batches import pad_right, token_budget_batches
@@ -99,26 +101,24 @@ def train(
     training_rows, held_out_rows = _split(rows, config.held_out_count, seed)
     responder = ResponseModel(model)
     optimizer = adamw(model, weight_decay=config.weight_decay)
-    steps_per_epoch = -(-len(training_rows) // config.batch_size)
-    total_steps = steps_per_epoch * config.epochs
-    identity = fingerprint(config.model_dump(), seed, [row.ids for row in rows], modules=[model])
+    epochs = Epochs(len(training_rows), config.batch_size, config.epochs, seed, "sft-batches")
+    identity = fingerprint(
+        config.model_dump(exclude=NO_PART_OF_THE_RESULT), seed, [row.ids for row in rows], modules=[model]
+    )
     with Resumable(folder, {"model": model}, optimizer, identity=identity) as run:
         first_step, _ = run.resume()
-        for step in range(first_step, total_steps):
-            epoch, place = divmod(step, steps_per_epoch)
-            order = stream(seed, "sft-batches", epoch).permutation(len(training_rows))
-            batch = [training_rows[row] for row in order[place * config.batch_size : (place + 1) * config.batch_size]]
+        for step in range(first_step, epochs.total_steps):
+            batch = [training_rows[row] for row in epochs.rows(step)]
             loss = accumulate_gradients(responder, batch, encoder.pad_id, config.micro_batch_tokens)
-            factor = cosine_factor(step, total_steps, round(config.warmup_fraction * total_steps))
-            learning_rate = config.learning_rate * factor
+            learning_rate = config.learning_rate * epochs.cosine_factor(step, config.warmup_fraction)
             [norm] = take_step(optimizer, learning_rate=learning_rate, max_gradient_norm=config.max_gradient_norm)
             figures: dict[str, Tensor | float] = {"loss": loss, "grad_norm": norm, "learning_rate": learning_rate}
-            if held_out_rows and place == steps_per_epoch - 1:
+            if held_out_rows and epochs.ends_epoch(step):
                 figures["eval_loss"] = mean_loss(responder, held_out_rows, encoder.pad_id, config.micro_batch_tokens)
             run.log(step + 1, figures)
             if (step + 1) % config.checkpoint_steps == 0:
                 run.checkpoint(step + 1)
-            run.report(progress, step + 1, total_steps, loss=loss)
+            run.report(progress, step + 1, epochs.total_steps, loss=loss)
         run.finish(lambda target: save_model(model, tokenizer, target))
 
 

@@ -24,6 +24,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from pasture.core.deciding import NO_PART_OF_THE_RESULT
 from pasture.core.ports import Progress
 from pasture.core.records import Comparison, Preference
 from pasture.core.templates import PromptTemplate
@@ -125,7 +126,7 @@ def train(
     optimizer = adamw(model, weight_decay=config.weight_decay)
     epochs = Epochs(len(training_pairs), config.batch_size, config.epochs, seed, "simpo-batches")
     data = [(pair.first.ids, pair.second.ids, pair.first_preferred) for pair in pairs]
-    identity = fingerprint(config.model_dump(), seed, data, modules=[model])
+    identity = fingerprint(config.model_dump(exclude=NO_PART_OF_THE_RESULT), seed, data, modules=[model])
     with Resumable(folder, {"model": model}, optimizer, identity=identity) as run:
         first_step, _ = run.resume()
         for step in range(first_step, epochs.total_steps):

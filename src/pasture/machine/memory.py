@@ -27,8 +27,9 @@ def explained(method: str, settings: Mapping[str, Any]) -> Iterator[None]:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TrainingError(
             f"{method} ran out of memory ({first_line[:200]}). Lower what it needs, the first of these first: "
-            f"{'; '.join(_advice(settings))}. With other settings "
-            "training begins anew: choose another folder, or remove what is there."
+            f"{'; '.join(_advice(settings))}. With another micro_batch_tokens or "
+            "gradient_checkpointing training goes on where it was (a recipe's run with --update); with anything else "
+            "it begins anew: choose another folder."
         ) from error
 
 

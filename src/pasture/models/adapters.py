@@ -159,9 +159,11 @@ def distance_to_merged(backbone: nn.Module, merged: Mapping[str, Tensor], *, nam
 def merged_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of the model without adapters that computes the same, under its own names.
 
-    `weights` are the model's state, each tensor whole; it stays as it is.
+    `weights` are the model's state, each tensor whole; it stays as it is. What is new is on the CPU: on a card there
+    may be no room for all of it.
     """
-    return dict(_merged(model, weights, _NAME))
+    kept = {id(tensor) for tensor in weights.values()}
+    return {name: tensor if id(tensor) in kept else tensor.cpu() for name, tensor in _merged(model, weights, _NAME)}
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from pasture.core.errors import ModelError
 from pasture.core.seeds import stream
 from pasture.models.batches import pad_left, positions, token_budget_batches
 from pasture.models.decode_attention import NAME
@@ -149,6 +150,11 @@ class Decoder:
         row_B = torch.arange(self.slots.live, device=self.device)
         drawn_B = state.drawn_B[: self.slots.live]
         token_B, logprob_B, sampling_B = choose_tokens(logits_BV.float(), state.uniform_BT[row_B, drawn_B], self.config)
+        if not bool(logprob_B.isfinite().all()):
+            raise ModelError(
+                "the model gives NaN or infinite log-probabilities: its weights are broken. If it is being trained, "
+                "lower the learning rate; if it was loaded in 16 bits, try float32."
+            )
         state.token_BT[row_B, drawn_B] = token_B
         state.logprob_BT[row_B, drawn_B] = logprob_B
         state.sampling_BT[row_B, drawn_B] = sampling_B
@@ -294,4 +300,6 @@ def _takes_prepared_masks(settings: Any) -> bool:
     """Whether one mask, made ready here, serves every layer, which spares transformers' building it at every step."""
     slides = "sliding_attention" in (getattr(settings, "layer_types", None) or ())
     windowed = getattr(settings, "sliding_window", None) is not None
-    return settings._attn_implementation in ("sdpa", "eager", NAME, PACKED) and not slides and not windowed
+    by_mask = getattr(settings, "alibi", False)  # it reads places off a mask of 0 and 1
+    known = settings._attn_implementation in ("sdpa", "eager", NAME, PACKED)
+    return known and not slides and not windowed and not by_mask

@@ -69,6 +69,7 @@ class Encoder:
         other = copy.copy(self)
         other._answer_prefix_ids = [control_token_id(self.tokenizer, control_token)]
         other._prompts = {}
+        other._control_ids = control_ids(self.tokenizer)  # the token may be newer than this encoder
         return other
 
     @staticmethod
@@ -98,8 +99,9 @@ class Encoder:
         if not ids or len(ids) >= self.max_tokens:
             raise DataError(
                 f"instruction {instruction.id!r}: expected a prompt of 1 to {self.max_tokens - 1} tokens, "
-                f"got {len(ids)}. Shorten it; or raise max_tokens or max_prompt_tokens, as far as the model's context "
-                "goes; or leave such rows out: leave_out_long under [data] of a recipe, --leave-out-long of a command."
+                f"got {len(ids)}. Shorten it; or raise max_tokens or max_prompt_tokens, or lower max_new_tokens, as "
+                "far as the model's context goes; or leave such rows out: leave_out_long under [data] of a recipe, "
+                "--leave-out-long of a command."
             )
         return list(ids)
 

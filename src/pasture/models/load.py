@@ -84,11 +84,16 @@ def context_tokens(folder: Source) -> int | None:
     Raises:
         ModelError: if there is no config, or it cannot be read.
     """
-    found: int | None = getattr(_config(folder).get_text_config(), "max_position_embeddings", None)
+    found: int | None = getattr(load_config(folder).get_text_config(), "max_position_embeddings", None)
     return found
 
 
-def _config(folder: Source) -> PreTrainedConfig:
+def load_config(folder: Source) -> PreTrainedConfig:
+    """What the model of a folder is made of.
+
+    Raises:
+        ModelError: if there is no config, or it cannot be read.
+    """
     source = _resolve(folder)
     with quiet_loading(source):
         return AutoConfig.from_pretrained(source, local_files_only=isinstance(source, Path), trust_remote_code=False)
@@ -112,7 +117,7 @@ def resting_dtype(folder: Source, device: str | torch.device) -> torch.dtype:
     """
     if torch.device(device).type == "cpu":
         return torch.float32
-    found = _config(folder).dtype
+    found = load_config(folder).dtype
     return found if isinstance(found, torch.dtype) else torch.float32
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 
 from pasture.core.errors import ModelError
 from pasture.core.ports import Progress, silent
@@ -20,7 +21,7 @@ from pasture.models.output_layer import output_in_blocks
 from pasture.models.request_queue import Request
 from pasture.models.sampler_config import SamplerConfig
 
-__all__ = ["Sample", "SamplerConfig", "sample"]
+__all__ = ["Sample", "SamplerConfig", "check_room", "sample"]
 
 
 def sample(
@@ -69,11 +70,19 @@ def _check(model: Any, prompts: Sequence[Sequence[int]], seeds: Sequence[int], c
             f"{settings.model_type} has layers of kind {', '.join(sorted(kinds))}; this sampler knows attention only. "
             "Serve the model with vLLM and sample from there."
         )
-    context = getattr(settings, "max_position_embeddings", None)
-    longest = max(map(len, prompts), default=0)
-    if context is not None and longest + config.max_new_tokens > context:
+    check_room(model.config, max(map(len, prompts), default=0), config.max_new_tokens)
+
+
+def check_room(model_config: PreTrainedConfig, longest_prompt: int, max_new_tokens: int) -> None:
+    """See that a model's context holds its longest prompt and an answer.
+
+    Raises:
+        ModelError: if it does not.
+    """
+    context = getattr(model_config.get_text_config(), "max_position_embeddings", None)
+    if context is not None and longest_prompt + max_new_tokens > context:
         raise ModelError(
-            f"the longest prompt has {longest} tokens and max_new_tokens is {config.max_new_tokens}, but the model's "
-            f"context holds {context}. Lower max_new_tokens, or leave out prompts over "
-            f"{context - config.max_new_tokens} tokens."
+            f"the longest prompt has {longest_prompt} tokens and max_new_tokens is {max_new_tokens}, but the model's "
+            f"context holds {context}. Lower max_new_tokens, or leave out prompts over {context - max_new_tokens} "
+            "tokens."
         )

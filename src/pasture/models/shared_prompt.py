@@ -167,6 +167,8 @@ def obstacle_to_sharing(backbone: PreTrainedModel) -> str | None:
         return f"{config.model_type} has layers that do not attend to all that came before"
     if not {"position_ids", "attention_mask"} <= inspect.signature(backbone.forward).parameters.keys():
         return f"{config.model_type} takes no positions or no attention mask"
+    if getattr(config, "alibi", False):
+        return f"{config.model_type} reads places off a mask of its own kind"
     token = iter(number % config.vocab_size for number in range(3, 1000, 7))
     prompts = [[next(token) for _ in range(length)] for length in (3, 5)]
     groups = [[EncodedPair(prompt, [next(token) for _ in range(size)]) for size in (2, 4, 3)] for prompt in prompts]

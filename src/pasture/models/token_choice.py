@@ -43,4 +43,5 @@ def _invert_cumulative(probability_BV: Float[Tensor, "B V"], uniform_B: Float[Te
     total_B = cumulative_BV[:, -1]
     # Rounding may lift a draw to the total; kept below it, a token of probability 0 is never drawn.
     target_B = torch.minimum(uniform_B.to(total_B.dtype) * total_B, total_B.nextafter(torch.zeros_like(total_B)))
-    return torch.searchsorted(cumulative_BV, target_B[:, None], right=True).squeeze(-1)
+    token_B = torch.searchsorted(cumulative_BV, target_B[:, None], right=True).squeeze(-1)
+    return token_B.clamp(max=cumulative_BV.shape[-1] - 1)  # NaN is beyond every token

@@ -1,10 +1,13 @@
 """Models to be trained: all of their weights or adapters alone, in float32 or bfloat16, and what they began as."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pasture.core.errors import ModelError
@@ -144,7 +147,8 @@ def compute_layers_again(model: PreTrainedModel) -> None:
     """Let the backward pass compute each layer anew from its input, in place of remembering what is in it.
 
     transformers ties this to training mode, which would turn dropout on and caches off. Here the layers alone are put
-    into that mode, and only for passes that take gradients, so that sampling keeps its cache.
+    into that mode, only for passes that take gradients, so that sampling keeps its cache, and only until they compute:
+    some, OPT's among them, drop out by it.
 
     Source: Chen et al. 2016, https://arxiv.org/abs/1604.06174
 
@@ -157,10 +161,25 @@ def compute_layers_again(model: PreTrainedModel) -> None:
         enable({"use_reentrant": False})
     except ValueError as error:
         raise ModelError(f"gradient_checkpointing: {error} Set it to false for this model.") from error
-    layers = [part for part in model.modules() if getattr(part, "gradient_checkpointing", False)]
+    layers: list[Any] = [part for part in model.modules() if getattr(part, "gradient_checkpointing", False)]
+    for layer in layers:
+        if hasattr(layer, "_gradient_checkpointing_func"):
+            layer._gradient_checkpointing_func = partial(_compute_at_rest, layer, layer._gradient_checkpointing_func)
 
     def choose(*_: object) -> None:
         for layer in layers:
             layer.training = torch.is_grad_enabled()
 
     model.base_model.register_forward_pre_hook(choose)
+
+
+def _compute_at_rest(
+    layer: nn.Module, compute_again: Callable[..., Any], forward: Callable[..., Any], *inputs: Any
+) -> Any:
+    """What a layer gives for its inputs, out of training mode the first time and again."""
+
+    def at_rest(*given: Any) -> Any:
+        layer.training = False
+        return forward(*given)
+
+    return compute_again(at_rest, *inputs)

@@ -223,7 +223,7 @@ class Trunk:
         try:
             found_KH = self.hidden(Rows(ids_BT, own_BT, own_BT), at_K).float()
             share = float((found_KH - plain_KH).norm() / plain_KH.norm()) if found_KH.shape == plain_KH.shape else 1.0
-        except TypeError as error:
+        except (TypeError, ValueError) as error:  # a layer that wants another call, or a mask of another shape
             setattr(self, ability, False)
             return str(error)
         setattr(self, ability, share <= torch.finfo(self.backbone.dtype).eps ** 0.5)
@@ -237,6 +237,8 @@ def _obstacle_to_packing(backbone: PreTrainedModel) -> str | None:
         return f"{config.model_type} has layers that do not attend to all that came before"
     if config._attn_implementation not in ("sdpa", NAME):
         return f"{config.model_type} was told to attend with {config._attn_implementation!r}"
+    if getattr(config, "alibi", False):
+        return f"{config.model_type} reads places off a mask of its own kind"
     parameters = inspect.signature(backbone.forward).parameters
     takes_more = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
     if "position_ids" not in parameters or not takes_more:

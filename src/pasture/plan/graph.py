@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pasture.core.deciding import deciding
 from pasture.core.files import fingerprint
-from pasture.engines.rollout_settings import PLACE
 
-WORK_VERSION = 5
+WORK_VERSION = 6
 """Raised when a release changes what a step computes, so that older results are not taken for new ones."""
 
 
@@ -44,7 +44,7 @@ class Plan:
 def assemble(steps: Sequence[Step]) -> Plan:
     """The plan of `steps`, which must be listed after what they need.
 
-    A step's key hashes the work, its settings and the keys of what it reads; not where a server is that draws for it.
+    A step's key hashes the work, the settings that its result depends on, and the keys of what it reads.
     Steps with the same key do the same work, in this run or in another.
     """
     keys: dict[str, str] = {}
@@ -61,13 +61,6 @@ def assemble(steps: Sequence[Step]) -> Plan:
         }
         keys[step.name] = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return Plan(tuple(steps), keys)
-
-
-def deciding(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings of a method that its result depends on: all but where a server is that draws its answers."""
-    if not config.get("rollouts"):
-        return config
-    return {**config, "rollouts": {name: value for name, value in config["rollouts"].items() if name not in PLACE}}
 
 
 def folder_fingerprint(folder: Path) -> str:

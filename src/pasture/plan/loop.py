@@ -27,7 +27,9 @@ from pasture.plan.systems import (
     Systems,
     answered_splits,
     baseline_steps,
+    check_scorer,
     learns_from,
+    needs_reward_model,
     plan_systems,
     start_needs,
 )
@@ -104,6 +106,8 @@ def _check_methods(recipe: Recipe) -> None:
                 f"[learn.{name}] says method = {method!r}. {' and '.join(STAGES)} are the stages that other methods "
                 f"build on: the methods {', '.join(STAGE_OF)} each stand in the table of their stage and in no other."
             )
+        if name not in STAGES:
+            check_scorer(recipe, name)
         needed = _builds_on(recipe, name)
         if needed is not None and needed not in recipe.learn:
             raise RecipeError(
@@ -153,8 +157,7 @@ def _file_problem(recipe: Recipe, baseline: Baseline) -> str:
 def _builds_on(recipe: Recipe, name: str) -> str | None:
     if name in STAGES:
         return {"sft": None, "reward_model": "sft"}[name]
-    scored = learns_from(recipe, name) in ("candidates", "scores") or name in recipe.evaluate.curves
-    return "reward_model" if scored else "sft"
+    return "reward_model" if needs_reward_model(recipe, name) else "sft"
 
 
 def _needs_feedback(recipe: Recipe) -> bool:

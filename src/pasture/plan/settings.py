@@ -13,9 +13,9 @@ from pasture.recipe import MEADOW, Baseline, Feedback, Recipe, Selection
 def method_settings(recipe: Recipe, name: str) -> dict[str, Any]:
     """The settings of the method that makes the system `name`."""
     table = recipe.learn[name]
-    told = ("method", "learns_from", "code")
+    told = ("method", "learns_from", "code", "scorer", "scorer_code")
     return {
-        **{key: table[key] for key in ("method", "code") if key in table},
+        **{key: table[key] for key in told if key in table and key != "learns_from"},
         "config": {key: value for key, value in table.items() if key not in told},
         "seed": recipe.seed,
         "template": recipe.model.template,

@@ -137,7 +137,7 @@ def _chosen_answers(recipe: Recipe, name: str, systems: Systems) -> None:
                 f"4-learn/{place}",
                 "learn.chosen",
                 {**settings, "system": name, "split": split},
-                {"data": DATA, "candidates": candidates, "scorer": REWARD_MODEL},
+                {"data": DATA, "candidates": candidates, **_scorer_needs(recipe, name)},
                 units=settings["config"]["n"] * getattr(recipe.data, split),
             )
         )
@@ -188,14 +188,15 @@ def policy_count(recipe: Recipe, name: str) -> int:
     every = config.get("save_every")
     if config.get("rounds", 1) > 1:
         return 1 + int(config["rounds"])
-    if every and "steps" in config:
-        return 1 + int(config["steps"] // every)
-    if every and "batch_size" in config:  # the last step's is kept as well
+    if every and "steps" in config:  # the last step's is kept as well
+        steps = int(config["steps"])
+    elif every and "batch_size" in config:
         rows = max(1, recipe.data.preference - config.get("held_out_count", 0))
         steps = math.ceil(rows / config["batch_size"]) * config.get("epochs", 1)
-        copies: int = math.ceil(steps / every)
-        return 1 + copies
-    return 1 + _USUAL_COPIES
+    else:
+        return 1 + _USUAL_COPIES
+    copies: int = math.ceil(steps / every)
+    return 1 + copies
 
 
 def _training(recipe: Recipe, name: str) -> Step:
@@ -208,7 +209,7 @@ def _training(recipe: Recipe, name: str) -> Step:
         if source == "judgements":
             settings |= _asked(recipe, name)
             return Step(f"4-learn/{name}", "learn.from_judgements", settings, needs, units=units)
-        needs["scorer"] = REWARD_MODEL
+        needs |= _scorer_needs(recipe, name)
         if config.get("fine_tune") == "base":
             settings |= start_settings(recipe)
             needs |= {"base": START} if recipe.model.start == UNTRAINED else {}
@@ -216,6 +217,18 @@ def _training(recipe: Recipe, name: str) -> Step:
     needs = {"pairs": PAIRS, "labels": LABELS, "model": SFT}
     units = config.get("epochs", 1) * recipe.data.preference
     return Step(f"4-learn/{name}", "learn.from_preferences", settings, needs, units=units)
+
+
+def needs_reward_model(recipe: Recipe, name: str) -> bool:
+    """Whether a method cannot do without the reward model: its scores, PPO's values, a curve along its scores."""
+    table = recipe.learn[name]
+    scored = learns_from(recipe, name) in ("candidates", "scores")
+    own = "scorer" in table and table["method"] != "ppo"
+    return (scored and not own) or name in recipe.evaluate.curves
+
+
+def _scorer_needs(recipe: Recipe, name: str) -> dict[str, str]:
+    return {"scorer": REWARD_MODEL} if needs_reward_model(recipe, name) else {}
 
 
 def _asked(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -226,6 +239,17 @@ def _asked(recipe: Recipe, name: str) -> dict[str, Any]:
             'labels that exist already. Leave feedback.file out, or set judge = "scorer".'
         )
     return label_settings(recipe, recipe.feedback)
+
+
+def check_scorer(recipe: Recipe, name: str) -> None:
+    """See that a method for which a scorer is named asks one.
+
+    Raises:
+        RecipeError: if it does not.
+    """
+    source = learns_from(recipe, name)
+    if "scorer" in recipe.learn[name] and source not in ("candidates", "scores"):
+        raise RecipeError(f"[learn.{name}] learns from {source} and asks no scorer. Leave the key out.")
 
 
 def _selection(recipe: Recipe, name: str, training: str, systems: Systems) -> str:

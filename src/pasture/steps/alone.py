@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 from pydantic import BaseModel
 
 import pasture
+from pasture.core.deciding import deciding
 from pasture.core.errors import RecipeError, RunFolderError
-from pasture.core.files import write_text
+from pasture.core.files import fingerprint, read_json_lines, write_text
 from pasture.core.ports import Annotator, Progress, silent
 from pasture.core.records import Comparison, Completion, Instruction, Preference
 from pasture.core.templates import TEMPLATES
@@ -29,7 +31,7 @@ from pasture.machine.tracker_settings import TRACKERS_FOLDER, TrackerName, Track
 from pasture.machine.trackers import tracked
 from pasture.models.card import Card, Source, last_figures, source_of, write_card
 from pasture.models.sampler_config import SamplerConfig
-from pasture.plan.graph import deciding, folder_fingerprint
+from pasture.plan.graph import folder_fingerprint
 from pasture.recipe import check_section
 from pasture.steps.fit import fitting_ids
 
@@ -241,7 +243,8 @@ def _unnamed(method: str, role: str) -> RecipeError:
 def _scorer(training: Training) -> Path:
     if training.scorer is None:
         raise RecipeError(
-            f"pasture train {training.method} learns from scores: name a reward model's folder with --scorer."
+            f"pasture train {training.method} learns from scores: name a reward model's folder, or a file of your own, "
+            "with --scorer."
         )
     return training.scorer
 
@@ -260,7 +263,7 @@ def _identity(training: Training, config: Mapping[str, Any], sources: Mapping[st
         "method": training.method,
         "config": deciding(config),
         "start": folder_fingerprint(training.start),
-        "scorer": folder_fingerprint(training.scorer) if training.scorer is not None else None,
+        "scorer": _content(training.scorer) if training.scorer is not None else None,
         **({} if training.annotator is None else {"annotator": training.annotator.identity}),
         **({} if training.base is None else {"base": folder_fingerprint(training.base)}),
         "template": training.template,
@@ -268,6 +271,10 @@ def _identity(training: Training, config: Mapping[str, Any], sources: Mapping[st
         "data": {role: source.sha256 for role, source in sources.items()},
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _content(scorer: Path) -> str:
+    return fingerprint(scorer) if scorer.is_file() else folder_fingerprint(scorer)
 
 
 def _is_finished(folder: Path, identity: str) -> bool:
@@ -318,3 +325,18 @@ def score(rows: Sequence[Answers], folder: Path, template: str) -> list[dict[str
 def local_system(folder: Path, template: str, config: SamplerConfig) -> LocalSystem:
     """The model in `folder`, ready to answer instructions."""
     return LocalSystem(folder, TEMPLATES[template], config)
+
+
+def claim_drawn(kept: Path, model: Path, asked: object) -> None:
+    """Let `kept` hold answers of the model in a folder to what was `asked`, plain JSON; those of another call go.
+
+    Raises:
+        RunFolderError: if there is such a folder, of somebody else.
+    """
+    identity = hashlib.sha256(json.dumps([folder_fingerprint(model), asked], sort_keys=True).encode()).hexdigest()
+    begun = kept / IDENTITY_FILE
+    if kept.exists() and not begun.exists():
+        raise RunFolderError(f"{kept} is in the way: answers are kept there until all are drawn. Move it.")
+    if begun.exists() and read_json_lines(begun) != [{"identity": identity}]:
+        shutil.rmtree(kept)
+    claim(kept, identity)

@@ -30,7 +30,8 @@ def write_step_card(
         return
     learned = list(rows)
     annotators = sorted({one.annotator for row in learned for one in row if isinstance(one, Preference)})
-    scorer = _step_name(task.inputs["scorer"]) if "scorer" in task.inputs else ""
+    of_run = _step_name(task.inputs["scorer"]) if "scorer" in task.inputs else ""
+    scorer = task.settings.get("scorer", of_run)
     card = Card(
         method=method,
         settings=task.settings["config"],

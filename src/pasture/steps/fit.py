@@ -14,10 +14,12 @@ from pasture.models.load import load_tokenizer, within_context
 def fitting_ids(instructions: Iterable[Instruction], config: Any, folder: Path, template: str) -> set[str]:
     """Ids of the instructions whose prompts are within the limit of a method's `config`, for the model in `folder`.
 
-    The limit is `max_prompt_tokens` where a method draws its own answers, else what leaves room in `max_tokens`. The
-    control token that a method's `answer_prefix` puts behind every prompt takes room, too.
+    The limit is `max_prompt_tokens` where a method draws its own answers, else what leaves room in `max_tokens`, or in
+    the model's context for a method of one's own that has neither. The control token that a method's `answer_prefix`
+    puts behind every prompt takes room, too.
     """
-    most = getattr(config, "max_prompt_tokens", None) or within_context(folder, config.max_tokens) - 1
+    room = getattr(config, "max_tokens", NO_LIMIT)
+    most = getattr(config, "max_prompt_tokens", None) or within_context(folder, room) - 1
     tokenizer = load_tokenizer(folder)
     if hasattr(config, "answer_prefix"):
         add_control_tokens(tokenizer, [config.answer_prefix])

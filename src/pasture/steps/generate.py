@@ -1,6 +1,7 @@
 """Steps of room 2: completions of models, side by side where they are to be compared."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from pasture.recipe import start_folder
 from pasture.steps import ANSWERS, Outcome, Task
 
 PAIRS = "comparisons.jsonl"
+DRAWN_FOLDER = "drawn"
+"""Where answers lie while others are still being drawn."""
 
 
 def _system(task: Task, model: Path) -> LocalSystem:
@@ -26,13 +29,28 @@ def _instructions(task: Task, split: str) -> list[Instruction]:
     return read_records(task.inputs["data"] / f"{split}.jsonl", Instruction)
 
 
+def _drawn(task: Task, model: Path, rows: list[Instruction], *, system: str, samples: int) -> list[Completion]:
+    """Answers, those among them that a killed try left behind."""
+    return _system(task, model).complete(
+        rows,
+        system=system,
+        samples=samples,
+        seed=task.settings["seed"],
+        progress=task.progress,
+        kept=task.folder / DRAWN_FOLDER,
+    )
+
+
+def _drop_drawn(task: Task) -> None:
+    shutil.rmtree(task.folder / DRAWN_FOLDER, ignore_errors=True)
+
+
 def pairs(task: Task) -> Outcome:
     """Two completions of the SFT model for every instruction of a split, as comparisons."""
     rows = _instructions(task, task.settings["split"])
-    completions = _system(task, task.inputs["model"] / "model").complete(
-        rows, system="sft", samples=2, seed=task.settings["seed"], progress=task.progress
-    )
+    completions = _drawn(task, task.inputs["model"] / "model", rows, system="sft", samples=2)
     write_records(task.folder / PAIRS, sample_pairs(rows, completions))
+    _drop_drawn(task)
     return Outcome(details=_lengths(completions))
 
 
@@ -48,10 +66,9 @@ def candidates(task: Task) -> Outcome:
 
 def _complete(task: Task, model: Path, system: str, samples: int) -> Outcome:
     rows = _instructions(task, task.settings["split"])
-    completions = _system(task, model).complete(
-        rows, system=system, samples=samples, seed=task.settings["seed"], progress=task.progress
-    )
+    completions = _drawn(task, model, rows, system=system, samples=samples)
     write_records(task.folder / ANSWERS, completions)
+    _drop_drawn(task)
     return Outcome(details=_lengths(completions))
 
 

@@ -1,6 +1,6 @@
 """Steps of room 4: the stages that methods build on, and one step for each way in which methods learn."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,12 @@ from pasture.core.templates import TEMPLATES, PromptTemplate
 from pasture.learn import best_of_n as best_of_n_method
 from pasture.learn import sft as sft_method
 from pasture.learn.drift import drift
-from pasture.learn.ensemble import LIST_FILE, first_reward_model, load_scorer
+from pasture.learn.ensemble import LIST_FILE, EnsembleScorer, first_reward_model, load_scorer
 from pasture.learn.judging import AnnotatedEnvironment, Remembered
 from pasture.learn.lookup import check_several, method_named
+from pasture.learn.own_scorer import OwnScorer
+from pasture.learn.resume import MODEL_FOLDER
+from pasture.learn.reward_model import ModelScorer
 from pasture.learn.rollouts import Environment
 from pasture.machine import memory
 from pasture.models.load import save_model
@@ -105,13 +108,21 @@ def drifts(task: Task) -> Outcome:
 
 
 def _scored(task: Task, instructions: list[Instruction], completions: list[Completion]) -> list[Score]:
-    scorer = load_scorer(_scorer_folder(task), _template(task))
+    scorer = _scorer(task)
     by_id = {instruction.id: instruction for instruction in instructions}
+    name = scorer.path.stem if isinstance(scorer, OwnScorer) else "reward_model"
     values = scorer([by_id[one.instruction_id] for one in completions], completions)
     return [
-        Score(instruction_id=one.instruction_id, system=one.system, seed=one.seed, scorer="reward_model", value=value)
+        Score(instruction_id=one.instruction_id, system=one.system, seed=one.seed, scorer=name, value=value)
         for one, value in zip(completions, values, strict=True)
     ]
+
+
+def _scorer(task: Task) -> ModelScorer | EnsembleScorer | OwnScorer:
+    """Who scores: a file of the user's own where the recipe names one, else the run's reward model."""
+    if "scorer" in task.settings:
+        return OwnScorer(Path(task.settings["scorer"]), task.settings["scorer_code"])
+    return load_scorer(_scorer_folder(task), _template(task))
 
 
 def _scorer_folder(task: Task) -> Path:
@@ -125,7 +136,7 @@ def from_scores(task: Task) -> Outcome:
     instructions = read_records(task.inputs["data"] / "unlabeled.jsonl", Instruction)
     fits = _fitting(task, instructions, _method(task), task.inputs["model"] / "model")
     fitting = [one for one in instructions if one.id in fits]
-    scorer = load_scorer(_scorer_folder(task), _template(task))
+    scorer = _scorer(task)
     scorer.check_prompts(fitting)
     environment = Environment(fitting, _template(task), scorer)
     more = {"value_start": first_reward_model(_scorer_folder(task))} if task.settings["method"] == "ppo" else {}
@@ -178,9 +189,21 @@ def _train(task: Task, **what: Any) -> Outcome:
             **what,
         )
     steps = sorted(path.name for path in (task.folder / "steps").glob("*"))
-    if "save_every" in settings["config"] and not steps:
-        raise DataError(f"{settings['method']} saved no step to pick from: save_every is larger than its steps.")
+    _check_left(settings, task.folder, steps)
     return Outcome(details={"saved_steps": len(steps)} if steps else {})
+
+
+def _check_left(settings: Mapping[str, Any], folder: Path, steps: Sequence[str]) -> None:
+    """See that a method left what later steps take up: one's own may have forgotten."""
+    method, config = settings["method"], settings["config"]
+    if settings.get("code") and not (folder / MODEL_FOLDER / "config.json").is_file():
+        raise DataError(f"{method}: its train left no model. Let it write one to folder / {MODEL_FOLDER!r}.")
+    promised = "save_every" if "save_every" in config else "rounds" if config.get("rounds", 1) > 1 else None
+    if promised and not steps:
+        raise DataError(
+            f"{method} saved no policy to pick from, as its setting {promised!r} promises. Let its train write copies "
+            "to folder / 'steps' / '0020' and so on, or call the setting something else."
+        )
 
 
 def _method(task: Task) -> Any:
