@@ -44,7 +44,8 @@ def test_an_answer_does_not_depend_on_the_other_instructions_or_samples(system):
 
 
 def test_what_a_killed_call_left_is_not_drawn_again(system, tmp_path, monkeypatch):
-    monkeypatch.setattr("pasture.generate.completions.INSTRUCTIONS_A_FILE", 3)
+    monkeypatch.setattr("pasture.generate.completions.LEAST_A_FILE", 3)
+    monkeypatch.setattr("pasture.generate.completions.WORK_A_FILE", 1.0)
     asked: dict[str, Any] = {"system": "x", "samples": 2, "seed": 7}
     told: list[Any] = []
     whole = system.complete(instructions(8), **asked, progress=lambda done, total: told.append((done, total)))

@@ -14,8 +14,9 @@ from pasture.models.encode import NO_LIMIT, Encoder
 from pasture.models.load import load_causal_lm, load_tokenizer, resting_dtype, stop_token_ids, within_context
 from pasture.models.sample import SamplerConfig, sample
 
-INSTRUCTIONS_A_FILE = 512
-"""Instructions whose answers are drawn together, and lost together in a kill."""
+LEAST_A_FILE, WORK_A_FILE = 256, 1e12
+"""Answers that are drawn together, and lost together in a kill: those to so many instructions, or to as many as take
+that many weights times tokens, which is about a minute of a core."""
 
 
 class LocalSystem:
@@ -57,8 +58,9 @@ class LocalSystem:
             RunFolderError: if the disk is full.
         """
         completions: list[Completion] = []
-        for number, begin in enumerate(range(0, len(instructions), INSTRUCTIONS_A_FILE)):
-            some = instructions[begin : begin + INSTRUCTIONS_A_FILE]
+        size = self._instructions_a_file(samples)
+        for number, begin in enumerate(range(0, len(instructions), size)):
+            some = instructions[begin : begin + size]
             file = None if kept is None else kept / f"{number:05d}.jsonl"
             if file is not None and file.exists():
                 completions += read_records(file, Completion)
@@ -70,6 +72,10 @@ class LocalSystem:
                 write_records(file, drawn)
             completions += drawn
         return completions
+
+    def _instructions_a_file(self, samples: int) -> int:
+        weights = sum(parameter.numel() for parameter in self._model.parameters())
+        return max(LEAST_A_FILE, int(WORK_A_FILE / (weights * self._config.max_new_tokens * samples)))
 
     def _drawn(
         self, instructions: Sequence[Instruction], system: str, samples: int, seed: int, progress: Progress
