@@ -75,7 +75,7 @@ def test_kto_learns_from_the_mean_loss_per_answer(tmp_path, base, imitator):
     config = kto.Config(beta=0.05, desirable_weight=1.5, undesirable_weight=0.5)
     judged = [pair for pair in pairwise.pairs(base, pairwise.mixed_feedback()) if pair.first_preferred != 0.5]
     reference, layout = pairwise.policy(base)
-    lent = kto.lend(judged, max_tokens=32, seed=0)
+    lent = kto.mismatched_answers(judged, max_tokens=32, seed=0)
     material = kto.prepare(config, reference, layout, judged, lent, folder=tmp_path)
     policy, layout = pairwise.policy(imitator)
     kto.accumulate_gradients(config, policy, layout, material)

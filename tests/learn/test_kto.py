@@ -20,8 +20,8 @@ def decided(base, count=12):
 
 def material(base, judged, tmp_path, config=QUICK):
     reference, layout = pairwise.policy(base)
-    lent = kto.lend(judged, config.max_tokens, seed=0)
-    return kto.prepare(config, reference, layout, judged, lent, folder=tmp_path)
+    mismatched = kto.mismatched_answers(judged, config.max_tokens, seed=0)
+    return kto.prepare(config, reference, layout, judged, mismatched, folder=tmp_path)
 
 
 def test_loss_and_drift_are_those_of_answers_read_one_by_one(tmp_path, base, imitator):
@@ -36,7 +36,7 @@ def test_loss_and_drift_are_those_of_answers_read_one_by_one(tmp_path, base, imi
         return token_logprobs(policy.model, answer).sum() - token_logprobs(reference, answer).sum()
 
     # Eq. 8 of the paper in NumPy, each answer on its own.
-    drift = max(0.0, np.mean([ratio(answer) for group in prepared.lent for answer in group]))
+    drift = max(0.0, np.mean([ratio(answer) for group in prepared.mismatched for answer in group]))
     losses = []
     for pair in judged:
         for number, answer in enumerate(pair.answers):
@@ -61,8 +61,8 @@ def test_formula_matches_the_paper_term_by_term():
 
 
 def test_drift_is_a_mean_that_is_never_negative():
-    assert float(kto.drift(torch.tensor([1.0, -3.0, 8.0]))) == 2.0
-    assert float(kto.drift(torch.tensor([1.0, -3.0]))) == 0.0
+    assert float(kto.reference_point(torch.tensor([1.0, -3.0, 8.0]))) == 2.0
+    assert float(kto.reference_point(torch.tensor([1.0, -3.0]))) == 0.0
 
 
 def test_a_policy_that_is_still_the_reference_loses_half_of_each_weight(tmp_path, base):
@@ -76,21 +76,21 @@ def test_a_policy_that_is_still_the_reference_loses_half_of_each_weight(tmp_path
 def test_the_drift_takes_no_gradient(tmp_path, base, imitator):
     judged = decided(base)
     policy, layout = pairwise.policy(imitator)
-    divergence = kto._drift(QUICK, policy, layout, material(base, judged, tmp_path))
+    divergence = kto._reference_point(QUICK, policy, layout, material(base, judged, tmp_path))
     assert float(divergence) > 0
     assert not divergence.requires_grad
 
 
 @pytest.mark.parametrize("shape", ["gpt2", "llama"])
-def test_lent_answers_are_held_to_the_models_context(tmp_path, monkeypatch, shape):
-    lent = []
+def test_mismatched_answers_are_held_to_the_models_context(tmp_path, monkeypatch, shape):
+    mismatched = []
 
-    def lending(*arguments):
-        lent.extend(kto_lend(*arguments))
-        return lent
+    def noted(*arguments):
+        mismatched.extend(as_it_is(*arguments))
+        return mismatched
 
-    kto_lend = kto.lend
-    monkeypatch.setattr(kto, "lend", lending)
+    as_it_is = kto.mismatched_answers
+    monkeypatch.setattr(kto, "mismatched_answers", noted)
     long, short = (Instruction(id=text, instruction=text, source="t", split="t") for text in ("w3 " * 200, "w3"))
     feedback = [
         toy.judged("w1 w2", "w3", instruction=long),
@@ -99,19 +99,19 @@ def test_lent_answers_are_held_to_the_models_context(tmp_path, monkeypatch, shap
     # Made for 256 tokens.
     start = toy.save_base(tmp_path / "start", shape)
     train(kto.Config(epochs=1, max_tokens=512), tmp_path / "run", start, feedback)
-    # By hand: behind a prompt of 200 words and a line break the context leaves 55 of the 151 tokens lent to it; the
+    # By hand: behind a prompt of 200 words and a line break the context leaves 55 of the other 151 tokens; the
     # words "w1 w2" or "w3" and an end follow "w3" and a line break.
-    assert [[len(answer) for answer in group] for group in lent] == [[256, 256], [5, 4]]
+    assert [[len(answer) for answer in group] for group in mismatched] == [[256, 256], [5, 4]]
 
 
-def test_lent_answers_are_of_other_instructions_and_fit_behind_the_prompt(base):
+def test_mismatched_answers_are_of_other_instructions_and_fit_behind_the_prompt(base):
     instructions = toy.instructions(4)
     feedback = [toy.judged("w1 w2 w3 w4", f"w{5 + turn}", instruction=one) for one in instructions for turn in range(3)]
     judged = pairwise.pairs(base, feedback)
     words = {answer: pair.instruction_id for pair in judged for answer in map(id, pair.answers)}
     assert len(words) == 24
-    lent = kto.lend(judged, max_tokens=8, seed=0)
-    for pair, (first, second) in zip(judged, lent, strict=True):
+    mismatched = kto.mismatched_answers(judged, max_tokens=8, seed=0)
+    for pair, (first, second) in zip(judged, mismatched, strict=True):
         assert first.prompt_ids == second.prompt_ids == pair.first.prompt_ids
         assert len(first) <= 8
         assert len(second) <= 8
@@ -119,7 +119,7 @@ def test_lent_answers_are_of_other_instructions_and_fit_behind_the_prompt(base):
     told_apart = pairwise.pairs(
         base, [toy.judged(f"w{n}", f"w{n + 4}", instruction=i) for n, i in enumerate(instructions)]
     )
-    for pair, group in zip(told_apart, kto.lend(told_apart, 32, seed=0), strict=True):
+    for pair, group in zip(told_apart, kto.mismatched_answers(told_apart, 32, seed=0), strict=True):
         own = [answer.response_ids for answer in pair.answers]
         others = [[answer.response_ids for answer in other.answers] for other in told_apart if other is not pair]
         assert [answer.response_ids for answer in group] != own

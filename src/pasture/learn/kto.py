@@ -1,4 +1,4 @@
-"""KTO: make desirable answers likelier and undesirable ones less so, each judged on its own against the policy's drift.
+"""KTO: make desirable answers likelier and undesirable ones less so, each judged on its own against a reference point.
 
 With r = log pi(y|x) - log pi_ref(y|x), summed over the answer's tokens, and z the policy's divergence from the
 reference, the loss of a desirable answer is w_D (1 - sigma(beta (r - z))), that of an undesirable one
@@ -94,19 +94,19 @@ class Config(BaseModel):
 
 @dataclass(frozen=True)
 class Material:
-    """Pairs, and what the reference makes of their answers and of those that others lend to their prompts."""
+    """Pairs, and what the reference makes of their answers and of the mismatched ones behind their prompts."""
 
     pairs: Sequence[JudgedPair]
-    lent: Sequence[tuple[EncodedPair, ...]]
+    mismatched: Sequence[tuple[EncodedPair, ...]]
     """For each pair its prompt with the two answers of a pair of another instruction."""
     reference_P2: Float[Tensor, "P 2"]
-    lent_reference_P2: Float[Tensor, "P 2"]
+    mismatched_reference_P2: Float[Tensor, "P 2"]
 
     def part(self, numbers: Sequence[int]) -> Self:
         """The pairs of these numbers."""
         rows = list(numbers)
-        pairs, lent = [self.pairs[row] for row in rows], [self.lent[row] for row in rows]
-        return type(self)(pairs, lent, self.reference_P2[rows], self.lent_reference_P2[rows])
+        pairs, mismatched = [self.pairs[row] for row in rows], [self.mismatched[row] for row in rows]
+        return type(self)(pairs, mismatched, self.reference_P2[rows], self.mismatched_reference_P2[rows])
 
 
 def kto_loss(
@@ -124,13 +124,13 @@ def kto_loss(
     return weight_A * (1 - torch.where(desirable_A, gain_A, -gain_A).sigmoid())
 
 
-def drift(lent_logratio_A: Float[Tensor, " A"]) -> Float[Tensor, ""]:
+def reference_point(mismatched_logratio_A: Float[Tensor, " A"]) -> Float[Tensor, ""]:
     """The policy's divergence from the reference, in nats, estimated from answers that belong to other prompts.
 
     Source: Ethayarajh et al. 2024, https://arxiv.org/abs/2402.01306: biased, of little variance, and
     without a sample from the policy.
     """
-    return lent_logratio_A.mean().clamp(min=0)
+    return mismatched_logratio_A.mean().clamp(min=0)
 
 
 def train(
@@ -161,8 +161,8 @@ def train(
     model = load_trainable(start, config.weights, tokenizer=tokenizer, device=device, seed=seed)
     policy, layout = ResponseModel(model), AnswerLayout(model.base_model, encoder.pad_id)
     ordered = training_pairs + held_out_pairs
-    lent = lend(ordered, encoder.max_tokens, seed)
-    material = prepare(config, policy, layout, ordered, lent, folder=folder)
+    mismatched = mismatched_answers(ordered, encoder.max_tokens, seed)
+    material = prepare(config, policy, layout, ordered, mismatched, folder=folder)
     count = len(training_pairs)
     training, held_out = material.part(range(count)), material.part(range(count, len(pairs)))
     optimizer = adamw(model, weight_decay=config.weight_decay)
@@ -194,21 +194,21 @@ def prepare(
     policy: ResponseModel,
     layout: AnswerLayout,
     pairs: Sequence[JudgedPair],
-    lent: Sequence[tuple[EncodedPair, ...]],
+    mismatched: Sequence[tuple[EncodedPair, ...]],
     *,
     folder: Path,
 ) -> Material:
     """The pairs with what the model, which is the reference as long as it is not trained, makes of them.
 
-    `lent` are the answers that `lend` gives to their prompts.
+    `mismatched` are the answers that `mismatched_answers` gives to their prompts.
     """
-    groups = [*(pair.answers for pair in pairs), *lent]
+    groups = [*(pair.answers for pair in pairs), *mismatched]
     logprob_A = reference_logprobs(policy, layout, groups, folder=folder, micro_batch_tokens=config.micro_batch_tokens)
-    reference_P2, lent_reference_P2 = logprob_A.reshape(2, -1, 2)
-    return Material(pairs, lent, reference_P2, lent_reference_P2)
+    reference_P2, mismatched_reference_P2 = logprob_A.reshape(2, -1, 2)
+    return Material(pairs, mismatched, reference_P2, mismatched_reference_P2)
 
 
-def lend(pairs: Sequence[JudgedPair], max_tokens: int, seed: int) -> list[tuple[EncodedPair, ...]]:
+def mismatched_answers(pairs: Sequence[JudgedPair], max_tokens: int, seed: int) -> list[tuple[EncodedPair, ...]]:
     """For each pair its prompt with both answers of a pair of another instruction, cut to `max_tokens`.
 
     Raises:
@@ -217,14 +217,14 @@ def lend(pairs: Sequence[JudgedPair], max_tokens: int, seed: int) -> list[tuple[
     if len({pair.instruction_id for pair in pairs}) < 2:
         raise DataError("KTO compares with answers to other instructions: there must be pairs of two or more.")
     order = [int(number) for number in stream(seed, "kto-lending").permutation(len(pairs))]
-    lenders: dict[int, int] = {}
+    partners: dict[int, int] = {}
     for place, number in enumerate(order):
         others = (order[(place + ahead) % len(order)] for ahead in range(1, len(order)))
-        lenders[number] = next(one for one in others if pairs[one].instruction_id != pairs[number].instruction_id)
+        partners[number] = next(one for one in others if pairs[one].instruction_id != pairs[number].instruction_id)
     return [
         tuple(
             EncodedPair(pair.first.prompt_ids, answer.response_ids[: max_tokens - len(pair.first.prompt_ids)])
-            for answer in pairs[lenders[number]].answers
+            for answer in pairs[partners[number]].answers
         )
         for number, pair in enumerate(pairs)
     ]
@@ -233,8 +233,8 @@ def lend(pairs: Sequence[JudgedPair], max_tokens: int, seed: int) -> list[tuple[
 def accumulate_gradients(
     config: Config, policy: ResponseModel, layout: AnswerLayout, batch: Material
 ) -> dict[str, Tensor | float]:
-    """Add the gradients of a batch's mean loss per answer; means over its pairs of `PAIR_FIGURES`, and the drift."""
-    divergence = _drift(config, policy, layout, batch)
+    """Add the gradients of a batch's mean loss per answer; means over its pairs of `PAIR_FIGURES`, and `kl`."""
+    divergence = _reference_point(config, policy, layout, batch)
     sums = []
     for numbers, weight in share(pair_batches(layout, batch.pairs, config.micro_batch_tokens)):
         loss_P, figures = _losses(config, policy, layout, batch.part(numbers), divergence)
@@ -247,8 +247,8 @@ def accumulate_gradients(
 def evaluate(
     config: Config, policy: ResponseModel, layout: AnswerLayout, held_out: Material
 ) -> dict[str, Tensor | float]:
-    """Means over held-out pairs of `PAIR_FIGURES`, and their drift, under names that begin with "eval_"."""
-    divergence = _drift(config, policy, layout, held_out)
+    """Means over held-out pairs of `PAIR_FIGURES`, and `kl`, under names that begin with "eval_"."""
+    divergence = _reference_point(config, policy, layout, held_out)
     sums = [
         weight * _losses(config, policy, layout, held_out.part(numbers), divergence)[1]
         for numbers, weight in share(pair_batches(layout, held_out.pairs, config.micro_batch_tokens))
@@ -258,14 +258,14 @@ def evaluate(
 
 
 @torch.no_grad()
-def _drift(config: Config, policy: ResponseModel, layout: AnswerLayout, batch: Material) -> Float[Tensor, ""]:
+def _reference_point(config: Config, policy: ResponseModel, layout: AnswerLayout, batch: Material) -> Float[Tensor, ""]:
     ratios: list[Tensor] = []
-    counts = [layout.token_count(group) for group in batch.lent]
+    counts = [layout.token_count(group) for group in batch.mismatched]
     for numbers, weight in share(token_budget_batches(counts, config.micro_batch_tokens)):
         part = batch.part(numbers)
-        ratio_A = answer_logprobs(policy, layout, part.lent) - part.lent_reference_P2.flatten()
+        ratio_A = answer_logprobs(policy, layout, part.mismatched) - part.mismatched_reference_P2.flatten()
         ratios += [ratio_A] if weight else []
-    return drift(torch.cat([ratio_A.to(layout.device) for ratio_A in together(ratios)]))
+    return reference_point(torch.cat([ratio_A.to(layout.device) for ratio_A in together(ratios)]))
 
 
 def _losses(
