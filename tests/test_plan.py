@@ -97,6 +97,14 @@ def test_where_a_server_draws_answers_redoes_nothing_but_the_page_that_shows_the
     assert step.settings["config"]["rollouts"]["url"] == "http://b:2"
 
 
+def test_how_much_is_computed_at_once_redoes_nothing_but_that_page() -> None:
+    def with_weights(*, dtype: str = "float32", again: bool = False, **more: Any) -> Plan:
+        return planned(learn={"ppo": {"weights": {"dtype": dtype, "gradient_checkpointing": again}, **more}})
+
+    assert changed(with_weights(), with_weights(again=True, micro_batch_tokens=64, checkpoint_steps=1)) == {"7-report"}
+    assert changed(with_weights(), with_weights(dtype="bfloat16")) == PPO | EVERY_RUN
+
+
 def test_a_second_system_of_the_same_method_leaves_the_first_alone() -> None:
     before, after = planned(), planned(learn={"ppo-long": {**LEARN["ppo"], "steps": 40}})
     second = {name.replace("/ppo", "/ppo-long") for name in PPO}
@@ -259,6 +267,11 @@ def test_a_method_that_learns_from_labels_needs_no_reward_model() -> None:
         "model": "4-learn/sft",
     }
     assert "5-evaluate/selection/dpo" in steps
+
+
+def test_a_checkpoint_s_win_rate_names_who_judged_it() -> None:
+    steps = {step.name: step for step in planned(selection={"annotator": "people"}).steps}
+    assert steps["5-evaluate/selection/ppo"].settings["judge"] == "people"
 
 
 def test_a_method_that_saves_no_steps_answers_with_its_last_model() -> None:

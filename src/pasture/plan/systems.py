@@ -280,7 +280,7 @@ def _selection(recipe: Recipe, name: str, training: str, systems: Systems) -> st
         Step(
             f"5-evaluate/selection/{name}",
             "evaluate.select",
-            {"seed": recipe.seed},
+            {"seed": recipe.seed, "judge": recipe.selection.annotator},
             {"judged": judged, "answers": answers},
             units=1,
         )

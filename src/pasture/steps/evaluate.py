@@ -53,7 +53,7 @@ def select(task: Task) -> Outcome:
                 comparisons,
                 system=comparisons[0].second.system,
                 reference=_REFERENCE,
-                judge="pool",
+                judge=task.settings["judge"],
                 seed=task.settings["seed"],
             )
         )
