@@ -325,6 +325,33 @@ def test_a_pool_of_language_models_stands_wherever_the_meadow_s_does() -> None:
     assert "3-annotate/preference" in changed(planned(pools=POOLS, **asked), planned(pools=other, **asked))
 
 
+def test_what_a_pool_may_cost_and_where_it_is_asked_redoes_nothing_but_that_page() -> None:
+    asked = {"feedback": {"annotator": "judges"}, "evaluate": {"judges": ["judges"]}}
+
+    def with_pool(**more: Any) -> Plan:
+        return planned(pools={"judges": {**POOLS["judges"], **more}}, **asked)
+
+    there = {"endpoints": [{"base_url": "http://there:8000/v1"}], "in_flight": 3}
+    elsewhere = with_pool(max_usd=300.0, store="others.sqlite", engine_settings=there)
+    assert changed(with_pool(max_usd=5.0), elsewhere) == {"7-report"}
+    assert {"3-annotate/preference", "4-learn/ppo"} <= changed(with_pool(), with_pool(retry_unjudged=True))
+
+
+def test_a_curve_of_what_is_kept_by_nobody_is_refused() -> None:
+    learn = {**LEARN, "feedme": {"method": "feedme", "epochs": 1}}
+    recipe = {"name": "tiny", "learn": learn, "evaluate": {"curves": ["feedme"]}}
+    with pytest.raises(RecipeError, match="curves names 'feedme', which keeps nothing on its way"):
+        build(parse(recipe, "loop.toml"))
+
+
+def test_a_curve_goes_along_the_scores_that_a_method_was_trained_on() -> None:
+    own = {"scorer": "score.py", "scorer_code": "abc"}
+    plan = planned(learn={"best_of_n": own}, evaluate={"curves": ["best_of_n"]})
+    [scored] = [step for step in plan.steps if step.name == "4-learn/curve/best_of_n"]
+    assert {key: scored.settings[key] for key in own} == own
+    assert "scorer" not in scored.needs
+
+
 def test_an_ensemble_takes_the_reward_model_s_place() -> None:
     ensemble = {**LEARN, "reward_model": {"method": "reward_model_ensemble", "members": 2, "epochs": 1}}
     plan = build(parse({"name": "tiny", "learn": ensemble}, "loop.toml"))

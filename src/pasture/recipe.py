@@ -294,8 +294,9 @@ def _of_systems(study: Study, systems: Sequence[str]) -> Study:
     return study.model_copy(update={"arms": arms})
 
 
-FREE_KEYS = ("trackers", "processes", "sharding")
-"""What a recipe may say otherwise when a run goes on in its folder: no step depends on it."""
+FREE_KEYS = ("trackers", "processes", "sharding", "gpus", "cards", "pools.*.max_usd", "pools.*.store")
+"""What a recipe may say otherwise when a run goes on in its folder: no step depends on it. A star is any one name, and
+a table stands for all of its keys."""
 
 
 S = typing.TypeVar("S", bound=BaseModel)

@@ -110,7 +110,7 @@ def test_a_new_result_takes_the_place_of_the_old_one_whole(folder: RunFolder) ->
     assert contents(folder) == "new"
     assert not (folder.step_path(STEP) / "only-in-old").exists()
     assert not list(folder.path.rglob("*.partial"))
-    assert not (folder.path / ".discarded").exists()
+    assert not list(folder.path.glob(".discarded*"))
 
 
 def test_a_kill_at_any_file_operation_of_a_step_leaves_nothing_to_mend_by_hand(tmp_path: Path) -> None:
@@ -210,6 +210,14 @@ def test_keys_on_which_no_step_depends_may_change_and_do_not_let_others_through(
         folder.claim({**RECIPE, "seed": 1}, free=("trackers",))
     with pytest.raises(RunFolderError, match="different keys: trackers"):
         folder.claim(RECIPE)
+
+
+def test_a_star_frees_that_key_of_any_table_and_a_table_all_of_its_keys(folder: RunFolder) -> None:
+    free = ("pools.*.max_usd", "cards")
+    folder.claim({"pools": {"judge": {"max_usd": 5.0, "models": ["a"]}}, "cards": {"count": 1}})
+    folder.claim({"pools": {"judge": {"max_usd": 9.0, "models": ["a"]}}, "cards": {"count": 8}}, free=free)
+    with pytest.raises(RunFolderError, match=r"different keys: pools\.judge\.models\."):
+        folder.claim({"pools": {"judge": {"max_usd": 9.0, "models": ["b"]}}, "cards": {"count": 8}}, free=free)
 
 
 @pytest.mark.parametrize("damage", [b"name = ", b"\xff\xfe"])

@@ -1,5 +1,7 @@
 """What the pages of a run and of an evaluation say of their boards."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,12 @@ def test_the_best_two_are_paired_beside_everyone_with_the_baseline() -> None:
     leading = [(one.system, one.baseline) for one in differences_from(systems, "dpo", seed=0)]
     assert leading == [("base", "dpo"), ("sft", "dpo"), ("ppo", "dpo")]
     assert differences_from(systems, "absent", seed=0) == []
+
+
+def test_a_system_of_which_nothing_was_judged_has_no_difference_and_keeps_no_other_from_one() -> None:
+    unjudged = replace(outcomes("ppo", 20), credit=np.full(40, np.nan))
+    systems = [outcomes("sft", 24), unjudged, outcomes("dpo", 30)]
+    assert [(one.system, one.baseline) for one in differences_from(systems, "sft", seed=0)] == [("dpo", "sft")]
 
 
 def test_the_wilson_interval_is_that_of_the_literature() -> None:

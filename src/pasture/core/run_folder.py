@@ -80,8 +80,8 @@ class RunFolder:
         """Remove what a killed process was about to remove, or had half written beside the steps."""
         try:
             remove_drafts(self.path)
-            if (self.path / DISCARDED).exists():
-                shutil.rmtree(self.path / DISCARDED)
+            for discarded in self.path.glob(f"{DISCARDED}*"):
+                shutil.rmtree(discarded)
         except OSError as error:
             raise unwritable(self.path, error) from error
 
@@ -89,7 +89,7 @@ class RunFolder:
         """Write down the resolved recipe, or check that it is the one this folder was begun with.
 
         With `update`, a changed recipe takes the old one's place; steps that it does not touch stay finished. So does
-        one that differs in keys of `free` alone, on which no step depends.
+        one that differs in keys of `free` alone, on which no step depends; "pools.*.store" is that key of any pool.
 
         Raises:
             RunFolderError: naming the keys that differ.
@@ -100,7 +100,7 @@ class RunFolder:
             changed = differing_keys(_read_toml(target), tomllib.loads(text))
             if not changed:
                 return
-            if not update and not set(changed) <= set(free):
+            if not update and not all(_is_free(key, free) for key in changed):
                 raise RunFolderError(
                     f"{self.path} was begun with another recipe; different keys: {', '.join(changed)}. "
                     "Choose another folder with --out, or pass --update to redo the steps that these keys touch."
@@ -257,12 +257,11 @@ class RunFolder:
 
     def _discard(self, target: Path) -> None:
         """Take an old result away whole: a kill amid deleting it in place would leave half of it under its name."""
-        discarded = self.path / DISCARDED
-        if target.exists():
-            discarded.mkdir(exist_ok=True)
-            target.replace(discarded / secrets.token_hex(4))
-        if discarded.exists():
-            shutil.rmtree(discarded)
+        if not target.exists():
+            return
+        own = self.path / f"{DISCARDED}-{secrets.token_hex(4)}"  # another process may be taking one away, too
+        target.replace(own)
+        shutil.rmtree(own)
 
     def _partial(self, name: str) -> Path:
         return self.path / f"{name}.partial"
@@ -278,6 +277,15 @@ def _read_toml(path: Path) -> dict[str, object]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{path} cannot be read ({error}). Choose another folder with --out.") from error
+
+
+def _is_free(key: str, free: Sequence[str]) -> bool:
+    """Whether a dotted key, or a table that holds it, is one of `free`, in which a star is any one name."""
+    parts = key.split(".")
+    return any(
+        len(parts) >= len(pattern) and all(want in ("*", part) for want, part in zip(pattern, parts, strict=False))
+        for pattern in (one.split(".") for one in free)
+    )
 
 
 def differing_keys(old: Mapping[str, object], new: Mapping[str, object], prefix: str = "") -> list[str]:

@@ -54,13 +54,20 @@ def assemble(steps: Sequence[Step]) -> Plan:
         identity = {
             "version": WORK_VERSION,
             "work": step.work,
-            "settings": {**step.settings, "config": deciding(step.settings["config"])}
-            if "config" in step.settings
-            else step.settings,
+            "settings": _deciding(step.settings),
             "needs": {role: keys[name] for role, name in step.needs.items()},
         }
         keys[step.name] = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return Plan(tuple(steps), keys)
+
+
+def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a step's result depends on.
+
+    How annotators are reached and what they may cost is none of it: their identities stand beside it.
+    """
+    kept = {name: value for name, value in settings.items() if name != "own"}
+    return {**kept, "config": deciding(kept["config"])} if "config" in kept else kept
 
 
 def folder_fingerprint(folder: Path) -> str:

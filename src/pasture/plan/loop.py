@@ -28,6 +28,7 @@ from pasture.plan.systems import (
     answered_splits,
     baseline_steps,
     check_scorer,
+    has_curve,
     learns_from,
     needs_reward_model,
     plan_systems,
@@ -117,6 +118,12 @@ def _check_methods(recipe: Recipe) -> None:
     unknown = sorted(set(recipe.evaluate.curves) - (set(recipe.learn) - set(STAGES)))
     if unknown:
         raise RecipeError(f"evaluate.curves names {unknown[0]!r}, but there is no [learn.{unknown[0]}].")
+    for name in recipe.evaluate.curves:
+        if not has_curve(recipe, name):
+            raise RecipeError(
+                f"evaluate.curves names {name!r}, which keeps nothing on its way that a curve could follow. Set "
+                "save_every, or rounds above 1, where its method has them, or leave it out."
+            )
 
 
 def _check_name(table: str, name: str) -> None:

@@ -62,7 +62,8 @@ def label_settings(recipe: Recipe, who: Feedback | Selection) -> dict[str, Any]:
     own = own_annotators(recipe).only(who.annotator)
     annotator = named_annotator(who.annotator, own, seed=recipe.seed, label_flip_probability=who.label_flip_probability)
     told = {"annotator": who.annotator, "label_flip_probability": who.label_flip_probability}
-    return {**told, "seed": recipe.seed, "own": _plain(own), "identity": identity_hash(annotator)}
+    asked = {"own": _plain(own), "identity": identity_hash(annotator), "retry_unjudged": _retries(own)}
+    return {**told, "seed": recipe.seed, **asked}
 
 
 def judge_settings(recipe: Recipe) -> dict[str, Any]:
@@ -76,12 +77,18 @@ def judge_settings(recipe: Recipe) -> dict[str, Any]:
         "people_votes": votes,
         "own": {name: _plain(one) for name, one in own.items()},
         "identities": [identity_hash(judge) for judge in judges],
+        "retry_unjudged": [_retries(one) for one in own.values()],
     }
 
 
 def own_annotators(recipe: Recipe) -> Annotators:
     """The annotators that the recipe describes itself."""
     return Annotators(pools=recipe.pools, campaigns=recipe.campaigns)
+
+
+def _retries(own: Annotators) -> bool:
+    """Whether what was left unjudged is asked about again: no verdict depends on it, and yet it redoes a step."""
+    return any(pool.retry_unjudged for pool in own.pools.values())
 
 
 def _plain(own: Annotators) -> dict[str, Any]:

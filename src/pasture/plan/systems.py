@@ -170,6 +170,11 @@ def _trained(recipe: Recipe, name: str, systems: Systems) -> None:
         _answers(recipe, name, split, needs, systems)
 
 
+def has_curve(recipe: Recipe, name: str) -> bool:
+    """Whether a method can be followed: over n, or over the policies that it keeps."""
+    return learns_from(recipe, name) == "candidates" or _saves_on_its_way(recipe, name)
+
+
 def _saves_on_its_way(recipe: Recipe, name: str) -> bool:
     """Whether a method leaves several policies to pick from: one every few steps, or one a round."""
     config = recipe.learn[name]
@@ -221,10 +226,13 @@ def _training(recipe: Recipe, name: str) -> Step:
 
 def needs_reward_model(recipe: Recipe, name: str) -> bool:
     """Whether a method cannot do without the reward model: its scores, PPO's values, a curve along its scores."""
-    table = recipe.learn[name]
-    scored = learns_from(recipe, name) in ("candidates", "scores")
-    own = "scorer" in table and table["method"] != "ppo"
-    return (scored and not own) or name in recipe.evaluate.curves
+    scored = learns_from(recipe, name) in ("candidates", "scores") or name in recipe.evaluate.curves
+    return (scored and not _own_scorer(recipe, name)) or recipe.learn[name]["method"] == "ppo"
+
+
+def _own_scorer(recipe: Recipe, name: str) -> dict[str, str]:
+    """The user's own scorer, where the recipe names one for the method."""
+    return {key: recipe.learn[name][key] for key in ("scorer", "scorer_code") if key in recipe.learn[name]}
 
 
 def _scorer_needs(recipe: Recipe, name: str) -> dict[str, str]:
@@ -316,8 +324,8 @@ def _curve(recipe: Recipe, name: str, needs: Mapping[str, str], work: str, syste
         Step(
             f"4-learn/curve/{name}",
             "learn.score_answers",
-            {"template": recipe.model.template},
-            {**answers, "scorer": REWARD_MODEL},
+            {"template": recipe.model.template, **_own_scorer(recipe, name)},
+            {**answers, **({} if _own_scorer(recipe, name) else {"scorer": REWARD_MODEL})},
             units=count,
         )
     )

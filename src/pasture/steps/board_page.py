@@ -48,14 +48,15 @@ def leaderboards(board: Board, title: str | None = None, differences: Sequence[D
 def differences_from(systems: Sequence[Outcomes], baseline: str, seed: int) -> list[Difference]:
     """The paired comparison of every other system with `baseline`, and of the winner with the next of those others.
 
-    None where `baseline` is not among them.
+    None where `baseline` is not among them. A system of which nothing was judged has no place in it.
     """
+    systems = [outcomes for outcomes in systems if outcomes.judged.any()]
     by_name = {outcomes.system: outcomes for outcomes in systems}
     if baseline not in by_name:
         return []
     pairs = [(outcomes, by_name[baseline]) for name, outcomes in by_name.items() if name != baseline]
     best, *rest = sorted(systems, key=_rank)
-    following = [outcomes for outcomes in rest if outcomes.system != baseline and outcomes.judged.any()]
+    following = [outcomes for outcomes in rest if outcomes.system != baseline]
     if best.system != baseline and following:
         pairs.append((best, following[0]))
     return [_difference(paired_difference(a, b, seed)) for a, b in pairs]

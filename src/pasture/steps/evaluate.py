@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from pasture.core.errors import DataError
 from pasture.core.files import read_records, write_records, write_text
 from pasture.core.records import Comparison, Preference
 from pasture.evaluate.board import Board, build_board
@@ -59,6 +60,11 @@ def select(task: Task) -> Outcome:
         )
     write_records(task.folder / "win_rates.jsonl", rates)
     steps = [int(rate.system.rsplit("@", 1)[1]) for rate in rates]
+    if all(rate.rate is None for rate in rates[1:]):
+        raise DataError(
+            f"none of {len(rates) - 1} checkpoints was judged by {task.settings['judge']!r}, so none can be picked. "
+            "Look at the judge's answers, or ask again with retry_unjudged."
+        )
     number, best = max(zip(steps[1:], rates[1:], strict=True), key=lambda item: (item[1].rate or 0.0, -item[0]))
     picked = {"step": number, "win_rate": best.rate, "standard_error": best.standard_error, "split": "validation"}
     write_text(task.folder / "selection.json", json.dumps(picked, indent=1) + "\n")
