@@ -69,6 +69,19 @@ def test_a_paired_interval_that_holds_zero_may_be_chance() -> None:
     assert "it may be chance" in text(Leaderboard(title="people", rows=rows, differences=(pair,)))
 
 
+def test_a_first_that_was_picked_among_many_needs_a_surer_difference_than_one_that_was_named_before() -> None:
+    # By Bonferroni, of three systems two might have come first in place of the first: 0.03 counts as 0.06.
+    rows = (row("ppo", 0.52, 0.48, 0.56), row("bon", 0.48, 0.44, 0.52), row("sft", 0.47, 0.43, 0.51))
+    told = []
+    for p_value in (0.03, 0.02):
+        given = Difference(
+            system="ppo", baseline="bon", difference=0.04, interval_low=0.01, interval_high=0.07, p_value=p_value
+        )
+        told.append(text(Leaderboard(title="people", rows=rows, differences=(given,))))
+    assert "behind: the first of 3 was picked afterwards, so it may be chance." in told[0]
+    assert "behind: chance does not explain it." in told[1]
+
+
 def test_without_intervals_nothing_is_called_sure() -> None:
     said = text(Leaderboard(title="people", rows=(row("ppo", 0.52), row("sft", 0.3))), baseline="sft")
     assert "there is no interval to tell" in said

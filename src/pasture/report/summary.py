@@ -87,16 +87,28 @@ def _set_apart(board: Leaderboard, best: WinRate, other: WinRate) -> tuple[str, 
     """How far `best` is ahead of `other`, and whether that can be chance."""
     paired = _paired(board, best.system, other.system)
     if paired is not None:
-        clear = paired.interval_low > 0 or paired.interval_high < 0
         span = f"{points(paired.interval_low)} to {points(paired.interval_high)}"
         lead = f"{points(paired.difference)} points ({board.confidence * 100:g}% interval {span})"
-        return lead, "chance does not explain it" if clear else "it may be chance"
+        return lead, _explained(board, paired)
     lead = f"{points((best.rate or 0.0) - (other.rate or 0.0))} points"
     if best.interval_low is None or other.interval_high is None:
         return lead, "there is no interval to tell whether it is chance"
     if best.interval_low > other.interval_high:
         return lead, "the two intervals do not touch"
     return lead, "the two intervals overlap, so it may be chance"
+
+
+def _explained(board: Leaderboard, paired: Difference) -> str:
+    """Whether chance explains the lead of a system that was picked as the first of all after they were judged.
+
+    Its p-value counts as often as there were others that might have come first (Bonferroni).
+    """
+    if paired.interval_low <= 0 <= paired.interval_high:
+        return "it may be chance"
+    count = len(_judged(board))
+    if paired.p_value is not None and paired.p_value * (count - 1) > 1 - board.confidence:
+        return f"the first of {count} was picked afterwards, so it may be chance"
+    return "chance does not explain it"
 
 
 def _paired(board: Leaderboard, system: str, other: str) -> Difference | None:
