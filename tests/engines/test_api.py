@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import httpx2
 import pytest
+import tenacity
 
 from pasture.core.errors import BudgetError, EngineError
 from pasture.core.requests import Reply, Request
@@ -345,3 +346,47 @@ def test_debug_logs_hold_no_key(open_api: OpenApi, caplog: pytest.LogCaptureFixt
         one(open_api(), ask("hello"))
     assert os.environ[KEY_ENV] == KEY
     assert KEY not in caplog.text
+
+
+class Clock:
+    """Time that passes only where a test lets it."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def long_queue(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A rate limit that lets every try wait longer than the 600 seconds that a call may be tried for."""
+    clock = Clock()
+
+    class Queue:
+        async def wait(self, _: int) -> None:
+            clock.now += 1000.0
+
+    monkeypatch.setattr(api_module, "Rate", lambda *_: Queue())
+    for module in (api_module, tenacity):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def test_waiting_for_the_rate_limit_uses_up_no_time_to_try(
+    open_api: OpenApi, server: FakeServer, long_queue: Clock
+) -> None:
+    server.behave(faults={"429": 2})
+    assert one(open_api(), ask("hello")).attempts == 3
+
+
+def test_a_call_is_given_up_when_its_time_since_the_first_try_is_used_up(
+    open_api: OpenApi, server: FakeServer, long_queue: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def rest(_: float) -> None:
+        long_queue.now += 400.0
+
+    monkeypatch.setattr(api_module, "pause", rest)
+    server.behave(faults={"429": 99})
+    # By hand: tried after 0, 400 and 800 seconds, and 600 are allowed.
+    with pytest.raises(EngineError, match="in 3 tries"):
+        one(open_api(), ask("hello"))

@@ -135,3 +135,20 @@ def test_a_program_takes_the_service_s_place(open_batches: OpenBatches, tmp_path
         list(open_batches(command=(*command, "fail")).run(questions(3)))
     replies = list(open_batches(command=(*command, "go")).run(questions(3)))
     assert [reply.text for reply in replies] == ["to n 0", "to n 1", "to n 2"]
+
+
+def test_braces_of_a_program_s_own_reach_it_as_they_are(open_batches: OpenBatches, tmp_path: Path) -> None:
+    script, seen = tmp_path / "run_batch.py", tmp_path / "seen.txt"
+    script.write_text(f"{PROGRAM}\nopen({str(seen)!r}, 'w').write(sys.argv[3])")
+    overrides = '{"x": {"input": "{0}"}}'
+    command = (sys.executable, str(script), "{input}", "{output}", overrides)
+    assert [reply.text for reply in open_batches(command=command).run(questions(1))] == ["to n 0"]
+    assert seen.read_text() == overrides
+
+
+def test_a_program_that_cannot_be_run_is_named_with_what_to_do(open_batches: OpenBatches, tmp_path: Path) -> None:
+    missing, closed = str(tmp_path / "no-such-program"), tmp_path / "closed"
+    closed.write_text("not to be run")
+    for name, said in ((missing, "No such file or directory"), (str(closed), "Permission denied")):
+        with pytest.raises(EngineError, match=rf"{name} cannot be run \({said}\)\. Install it, or name it"):
+            list(open_batches(command=(name, "{input}", "{output}")).run(questions(1)))

@@ -13,7 +13,7 @@ import genai_prices
 import pytest
 
 from pasture.core import store as store_module
-from pasture.core.errors import DependencyError, EngineError, RecipeError, StoreError
+from pasture.core.errors import BudgetError, DependencyError, EngineError, RecipeError, StoreError
 from pasture.core.ports import Engine
 from pasture.core.redaction import RedactingFormatter, parse_redacted, redact, remember_secret
 from pasture.core.requests import Reply, Request, Usage
@@ -21,7 +21,7 @@ from pasture.core.store import AnswerStore
 from pasture.engines import loop, open_engine
 from pasture.engines.api import ApiEngine
 from pasture.engines.cached import CachedEngine
-from pasture.engines.loop import in_order
+from pasture.engines.loop import RunStoppedError, in_order
 from pasture.engines.prices import StatedPrice, cost_usd, most_usage
 from pasture.engines.scripted import ScriptedEngine
 from pasture.engines.settings import Address, ApiSettings
@@ -368,3 +368,36 @@ def test_parsed_answers_hold_no_secret_however_it_was_spelled(text: str, parsed:
     remember_secret("sk/very-secret")
     remember_secret("98127364551")  # digits in a number are no secret, and without them it would be no number
     assert parse_redacted(text) == parsed
+
+
+def test_what_fails_again_by_an_error_of_the_engine_stays_as_it_is_stored(
+    store: AnswerStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    list(CachedEngine(Counting(lambda _: Reply(error="status 500")), store).run(numbered(0, 1, 2)))
+
+    def refuse(_: Request) -> str:
+        raise EngineError("no answer from anywhere")
+
+    inner = Counting(refuse)
+    replies = list(CachedEngine(inner, store, retry_failed=True).run(numbered(0, 1, 2)))
+    assert [reply.error for reply in replies] == ["status 500"] * 3
+    assert len(inner.asked) == 3
+    assert len(list(store.rows())) == 3
+    (warned,) = [record.getMessage() for record in caplog.records]
+    assert "no answer from anywhere" in warned
+    # What never failed before has nothing to fall back on, and the claims of the others are free again.
+    with pytest.raises(EngineError, match="no answer from anywhere"):
+        list(CachedEngine(inner, store, retry_failed=True).run(numbered(3)))
+    mended = list(CachedEngine(Counting(said), store, retry_failed=True).run(numbered(0, 1, 2, 3)))
+    assert [reply.text for reply in mended] == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("kind", [BudgetError, RunStoppedError])
+def test_a_spent_budget_or_a_stop_ends_the_asking_again(store: AnswerStore, kind: type[Exception]) -> None:
+    list(CachedEngine(Counting(lambda _: Reply(error="status 500")), store).run(numbered(0)))
+
+    def end(_: Request) -> str:
+        raise kind("the end")
+
+    with pytest.raises(kind, match="the end"):
+        list(CachedEngine(Counting(end), store, retry_failed=True).run(numbered(0)))

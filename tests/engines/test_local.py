@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pasture.core.errors import ModelError
-from pasture.core.requests import Message, Request
+from pasture.core.requests import Message, Request, Role
 from pasture.engines import open_engine
 from pasture.engines.local import LocalEngine
 from pasture.engines.settings import LocalSettings, store_salt
@@ -132,3 +132,61 @@ def test_other_weights_have_another_hash(folder: Path, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(folder)
     save_model(tiny_model("llama", len(tokenizer), seed=4), tokenizer, tmp_path)
     assert weights_hash(tmp_path) != weights_hash(folder)
+
+
+def asked_by(template: str, folder: Path, tmp_path: Path, *turns: tuple[Role, str]) -> list[str]:
+    """The tokens that a model with this chat template is asked with."""
+    written = tmp_path / "own.jinja"
+    written.write_text(template)
+    engine = LocalEngine(LocalSettings(folder=folder, chat_template=written))
+    messages = tuple(Message(role=role, content=text) for role, text in turns)
+    tokens: list[str] = load_tokenizer(folder).convert_ids_to_tokens(
+        engine._prompt_ids(Request(model="m", messages=messages))
+    )
+    return tokens
+
+
+# As Mistral-7B-Instruct-v0.3's: what the system says goes into the last turn of the user.
+SYSTEM_LAST = (
+    "{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}{% set turns = messages[1:] %}"
+    "{% else %}{% set turns = messages %}{% endif %}{% for m in turns %}{{ m['role'] }} : "
+    "{% if loop.last and system is defined %}{{ system }} | {% endif %}{{ m['content'] }}<eos>{% endfor %}assistant :"
+)
+EXAMPLE: tuple[tuple[Role, str], ...] = (
+    ("system", "which is better"),
+    ("user", "a"),
+    ("assistant", "first<eos>"),
+    ("user", "b"),
+)
+
+
+def test_each_message_stands_where_the_template_writes_it(folder: Path, tmp_path: Path) -> None:
+    # By hand from the template; what the assistant says spells out the end of a turn and is a word unknown to it.
+    expected = "user : a <eos> assistant : <unk> <eos> user : which is better | b <eos> assistant :"
+    assert asked_by(SYSTEM_LAST, folder, tmp_path, *EXAMPLE) == expected.split()
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{% for m in messages[1:] %}{{ m['content'] }} {% endfor %}", r"drops what is said in turn 1 \(system\)"),
+        (TEMPLATE + "{{ messages[0]['content'] }}", r"repeats what is said in turn 1 \(system\)"),
+        # As Gemma's.
+        ("{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}",
+         r"fails \(System role not supported\)"),
+    ],
+)  # fmt: skip
+def test_a_template_that_does_not_write_each_message_once_is_refused_with_what_to_do(
+    folder: Path, tmp_path: Path, template: str, said: str
+) -> None:
+    with pytest.raises(ModelError, match=rf"{said}.*a chat_template of your own.*a judge in completion style"):
+        asked_by(template, folder, tmp_path, *EXAMPLE)
+
+
+def test_a_prompt_holds_neither_todays_date_nor_a_place_to_think(folder: Path, tmp_path: Path) -> None:
+    # As Llama 3.2's and Qwen3's: the date is today's, and there is thought, unless the template is told otherwise.
+    template = (
+        "{% if date_string is not defined %}first {% endif %}{{ messages[0]['content'] }}"
+        "{% if enable_thinking is defined and enable_thinking is false %} second{% endif %}"
+    )
+    assert asked_by(template, folder, tmp_path, ("user", "a")) == ["a", "second"]

@@ -6,8 +6,9 @@ import pytest
 
 from pasture.core.errors import ModelError
 from pasture.core.records import Completion, Instruction
+from pasture.core.requests import Message, Role
 from pasture.core.templates import CHAT
-from pasture.models.chat import chat_frame
+from pasture.models.chat import chat_frame, conversation_ids
 from pasture.models.encode import Encoder
 from pasture.models.load import load_causal_lm, load_tokenizer, save_model, stop_token_ids
 from pasture.models.tiny import tiny_model, word_tokenizer
@@ -101,3 +102,46 @@ def test_a_pad_that_ends_turns_is_refused():
 def test_a_template_without_a_special_end_leaves_the_end_token_as_it_is():
     tokenizer = chat_tokenizer("{% for m in messages %}{{ m['content'] + '\n' }}{% endfor %}mark")
     assert chat_frame(tokenizer).end_id == tokenizer.eos_token_id
+
+
+def conversation(*turns: tuple[Role, str]) -> list[Message]:
+    return [Message(role=role, content=text) for role, text in turns]
+
+
+def test_a_conversation_is_what_the_template_itself_renders():
+    tokenizer = chat_tokenizer()
+    said = conversation(("user", "say hi"), ("assistant", "hi"), ("user", "say mark"))
+    rendered = tokenizer.apply_chat_template(
+        [{"role": turn.role, "content": turn.content} for turn in said], add_generation_prompt=True, tokenize=False
+    )
+    # The oracle: the rendered text read as one, special tokens and all.
+    expected = tokenizer(rendered, add_special_tokens=False, split_special_tokens=False)["input_ids"]
+    assert conversation_ids(tokenizer, said, advice="") == expected
+
+
+def test_the_eleventh_message_is_not_taken_for_the_second():
+    tokenizer = chat_tokenizer("{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    texts = ["say", "hi", *["say"] * 8, "mark"]
+    said = conversation(*(("user", text) for text in texts))
+    assert words(tokenizer, conversation_ids(tokenizer, said, advice="")) == texts
+
+
+@pytest.mark.parametrize(
+    ("template", "does"),
+    [
+        ("{{ messages[-1]['content'] }} mark", r"drops what is said in turn 1 \(user\)"),
+        ("{{ messages[0]['content'] }} {% for m in messages %}{{ m['content'] }} {% endfor %}", "repeats .* turn 1"),
+        ("{{ raise_exception('no roles') }}", r"fails \(no roles\)"),
+        (None, "no chat template"),
+    ],
+)
+def test_a_template_that_does_not_take_a_conversation_is_told_with_what_to_do(template: str | None, does: str):
+    said = conversation(("user", "say"), ("assistant", "hi"))
+    with pytest.raises(ModelError, match=rf"{does}.*\. Do something else\."):
+        conversation_ids(chat_tokenizer(template), said, advice="Do something else.")
+
+
+def test_a_template_that_repeats_what_a_user_says_frames_no_prompt():
+    tokenizer = chat_tokenizer("{% for m in messages %}{{ m['content'] }} {{ m['content'] }}{% endfor %} mark")
+    with pytest.raises(ModelError, match="repeats what is said"):
+        chat_frame(tokenizer)

@@ -5,11 +5,11 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import openai
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, stop_after_delay
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from pasture.core.errors import BudgetError, EngineError, ModelError
 from pasture.core.requests import Reply, Request
@@ -53,9 +53,11 @@ class _Call:
     answers_before: int
     attempts: int = 0
     began: float = 0.0
+    """When it was first sent; 0 before."""
+    queued_seconds: float = 0.0
+    """How long it has waited since then for its turn by our own limits."""
     last_failed: Endpoint | None = None
     bias: Mapping[int, float] | None = None
-    reasons: list[str] = field(default_factory=list)
 
 
 class ApiEngine:
@@ -140,7 +142,7 @@ class ApiEngine:
         if request.logit_bias:
             call.bias = bias_by_id(request.logit_bias, await self._ids_of(request))
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(self.settings.max_attempts) | stop_after_delay(self.settings.max_retry_seconds),
+            stop=lambda state: self._has_tried_enough(call, state),
             wait=self._wait,
             retry=retry_if_exception_type(TransientError),
             sleep=pause,
@@ -162,11 +164,13 @@ class ApiEngine:
     async def _attempt(self, call: _Call) -> Reply:
         if self._rate is None:
             self._rate = Rate(self.settings.requests_per_minute, self.settings.tokens_per_minute)
+        queued_at = time.monotonic()
         await self._rate.wait(likely_input_tokens(call.request) + (call.request.max_completion_tokens or 0))
         endpoint = await self._place(call.last_failed)
+        if call.began:
+            call.queued_seconds += time.monotonic() - queued_at
         try:
             check_not_stopped()
-            call.began = call.began or time.monotonic()
             reply = await self._paid_for(call, endpoint)
             endpoint.places.succeeded()
             self._tally.answers += 1
@@ -184,6 +188,7 @@ class ApiEngine:
         """Send under the budget: reserve the worst case, settle by what came back."""
         if self._budget is not None:
             await self._budget.reserve(call.worst_usd)
+        call.began = call.began or time.monotonic()
         cost: float | None = None
         uncertain = True  # until an answer, or a refusal, says what it cost; a call cut off in flight stays so
         try:
@@ -262,6 +267,11 @@ class ApiEngine:
             if not waiter.done():
                 waiter.set_result(None)
                 room -= 1
+
+    def _has_tried_enough(self, call: _Call, state: RetryCallState) -> bool:
+        """Whether its tries or its time are used up; waiting for its turn by our own limits takes none."""
+        seconds = time.monotonic() - call.began - call.queued_seconds
+        return state.attempt_number >= self.settings.max_attempts or seconds >= self.settings.max_retry_seconds
 
     def _wait(self, state: RetryCallState) -> float:
         """Full jitter; on top of what the service asks for, so that not all come back at once."""

@@ -6,6 +6,7 @@ its batches there, or among those of the service, and only polls.
 
 import asyncio
 import json
+import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -31,6 +32,7 @@ LINGER_SECONDS = 1.0
 MOST_RESULT_BYTES = 2**30
 PASSING_TROUBLE = (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError, openai.ConflictError)
 ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
+_SLOT = re.compile(r"\{(input|output)\}")
 
 
 class BatchEngine:
@@ -213,13 +215,19 @@ class BatchEngine:
         if not output.exists():
             draft = output.with_suffix(".partial")
             values = {"input": str(self.settings.folder / f"{name}.input.jsonl"), "output": str(draft)}
-            words = [word.format_map(values) for word in self.settings.command]
-            process = await asyncio.create_subprocess_exec(
-                *words,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-            )
+            words = [_SLOT.sub(lambda slot: values[slot[1]], word) for word in self.settings.command]
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *words,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.DEVNULL,
+                    stderr=asyncio.subprocess.PIPE,
+                )
+            except OSError as error:
+                raise EngineError(
+                    f"{words[0]} cannot be run ({error.strerror or error}). Install it, or name it with its folder in "
+                    "the engine's 'command'. What was to be asked is kept; run again to go on."
+                ) from error
             _, errors = await process.communicate()
             if process.returncode != 0 or not draft.exists():
                 said = redact(errors.decode("utf-8", "replace"))[-1000:]

@@ -2,16 +2,19 @@
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from pydantic import ValidationError
 
-from pasture.core.errors import StoreError
+from pasture.core.errors import EngineError, StoreError
 from pasture.core.ports import Engine
 from pasture.core.requests import Reply, Request
 from pasture.core.store import Answer, AnswerStore
-from pasture.engines.loop import in_order, on_engine_loop, pause
+from pasture.engines.loop import RunStoppedError, in_order, on_engine_loop, pause
+
+LOG = logging.getLogger("pasture.engines")
 
 FIRST_LOOK_SECONDS = 0.05
 LAST_LOOK_SECONDS = 1.0
@@ -37,8 +40,10 @@ def stored_under(request: Request, salt: str = "") -> str:
 class CachedEngine:
     """`inner` behind `store`: what was answered before comes from the store, what is new is stored before it is used.
 
-    A failure is stored too and comes back as it is, unless `retry_failed`. What is raised (a missing key, a spent
-    budget, a stop) is not stored. `salt` tells apart engines whose model name does not say which weights answer.
+    A failure is stored too and comes back as it is, unless `retry_failed`. Where asking again
+    ends in an error of the engine, the stored failure stands, and a warning says so once. What is raised otherwise (a
+    missing key, a spent budget, a stop) is not stored. `salt` tells apart engines whose model name does not say which
+    weights answer.
     """
 
     def __init__(self, inner: Engine, store: AnswerStore, *, salt: str = "", retry_failed: bool = False) -> None:
@@ -47,6 +52,7 @@ class CachedEngine:
         self._store = store
         self._salt = salt
         self._retry_failed = retry_failed
+        self._has_warned = False
 
     @property
     def identity(self) -> Mapping[str, object]:
@@ -74,9 +80,24 @@ class CachedEngine:
             if isinstance(found, Answer):
                 return self._read(key, found)
             if found == "claimed":
-                return await self._buy(key, request)
+                return await self._bought_or_failed_before(key, request)
             await pause(wait)
             wait = min(2 * wait, LAST_LOOK_SECONDS)
+
+    async def _bought_or_failed_before(self, key: str, request: Request) -> Reply:
+        """A new answer; where there is none and the store holds a failure, that one."""
+        try:
+            return await self._buy(key, request)
+        except RunStoppedError:
+            raise
+        except EngineError as error:
+            before = await asyncio.to_thread(self._store.get, key) if self._retry_failed else None
+            if before is None:
+                raise
+            if not self._has_warned:
+                self._has_warned = True
+                LOG.warning("What failed before failed again, and stays as it is stored. The first: %s", error)
+            return self._read(key, before)
 
     async def _buy(self, key: str, request: Request) -> Reply:
         handed_over = False  # from then on the claim ends with the store's commit

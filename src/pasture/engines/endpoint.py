@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx2
@@ -232,7 +233,8 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
     """Carries the client's requests over aiohttp, whose parser and pool cost half of httpx2's own at 50 in flight.
 
     An answer is unpacked here and cut off at `most_bytes`, whatever its packing claims. Redirects are not followed,
-    since the key would travel with them.
+    since the key would travel with them. Of the environment the proxies alone are heeded: aiohttp's own
+    `trust_env` would send the login in ~/.netrc as well, which is no key that anybody named.
     """
 
     def __init__(self, timeout_seconds: float, most_bytes: int) -> None:
@@ -248,7 +250,7 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
                 timeout=self._timeout,
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=urlsplit(str(request.url)).hostname not in ("127.0.0.1", "localhost", "::1"),
+                proxy=_proxy_for(str(request.url)),
             )
         try:
             async with self._session.request(
@@ -263,6 +265,8 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
                 return httpx2.Response(answer.status, headers=kept, content=body, request=request)
         except TimeoutError as error:
             raise httpx2.ReadTimeout("timed out") from error
+        except aiohttp.InvalidURL:  # its text is the whole address, so perhaps a password of the proxy
+            raise httpx2.ConnectError("its address, or the proxy that the environment names, is none") from None
         except aiohttp.ClientConnectorError as error:
             raise httpx2.ConnectError(str(error)) from error
         except (aiohttp.ClientError, zlib.error, OSError) as error:
@@ -276,6 +280,17 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
 
 
 _HOP_HEADERS = {b"content-encoding", b"content-length", b"transfer-encoding", b"connection"}
+_THIS_MACHINE = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+def _proxy_for(url: str) -> str | None:
+    """The proxy that the environment, or the system, names for `url`; None where it is reached without."""
+    address = urlsplit(url)
+    host = address.hostname or ""
+    if host in _THIS_MACHINE or proxy_bypass(host) or proxy_bypass(address.netloc):
+        return None
+    proxy = getproxies().get(address.scheme)
+    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
 
 async def _read_bounded(answer: aiohttp.ClientResponse, most_bytes: int) -> bytes:

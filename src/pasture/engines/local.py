@@ -2,24 +2,26 @@
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from pasture.core.errors import ModelError
 from pasture.core.requests import Reply, Request, TokenLogprob, Usage
 from pasture.core.seeds import derived_seed
 from pasture.engines.gather import Gatherer
 from pasture.engines.loop import in_order, on_engine_loop
 from pasture.engines.settings import LocalSettings, model_facts, read_chat_template
 from pasture.engines.tokens import bias_by_id
+from pasture.models.chat import conversation_ids
 from pasture.models.control_tokens import answer_prefix_ids
 from pasture.models.load import load_causal_lm, load_tokenizer, stop_token_ids
 from pasture.models.sample import Sample, SamplerConfig, sample
 
 LINGER_SECONDS = 0.01
+_OTHER_WAY = (
+    "Name a chat_template of your own in the engine's settings, or use a judge in completion style, or a chat model."
+)
 
 
 class LocalEngine:
@@ -61,9 +63,13 @@ class LocalEngine:
         """The reply, from the batch that gathered.
 
         Raises:
-            ModelError: if the model has no chat template for messages.
+            ModelError: if the model has no chat template for messages, or one that does not take these.
         """
         return await on_engine_loop(self._gatherer.complete(request))
+
+    def close(self) -> None:
+        """Let the model go; its engine answers no more."""
+        del self._model
 
     def run(self, requests: Iterable[Request]) -> Iterator[Reply]:
         """The replies in order."""
@@ -121,22 +127,8 @@ class LocalEngine:
     def _prompt_ids(self, request: Request) -> list[int]:
         if request.messages is None:
             return [*self._tokenizer(request.prompt)["input_ids"], *self._answer_prefix_ids]
-        if self._tokenizer.chat_template is None:
-            raise ModelError(
-                f"{self.settings.folder} has no chat template, so it cannot answer messages. "
-                "Use a judge in completion style, or a chat model."
-            )
-        # The template is rendered around stand-ins, and what the messages say is read apart from it: a message that
-        # spells out the end of its turn says so, it does not end it.
-        marks = [f"[{secrets.token_hex(8)}]" for _ in request.messages]
-        turns = [{"role": turn.role, "content": mark} for turn, mark in zip(request.messages, marks, strict=True)]
-        rest = str(self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
-        ids: list[int] = []
-        for turn, mark in zip(request.messages, marks, strict=True):
-            before, _, rest = rest.partition(mark)
-            ids += self._tokenizer(before, add_special_tokens=False)["input_ids"]
-            ids += self._tokenizer(turn.content, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return ids + list(self._tokenizer(rest, add_special_tokens=False)["input_ids"]) + self._answer_prefix_ids
+        ids = conversation_ids(self._tokenizer, request.messages, advice=_OTHER_WAY)
+        return ids + self._answer_prefix_ids
 
     def _reply(self, request: Request, prompt: list[int], drawn: Sample) -> Reply:
         text = self._tokenizer.decode(drawn.said_ids, skip_special_tokens=True)

@@ -1,22 +1,28 @@
-"""A tokenizer's own chat template, taken apart: what stands before and after a user's turn, and what ends an answer.
+"""A tokenizer's own chat template, taken apart: what it writes around what is said, and what ends an answer.
 
-The template is rendered around a stand-in, and what the user says is read apart from it: a text that spells out the end
-of its turn says so, it does not end it.
+The template is rendered around stand-ins, and what the messages say is read apart from it: a message that spells out
+the end of its turn says so, it does not end it.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from pasture.core.errors import ModelError
+from pasture.core.requests import Message, Role
 from pasture.models.control_tokens import control_ids
 
-_MARK = "5f1c6a0e-what-is-said-9b7d3e42"
-_ANSWER_MARK = "c27e84d1-what-is-answered-08f6a5b3"
+_MARK = "5f1c6a0e-what-is-said-{}-9b7d3e42"
+"""Stands for a message, with its place in the conversation."""
+_ANY_MARK = re.compile(_MARK.format(r"(\d+)"))
 
 # Some templates write today's date, or a place to think, unless they are told otherwise.
 _FIXED = {"date_string": "26 Jul 2024", "enable_thinking": False}
+
+_OTHER_PROMPT = "Name another prompt template (alpaca, plain), or a chat model."
 
 
 @dataclass(frozen=True)
@@ -36,28 +42,35 @@ def chat_frame(tokenizer: PreTrainedTokenizerBase) -> ChatFrame:
     Raises:
         ModelError: if it has none, or one that does not keep what is said.
     """
-    if tokenizer.chat_template is None:
+    (before, after), _ = _written(tokenizer, ["user"], generation=True, advice=_OTHER_PROMPT)
+    if not after:
         raise ModelError(
-            f"{tokenizer.name_or_path}: the tokenizer has no chat template. "
-            "Name another prompt template (alpaca, plain), or a chat model."
+            f"{tokenizer.name_or_path}: its chat template does not say where an answer begins. {_OTHER_PROMPT}"
         )
-    asked = [{"role": "user", "content": _MARK}]
-    answered = [*asked, {"role": "assistant", "content": _ANSWER_MARK}]
-    prompt, conversation = _render(tokenizer, asked, generation=True), _render(tokenizer, answered, generation=False)
-    before, mark, after = prompt.partition(_MARK)
-    _, answer_mark, rest = conversation.partition(_ANSWER_MARK)
-    if not mark or not answer_mark or not after:
-        raise ModelError(
-            f"{tokenizer.name_or_path}: its chat template drops what is said, or does not say where an answer begins. "
-            "Name another prompt template (alpaca, plain)."
-        )
-    end_ids = _ids(tokenizer, rest)[:1]
+    texts, places = _written(tokenizer, ["user", "assistant"], generation=False, advice=_OTHER_PROMPT)
+    end_ids = _ids(tokenizer, texts[places.index(1) + 1])[:1]
     ends = end_ids and end_ids[0] in control_ids(tokenizer)
     return ChatFrame(
         before_ids=_ids(tokenizer, before),
         after_ids=_ids(tokenizer, after),
         end_id=end_ids[0] if ends else int(tokenizer.eos_token_id),
     )
+
+
+def conversation_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, advice: str) -> list[int]:
+    """Token ids of a conversation up to where the next answer begins, by the tokenizer's chat template.
+
+    Each message stands where the template writes it, which need not be in the order of the conversation.
+
+    Raises:
+        ModelError: ending with `advice`, if there is no template, or one that fails, drops a message or repeats it.
+    """
+    texts, places = _written(tokenizer, [message.role for message in messages], generation=True, advice=advice)
+    ids = _ids(tokenizer, texts[0])
+    for place, text in zip(places, texts[1:], strict=True):
+        ids += tokenizer(messages[place].content, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        ids += _ids(tokenizer, text)
+    return ids
 
 
 def end_answers_with_turn(tokenizer: PreTrainedTokenizerBase, frame: ChatFrame) -> None:
@@ -75,11 +88,29 @@ def end_answers_with_turn(tokenizer: PreTrainedTokenizerBase, frame: ChatFrame) 
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(frame.end_id)
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, generation: bool) -> str:
+def _written(
+    tokenizer: PreTrainedTokenizerBase, roles: Sequence[Role], *, generation: bool, advice: str
+) -> tuple[list[str], list[int]]:
+    """What the template writes before, between and after messages of these roles, and which stand in between.
+
+    Raises:
+        ModelError: if there is no template, or it fails, or does not write each message once.
+    """
+    name = tokenizer.name_or_path
+    if tokenizer.chat_template is None:
+        raise ModelError(f"{name}: the tokenizer has no chat template. {advice}")
+    turns = [{"role": role, "content": _MARK.format(place)} for place, role in enumerate(roles)]
     try:
-        return str(tokenizer.apply_chat_template(turns, add_generation_prompt=generation, tokenize=False, **_FIXED))
+        text = str(tokenizer.apply_chat_template(turns, add_generation_prompt=generation, tokenize=False, **_FIXED))
     except (TemplateError, ValueError, TypeError) as error:
-        raise ModelError(f"{tokenizer.name_or_path}: its chat template fails ({error}).") from error
+        raise ModelError(f"{name}: its chat template fails ({error}). {advice}") from error
+    parts = _ANY_MARK.split(text)
+    places = [int(place) for place in parts[1::2]]
+    for place, role in enumerate(roles):
+        if places.count(place) != 1:
+            does = "repeats" if place in places else "drops"
+            raise ModelError(f"{name}: its chat template {does} what is said in turn {place + 1} ({role}). {advice}")
+    return parts[::2], places
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
