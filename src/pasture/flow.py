@@ -22,7 +22,7 @@ from pasture.machine.tracker_settings import TRACKERS_FOLDER, Tracking, check_tr
 from pasture.plan import Absent, Outline, Plan, Step, expanded, outline, outline_study
 from pasture.plan.material import require_here
 from pasture.recipe import Recipe
-from pasture.steps import Outcome, Task, together
+from pasture.steps import LEDGERS, Outcome, Task, together
 from pasture.steps.together import Several
 
 _TENSOR_WORK = ("learn.", "generate.", "curves.")
@@ -321,7 +321,13 @@ def do_step(order: Order, say: Callable[..., None]) -> Done:
         started = time.monotonic()
         workspace = folder.workspace(step.name, order.key)
         inputs = {role: folder.step_path(name) for role, name in step.needs.items()}
-        task = Task(workspace, inputs, step.settings, lambda done, total, **figures: say(done, total, figures))
+        task = Task(
+            workspace,
+            inputs,
+            step.settings,
+            lambda done, total, **figures: say(done, total, figures),
+            ledgers=order.folder / LEDGERS,
+        )
         try:
             outcome = _work(order, task, lock)
         except OSError as error:

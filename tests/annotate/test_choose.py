@@ -1,5 +1,6 @@
 """Annotators as recipes name them: what they are, what they ask, and what they open when."""
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Mapping
@@ -108,10 +109,22 @@ def test_flips_are_those_the_recipe_asks_for_and_no_others(tmp_path, services):
     assert pool_of(leaning, label_flip_probability=0.1).panel.noise == leaning.noise
 
 
-def test_a_limit_counts_what_was_spent_before(tmp_path, services):
-    pool_of(settings_of(tmp_path, max_usd=5.0), spent_usd=2.0).annotate(pairs(1))
+def test_a_limit_counts_what_the_run_spent_of_this_pool_before(tmp_path, services):
+    ledgers = tmp_path / "spent"
+    ledgers.mkdir()
+    (ledgers / "mine.jsonl").write_text('{"spent_usd":2.0}\n')
+    (ledgers / "other.jsonl").write_text('{"spent_usd":9.0}\n')
+    with pool_of(settings_of(tmp_path, max_usd=5.0), ledgers=ledgers) as pool:
+        pool.annotate(pairs(1))
     budget = services[0][2]
+    asyncio.run(budget.reserve(3.0))
     assert (budget.limit_usd, budget.spent_usd) == (5.0, 2.0)
+
+
+def test_without_a_run_a_limit_counts_from_nothing(tmp_path, services):
+    with pool_of(settings_of(tmp_path, max_usd=5.0)) as pool:
+        pool.annotate(pairs(1))
+    asyncio.run(services[0][2].reserve(5.0))
 
 
 def model_folder(path: Path, weights: bytes) -> Path:

@@ -1,4 +1,6 @@
 import json
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typer.testing import CliRunner, Result
 import pasture.cli.annotate as verbs
 from pasture.annotate import stored
 from pasture.annotate.tables import write_rows
-from pasture.core.errors import EngineError, PastureError
+from pasture.core.errors import DependencyError, EngineError, PastureError
 from pasture.core.tables import read_rows
 from tests.annotate.judging import Answering, RuleEngine, prefers_good
 
@@ -363,3 +365,44 @@ def test_rows_with_the_same_id_are_told_apart_by_their_texts(here, answered):
     write_rows(here / "same.jsonl", twice)
     run("annotate", "same.jsonl", *GREEDY)
     assert [row["preferred"] for row in read_rows(here / "same.annotated.jsonl")] == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    ("note", "target", "said"),
+    [
+        ("1", "out.parquet", "column 'note' does not fit into Parquet"),
+        ('"\\ud83d"', "out.csv", "row 9 holds a lone surrogate in column 'note'"),
+        ('"\\ud83d"', "out.jsonl", "row 9 holds a lone surrogate in column 'note'"),
+    ],
+)
+def test_rows_that_cannot_be_written_are_said_before_anybody_is_asked(here, answered, note, target, said):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    engine = answered(prefers_good)
+    rows = [json.dumps({**row, "note": "text"}) for row in ROWS]
+    last = f'{{"instruction": "last", "output_1": "good", "output_2": "bad", "note": {note}}}'
+    (here / "mixed.jsonl").write_text("\n".join([*rows, last]) + "\n", encoding="utf-8")
+    with pytest.raises(PastureError, match=re.escape(said)):
+        run("annotate", "mixed.jsonl", *GREEDY, "--out", target)
+    assert engine.asked == []
+    assert not (here / target).exists()
+
+
+def test_parquet_without_pyarrow_is_said_before_anybody_is_asked(here, answered, monkeypatch):
+    engine = answered(prefers_good)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(DependencyError, match="pip install"):
+        run("annotate", "pairs.jsonl", *GREEDY, "--out", "out.parquet")
+    assert engine.asked == []
+
+
+def test_a_dry_run_says_which_calls_it_does_not_count(here, answered):
+    answered(prefers_good)
+    priced = ("--price", "1,2", "--dry-run")
+    several = run("annotate", "pairs.jsonl", *GREEDY, *priced).output
+    assert "at most, asked once" in several
+    assert "Not counted: each pair that a call about several leaves without a verdict" in several
+    singly = ("--judge", "alpaca-eval-1", "--models", "gpt")  # one pair a call: nothing is asked about again
+    assert "Not counted" not in run("annotate", "pairs.jsonl", *singly, *priced).output
+    retried = run("annotate", "pairs.jsonl", *singly, *priced, "--retry-unjudged").output
+    assert "Not counted: each stored reply without a verdict is asked for anew." in retried

@@ -193,3 +193,52 @@ def test_the_docs_name_every_pool_and_every_judge_of_the_thirteen():
     text = (Path(__file__).parents[2] / "docs" / "annotators.md").read_text("utf-8")
     titles = [judge.name.split("/")[1] for judge in load_panel("p-eval", THREE).judges]
     assert all(f"| `{name}` |" in text for name in [*shipped_pools(), *titles])
+
+
+def test_judges_are_taken_over_from_a_pool_that_takes_them_over_itself(tmp_path):
+    (tmp_path / "mine.toml").write_text('judges_from = "alpaca-farm-13-logit-bias"\norder = "both"')
+    source = load_panel("alpaca-farm-13-logit-bias", THREE)
+    panel = load_panel(str(tmp_path / "mine.toml"), THREE)
+    assert len(panel.judges) == 13  # AlpacaFarm's thirteen, six of them with biases of their own
+    assert [judge.identity for judge in panel.judges] == [judge.identity for judge in source.judges]
+    more = '[judges.one-more]\nprompt = "short"\nmodel = "m"\nmax_completion_tokens = 5'
+    (tmp_path / "heir.toml").write_text(f'judges_from = "mine.toml"\n{more}')
+    assert len(load_panel(str(tmp_path / "heir.toml"), THREE).judges) == 14
+
+
+def test_a_judge_taken_over_finds_its_prompt_and_examples_beside_the_file_that_names_it(tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "own.toml").write_text(OWN_PROMPT.format(question="Which, says the base?"))
+    (base / "shown.toml").write_text(EXAMPLE)
+    table = 'model = "m"\nprompt = "own.toml"\nexamples = "shown.toml"\nshots = [1]\nmax_completion_tokens = 5'
+    (base / "pool.toml").write_text(f"[judges.theirs]\n{table}")
+    (tmp_path / "own.toml").write_text(OWN_PROMPT.format(question="Which, says the heir?"))
+    mine = 'model = "m"\nprompt = "own.toml"\nmax_completion_tokens = 5'
+    (tmp_path / "pool.toml").write_text(f'judges_from = "base/pool.toml"\n[judges.mine]\n{mine}')
+    theirs, own = load_panel(str(tmp_path / "pool.toml")).judges
+    assert isinstance(theirs, Judge)
+    assert isinstance(own, Judge)
+    assert theirs.prompt.question == "Which, says the base?"
+    assert own.prompt.question == "Which, says the heir?"
+
+
+def test_pools_that_take_over_from_each_other_are_refused(tmp_path):
+    for name, source in (("one", "two"), ("two", "three"), ("three", "two"), ("self", "self")):
+        judge = f'[judges.{name}]\nprompt = "short"\nmodel = "m"\nmax_completion_tokens = 5'
+        (tmp_path / f"{name}.toml").write_text(f'judges_from = "{source}.toml"\n{judge}')
+    with pytest.raises(RecipeError, match=r"one\.toml -> two\.toml -> three\.toml -> two\.toml"):
+        load_panel(str(tmp_path / "one.toml"))
+    with pytest.raises(RecipeError, match=r"self\.toml -> self\.toml"):
+        load_panel(str(tmp_path / "self.toml"))
+
+
+def test_noise_of_an_annotator_who_is_not_in_the_pool_is_refused(tmp_path):
+    path = tmp_path / "mine.toml"
+    judge = '[judges.kind]\nprompt = "short"\nmodel = "m"\nmax_completion_tokens = 5'
+    noise = 'noise = {{ kind = "per-annotator", probabilities = {{ "{}" = 0.1 }} }}'
+    path.write_text(f"{noise.format('m/kind')}\n{judge}")
+    assert load_panel(str(path)).noise is not None
+    path.write_text(f"{noise.format('kind')}\n{judge}")
+    with pytest.raises(RecipeError, match=r"probabilities names 'kind', and no judge .* Judges: m/kind"):
+        load_panel(str(path))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pasture.core.hostile import for_csv, for_terminal, on_one_line, shortened
+from pasture.core.hostile import disarmed, for_csv, for_terminal, on_one_line, shortened
 
 ANY_TEXT = st.text(alphabet=st.characters())  # lone surrogates included
 
@@ -57,9 +57,25 @@ def test_a_cell_is_one_line(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "  =1", "\uff1d1", '"=1', "'=1"]
+    "raw",
+    [
+        "=cmd|' /C calc'!A0",
+        "+1",
+        "-1",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        "  =1",
+        "\uff1d1",
+        '"=1',
+        "'=1",
+        "\u200b=1",
+        "\ufeff\u202d-1",
+    ],
 )
 def test_a_formula_in_a_csv_cell_becomes_text(raw: str) -> None:
+    assert disarmed(raw) == f"'{raw}"
     assert for_csv(raw).startswith("'")
     assert for_csv(raw).removeprefix("'") == for_terminal(raw)
 
@@ -67,6 +83,11 @@ def test_a_formula_in_a_csv_cell_becomes_text(raw: str) -> None:
 @pytest.mark.parametrize("raw", ["", "plain", "a=b", "it's - fine", "1+1"])
 def test_harmless_csv_text_stays(raw: str) -> None:
     assert for_csv(raw) == raw
+
+
+@given(ANY_TEXT)
+def test_disarmed_text_is_the_text_but_for_one_apostrophe(text: str) -> None:
+    assert disarmed(text) in (text, f"'{text}")
 
 
 def test_a_megabyte_is_shown_as_its_beginning() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -14,6 +15,7 @@ from pasture.annotate.raters import meadow_annotator
 from pasture.annotate.stored import Access, StoredPool
 from pasture.core.ports import Annotator, Progress, silent
 from pasture.core.records import Comparison, Completion, Instruction
+from pasture.engines.budget import Ledger
 
 
 class PoolSettings(Access):
@@ -42,13 +44,14 @@ def chosen_annotator(
     seed: int,
     label_flip_probability: float = 0.0,
     people_votes: int = 1,
-    spent_usd: float = 0.0,
+    ledgers: Path | None = None,
     progress: Progress = silent,
 ) -> Annotator:
     """The pool that `pools` holds under `name`, else the meadow's annotator of that name.
 
-    With a `label_flip_probability` of 0 there is no noise. `spent_usd` is what earlier steps took of the pool's
-    `max_usd`. Nothing is opened or loaded before the first question, so a plan may ask for the `identity` freely.
+    With a `label_flip_probability` of 0 there is no noise. `ledgers` is the folder where a run keeps what it has spent
+    of each pool; without it a pool's `max_usd` counts from 0. Nothing is opened or loaded before the first question, so
+    a plan may ask for the `identity` freely.
 
     Raises:
         RecipeError: naming what does not fit in the pool's settings.
@@ -58,7 +61,8 @@ def chosen_annotator(
         return meadow_annotator(
             name, seed=seed, label_flip_probability=label_flip_probability, people_votes=people_votes
         )
-    return _pool(pools[name], seed, label_flip_probability, spent_usd, progress)
+    ledger = None if ledgers is None else Ledger(ledgers, name)
+    return _pool(pools[name], seed, label_flip_probability, ledger, progress)
 
 
 def expected_quote(
@@ -70,7 +74,7 @@ def expected_quote(
         RecipeError: naming what does not fit in the pool's settings.
     """
     sampled = min(count, _QUOTED)
-    pool = _pool(settings, seed, label_flip_probability, 0.0, silent)
+    pool = _pool(settings, seed, label_flip_probability, None, silent)
     found = pool.quote([_comparison_of_length(number, characters) for number in range(sampled)])
     scale = count / sampled if sampled else 0.0
     low, high = (None if usd is None else usd * scale for usd in (found.low_usd, found.high_usd))
@@ -82,7 +86,7 @@ _QUOTED = 520
 
 
 def _pool(
-    settings: PoolSettings, seed: int, label_flip_probability: float, spent_usd: float, progress: Progress
+    settings: PoolSettings, seed: int, label_flip_probability: float, ledger: Ledger | None, progress: Progress
 ) -> StoredPool:
     panel = load_panel(settings.pool, settings.models, completions_as_chat=settings.completions_as_chat)
     noise: Noise | None = None
@@ -95,7 +99,7 @@ def _pool(
         draws=ContentDraws(seed),
         sample=settings.sample,
         retry_unjudged=settings.retry_unjudged,
-        spent_usd=spent_usd,
+        ledger=ledger,
         progress=progress,
     )
 

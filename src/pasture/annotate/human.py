@@ -37,7 +37,8 @@ class PeopleConfig(BaseModel):
     overlap: int = Field(default=1, ge=1)
     """For a campaign that is made here: labels for each pair."""
     votes: Literal["all", "majority"] = "all"
-    """Every label as a preference, or one for each pair: what most said, a tie where as many said the other."""
+    """Every label as a preference, or one for each pair: the side that more said than the other, ties aside; a tie
+    where as many said each. A skip is no label."""
     wait_seconds: float | None = Field(default=0.0, ge=0.0)
     """How long a run waits for what is missing; None for as long as it takes, 0 to stop and say what is missing."""
 
@@ -129,20 +130,27 @@ class People:
             ]
         ).result()
         left = f"Pairs left by annotator: {', '.join(working[:20])}. " if working else ""
+        unassigned = desk.look(Campaign.unassigned_labels).result()
+        if unassigned:
+            left += (
+                f"Nobody is left to give {unassigned} labels: all who take part have labelled or skipped those pairs. "
+                f"One more joins with 'pasture people add {self._address} NAME'. "
+            )
         return (
             f"{left}Open the page with 'pasture people serve {self._address}', and run the same command again when "
             f"people are done; or end the campaign as it is with 'pasture people close {self._address}'."
         )
 
     def _said(self, campaign: Campaign, comparisons: Sequence[Comparison]) -> list[Preference]:
-        labels, wage = campaign.labels(), campaign.settings.wage_usd_per_hour
+        answers, wage = campaign.answers(), campaign.settings.wage_usd_per_hour
         said = []
         for comparison in comparisons:
-            votes = labels.get(comparison.id, ())
-            if not votes:
-                said.append(_unlabelled(comparison, "nobody labelled this pair before the campaign was closed"))
+            votes = answers.get(comparison.id, ())
+            labels = [vote for vote in votes if vote.said != "skip"]
+            if not labels:
+                said.append(_unlabelled(comparison, votes))
             elif self._config.votes == "all":
-                said += [preference(vote, wage) for vote in votes]
+                said += [preference(vote, wage) for vote in labels]
             else:
                 said.append(_most(comparison, votes, wage))
         return said
@@ -165,15 +173,17 @@ def _missing(campaign: Campaign, comparisons: Sequence[Comparison]) -> tuple[int
     return sum(max(0, overlap - len(labels[each.id])) for each in comparisons), overlap * len(comparisons)
 
 
-def _unlabelled(comparison: Comparison, why: str) -> Preference:
+def _unlabelled(comparison: Comparison, skips: Sequence[Voted]) -> Preference:
+    why = "nobody labelled this pair before the campaign was closed"
+    if skips:
+        why += f"; skipped: {'; '.join(vote.reason for vote in skips)}"
     return Preference(comparison_id=comparison.id, annotator="people", preferred="unjudged", error=why)
 
 
 def _most(comparison: Comparison, votes: Sequence[Voted], wage: float | None) -> Preference:
+    """The majority of the labels; skips among `votes` took time, and are paid for."""
     said = [preference(vote, wage) for vote in votes]
     judged = [each for each in said if each.preferred != "unjudged"]
-    if not judged:
-        return _unlabelled(comparison, "; ".join(str(each.error) for each in said))
     costs = [each.cost_usd for each in said if each.cost_usd is not None]
     seconds = [each.seconds for each in said if each.seconds is not None]
     value = {"first": 1.0, "tie": 0.5, "second": 0.0}

@@ -1,6 +1,7 @@
 """The annotators that a recipe may name: the meadow's own, pools of language models, and campaigns of real people."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
@@ -34,11 +35,13 @@ def named_annotator(
     seed: int,
     label_flip_probability: float = 0.0,
     people_votes: int = 1,
+    ledgers: Path | None = None,
     progress: Progress = silent,
 ) -> Annotator:
     """The annotator that a recipe calls `name`; nothing is asked, opened or spent before its first comparison.
 
-    People of a campaign bring their own noise: flips are for pools.
+    People of a campaign bring their own noise: flips are for pools. So is `ledgers`, the folder where a run keeps what
+    it has spent of each pool.
 
     Raises:
         RecipeError: if nobody has that name, or a pool's settings do not fit together.
@@ -57,5 +60,6 @@ def named_annotator(
         seed=seed,
         label_flip_probability=label_flip_probability,
         people_votes=people_votes,
+        ledgers=ledgers,
         progress=progress,
     )

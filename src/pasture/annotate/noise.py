@@ -35,7 +35,7 @@ class PerAnnotatorFlips(Definition):
 
     kind: Literal["per-annotator"] = "per-annotator"
     probabilities: Mapping[str, FlipProbability]
-    """By annotator."""
+    """By annotator, as results name it: model and judge, such as `gpt-4.1/short`."""
     otherwise: FlipProbability = 0.0
     """For annotators that are not named."""
 

@@ -2,7 +2,7 @@
 
 import difflib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from pasture.annotate.judge import Judge, JudgeDefinition, PairJudge
-from pasture.annotate.noise import NOISES, MarginFlips, Noise
+from pasture.annotate.noise import NOISES, MarginFlips, Noise, PerAnnotatorFlips
 from pasture.annotate.render import Definition, Example, Prompt
 from pasture.core.errors import RecipeError
 
@@ -28,7 +28,7 @@ class PoolFile(Definition):
     order: Order = "random"
     noise: Noise | None = None
     judges_from: str | None = None
-    """Name or path of a pool whose judges this one takes over."""
+    """Name or path of a pool whose judges this one takes over, with those that it takes over itself."""
     judges: Mapping[str, JudgeDefinition] = {}
 
 
@@ -57,10 +57,20 @@ class Panel:
                 f"pool {self.name!r}: margin noise needs a probability from every judge, and {mute!r} gives none. "
                 "Use judges with reply = 'token', such as pool 'alpaca-eval-2', or another kind of noise."
             )
+        if isinstance(self.noise, PerAnnotatorFlips):
+            self._check_named(self.noise.probabilities, names)
         if self.order == "both" and self.noise is not None and self.noise.kind == "position":
             raise RecipeError(
                 f"pool {self.name!r}: an annotator that leans to the first position, asked in both orders, leans "
                 "nowhere. Choose order = 'random', or another kind of noise."
+            )
+
+    def _check_named(self, named: Iterable[str], names: Sequence[str]) -> None:
+        stranger = next((each for each in named if each not in names), None)
+        if stranger is not None:
+            raise RecipeError(
+                f"pool {self.name!r}: noise.probabilities names {stranger!r}, and no judge is called so."
+                f"{_hint(stranger, names)} Judges: {', '.join(names)}."
             )
 
     @property
@@ -96,20 +106,32 @@ def load_panel(pool: str, models: Sequence[str] = (), *, completions_as_chat: bo
     """
     path = _path(pool, "pools", "pool")
     file = _read(path, PoolFile)
-    judges = dict(file.judges)
-    if file.judges_from is not None:
-        judges = {**_read(_path(file.judges_from, "pools", "pool", path.parent), PoolFile).judges, **judges}
+    judges = _judges_of(path, file)
     if not judges:
         raise RecipeError(f"{path}: expected at least one [judges.NAME] table.")
-    places = max((each.model_place for each in judges.values() if each.model is None), default=0)
+    places = max((each.model_place for each, _ in judges.values() if each.model is None), default=0)
     _check_models(pool, models, places)
     made = [
-        _judge(
-            title, each, each.model or models[(each.model_place - 1) % len(models)], path.parent, completions_as_chat
-        )
-        for title, each in judges.items()
+        _judge(title, each, each.model or models[(each.model_place - 1) % len(models)], folder, completions_as_chat)
+        for title, (each, folder) in judges.items()
     ]
-    return Panel(path.stem, made, [each.weight for each in judges.values()], file.order, file.noise)
+    return Panel(path.stem, made, [each.weight for each, _ in judges.values()], file.order, file.noise)
+
+
+def _judges_of(path: Path, file: PoolFile, heirs: Sequence[Path] = ()) -> dict[str, tuple[JudgeDefinition, Path]]:
+    """A pool's judges, those it takes over among them, each with the folder of the file that names it.
+
+    `heirs` are the pools that take these judges over.
+    """
+    inherited: dict[str, tuple[JudgeDefinition, Path]] = {}
+    if file.judges_from is not None:
+        line = (*heirs, path.resolve())
+        source = _path(file.judges_from, "pools", "pool", path.parent)
+        if source.resolve() in line:
+            circle = " -> ".join(each.name for each in (*line, source))
+            raise RecipeError(f"{path}: judges_from leads back to a pool on its way: {circle}. Take one of them out.")
+        inherited = _judges_of(source, _read(source, PoolFile), line)
+    return {**inherited, **{title: (each, path.parent) for title, each in file.judges.items()}}
 
 
 def _check_models(pool: str, models: Sequence[str], places: int) -> None:

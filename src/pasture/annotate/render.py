@@ -27,7 +27,11 @@ class Definition(BaseModel):
 
 
 class Prompt(Definition):
-    """How a judge is spoken to; `opening`, `question`, `verdict` and `praise` may hold slots."""
+    """How a judge is spoken to.
+
+    `system` and `opening` may hold the slot `{frame}`, what the marks around texts mean; `verdict` and `praise` those
+    that are named there. `question` is taken as it stands.
+    """
 
     layout: Literal["one-turn", "turns", "completion"]
     """One user turn; a conversation in which each group of examples is a turn; or a text to be continued."""

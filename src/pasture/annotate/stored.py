@@ -19,7 +19,7 @@ from pasture.core.records import Comparison, Preference
 from pasture.core.redaction import refuse_keys_in_addresses
 from pasture.core.store import AnswerStore
 from pasture.engines import open_engine
-from pasture.engines.budget import Budget
+from pasture.engines.budget import Budget, Ledger
 from pasture.engines.cached import CachedEngine, stored_under
 from pasture.engines.scripted import ScriptedEngine
 from pasture.engines.settings import EngineKind, EngineSettings, checked_settings, model_facts, store_salt
@@ -34,7 +34,8 @@ class Access(Definition):
     store: Path = Path("answers.sqlite")
     """Where answers are kept and looked up."""
     max_usd: Annotated[float, Field(ge=0.0)] | None = None
-    """Nothing is asked that could pass this; None for no limit."""
+    """Nothing is asked that could pass this: over all steps and tries of a run, or else in one start of a command. None
+    for no limit."""
 
     @field_validator("engine_settings")
     @classmethod
@@ -60,10 +61,10 @@ class StoredPool:
         draws: Draws | None = None,
         sample: int = 0,
         retry_unjudged: bool = False,
-        spent_usd: float = 0.0,
+        ledger: Ledger | None = None,
         progress: Progress = silent,
     ) -> None:
-        """Nothing is opened yet; `spent_usd` of the limit is gone already, the rest is as in `LLMPool`.
+        """Nothing is opened yet; what `ledger` holds is gone of the limit already, the rest is as in `LLMPool`.
 
         Raises:
             RecipeError: naming what does not fit in the engine's settings.
@@ -72,7 +73,7 @@ class StoredPool:
         self.access = access or Access()
         self._draws: Draws = draws or ContentDraws()
         self._sample, self._retry_unjudged, self._progress = sample, retry_unjudged, progress
-        self._spent_usd = spent_usd
+        self._ledger = ledger
         self._table = _engine_table(panel, self.access)
         self._checked: EngineSettings = checked_settings(self.access.engine, self._table)
         self._open = contextlib.ExitStack()
@@ -99,7 +100,7 @@ class StoredPool:
         if self._pool is None:
             store = self._open.enter_context(AnswerStore(self.access.store))
             limit = self.access.max_usd
-            budget = None if limit is None else Budget(limit, self._spent_usd)
+            budget = None if limit is None else Budget(limit, self._ledger)
             engine = open_engine(self.access.engine, self._table, budget=budget)
             if hasattr(engine, "close"):
                 self._open.callback(engine.close)
@@ -115,8 +116,13 @@ class StoredPool:
             return quote(
                 self._asking(ScriptedEngine("")).requests(comparisons),
                 Rates.of(self.access.engine, self._checked),
-                lambda request: store is not None and store.get(stored_under(request, salt)) is not None,
+                lambda request: store is not None and self._is_answered(store, stored_under(request, salt)),
             )
+
+    def _is_answered(self, store: AnswerStore, key: str) -> bool:
+        """Whether the store's answer will do; a failure will not where failures are asked about again."""
+        found = store.get(key)
+        return found is not None and not (found.failed and self._retry_unjudged)
 
     def close(self) -> None:
         """Close connections and store; the next question opens them again."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from pasture.core.errors import DataError, DependencyError
 from pasture.core.files import atomic_file, require_writable, write_json_lines, write_text
-from pasture.core.hostile import for_csv
+from pasture.core.hostile import disarmed
 from pasture.core.tables import SUFFIXES, read_rows
 
 Row = dict[str, Any]
@@ -37,9 +37,9 @@ class Table:
         """See that columns can be added.
 
         Raises:
-            DataError: naming the first that the rows have already.
+            DataError: naming the first that any row has already.
         """
-        taken = next((name for name in names if self.rows and name in self.rows[0]), None)
+        taken = next((name for name in names if any(name in row for row in self.rows)), None)
         if taken is not None:
             raise DataError(
                 f"{self.origin} has a column {taken!r} already, and it is not overwritten. "
@@ -84,18 +84,58 @@ def require_target(path: Path) -> None:
 
     Raises:
         DataError: if its ending is of no known format.
+        DependencyError: for Parquet where pyarrow is not installed.
         RunFolderError: if no file can be written there.
     """
     if path.suffix not in (".json", ".jsonl", ".csv", ".parquet"):
         raise DataError(f"{path}: expected a name that ends in {FORMATS}, got ending {path.suffix!r}.")
+    if path.suffix == ".parquet":
+        _pyarrow("parquet")
     require_writable(path)
+
+
+def require_fit(path: Path, rows: Sequence[Row]) -> None:
+    """See that `rows` can be written to `path` as they are, before anybody is paid for what will stand beside them.
+
+    Raises:
+        DataError: naming row and column of a lone surrogate or of lists in lists without end; for Parquet, the column
+            whose values have no type in common.
+    """
+    for number, row in enumerate(rows, start=1):
+        for name, value in row.items():
+            try:
+                json.dumps([name, _for_json(value)], ensure_ascii=False).encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise DataError(
+                    f"{path}: cannot be written: row {number} holds a lone surrogate in column {name!a}, which no "
+                    "file can hold. Mend or remove the row."
+                ) from error
+            except RecursionError as error:
+                raise DataError(
+                    f"{path}: cannot be written: row {number}, column {name!r}, is nested too deeply. Remove it."
+                ) from error
+    if path.suffix == ".parquet":
+        for name in _names(rows):
+            _require_one_type(path, name, [row.get(name) for row in rows])
+
+
+def _require_one_type(path: Path, name: str, values: list[Any]) -> None:
+    arrow = _pyarrow("")
+    try:
+        _pyarrow("parquet").write_table(arrow.Table.from_pydict({name: values}), arrow.BufferOutputStream())
+    except (arrow.ArrowException, OverflowError, TypeError) as error:
+        raise DataError(
+            f"{path}: column {name!r} does not fit into Parquet, which has one type a column ({error}). Write .jsonl, "
+            "or make its values alike."
+        ) from error
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Write rows by the ending of `path`, whole or not at all.
 
     In a CSV file, text that a spreadsheet would take for a formula gets an apostrophe. In JSON, which has neither, NaN
-    and infinities become null, and dates text. All else is exact.
+    and infinities become null, and dates text; so in a list or dict of a CSV cell. A column that some rows lack is
+    empty there. All else is exact.
     """
     if path.suffix == ".jsonl":
         write_json_lines(path, [_for_json(row) for row in rows])
@@ -105,8 +145,9 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
     elif path.suffix == ".csv":
         _write_csv(path, rows)
     elif path.suffix == ".parquet":
+        columns = {name: [row.get(name) for row in rows] for name in _names(rows)}
         with atomic_file(path) as draft:
-            _pyarrow("parquet").write_table(_pyarrow("").Table.from_pylist(list(rows)), draft)
+            _pyarrow("parquet").write_table(_pyarrow("").Table.from_pydict(columns), draft)
     else:
         raise DataError(f"{path}: expected a {FORMATS} file, got ending {path.suffix!r}.")
 
@@ -177,19 +218,24 @@ def _for_json(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int) else str(value)
 
 
+def _names(rows: Sequence[Row]) -> list[str]:
+    """The columns of all rows, in order of first appearance."""
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
 def _write_csv(path: Path, rows: Sequence[Row]) -> None:
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = _names(rows)
     with atomic_file(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow([for_csv(name) for name in names])
+        writer.writerow([disarmed(name) for name in names])
         for row in rows:
             writer.writerow([_cell(row.get(name)) for name in names])
 
 
 def _cell(value: Any) -> Any:
     if isinstance(value, dict | list):
-        value = json.dumps(value, ensure_ascii=False)
-    return for_csv(value) if isinstance(value, str) else value
+        value = json.dumps(_for_json(value), ensure_ascii=False)
+    return disarmed(value) if isinstance(value, str) else value
 
 
 def _pyarrow(part: str) -> Any:

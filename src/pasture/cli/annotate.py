@@ -22,9 +22,10 @@ from pasture.annotate.entry import (
     comparison_of,
 )
 from pasture.annotate.noise import UniformFlips
+from pasture.annotate.panel import Panel
 from pasture.annotate.quote import Quote
 from pasture.annotate.stored import StoredPool
-from pasture.annotate.tables import as_table, require_target, write_rows
+from pasture.annotate.tables import as_table, require_fit, require_target, write_rows
 from pasture.cli.asking import Service, Who, shown_progress
 from pasture.cli.options import Which, spread, which_samples
 from pasture.core.files import require_apart, require_writable, write_text
@@ -99,12 +100,13 @@ def annotate(
     if dry_run:
         listener = Listener()
         work.done_by(listener)
-        pool = StoredPool(panel, access, draws=draws, sample=how.sample)
-        _say_plan(console, len(listener.heard), pool.quote(listener.heard))
+        pool = StoredPool(panel, access, draws=draws, sample=how.sample, retry_unjudged=how.retry_unjudged)
+        _say_plan(console, len(listener.heard), pool.quote(listener.heard), _asked_again(panel, how))
         return
     target = rows.out or pairs.with_name(f"{pairs.stem}.annotated.jsonl")
     require_target(target)
     require_apart(target, pairs, *([] if rows.head2head is None else [rows.head2head]))
+    require_fit(target, work.done_by(Listener()).rows)
     with (
         shown_progress(console) as progress,
         StoredPool(
@@ -166,12 +168,25 @@ class _Work:
         return annotate_pairs(self.pairs, who, prefix=self.prefix)
 
 
-def _say_plan(console: Console, rows: int, plan: Quote) -> None:
+def _asked_again(panel: Panel, how: How) -> str:
+    """Which calls no plan can foresee; empty where there are none."""
+    cases = []
+    if any(judge.batch_size > 1 for judge in panel.judges):
+        cases.append("each pair that a call about several leaves without a verdict is asked about once more, alone")
+    if how.retry_unjudged:
+        cases.append("each stored reply without a verdict is asked for anew")
+    return f"Not counted: {'; '.join(cases)}." if cases else ""
+
+
+def _say_plan(console: Console, rows: int, plan: Quote, asked_again: str) -> None:
     console.print(f"{rows} rows, {plan.calls} calls, {plan.stored} of them answered before.")
     if plan.low_usd is None or plan.high_usd is None:
         console.print("The price is unknown. State it with --price, to set a limit with --max-usd.")
     else:
-        console.print(f"The rest costs from ${plan.low_usd:.4f} to ${plan.high_usd:.4f} at most. Nothing was sent.")
+        console.print(f"The rest costs from ${plan.low_usd:.4f} to ${plan.high_usd:.4f} at most, asked once.")
+        console.print("Nothing was sent.")
+    if asked_again:
+        console.print(asked_again, soft_wrap=True)
 
 
 def _say_done(console: Console, done: AnnotatedRows) -> None:

@@ -266,6 +266,7 @@ def _counts(state: Campaign) -> Mapping[str, Any]:
         "overlap": state.settings.overlap,
         "labels": sum(map(len, labels.values())),
         "missing": state.missing_labels(),
+        "unassigned": state.unassigned_labels(),
     }
 
 

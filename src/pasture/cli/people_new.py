@@ -10,7 +10,15 @@ from rich.console import Console
 from pasture.annotate.campaign.address import SUFFIX, name_of, new_campaign
 from pasture.annotate.campaign.events import Settings
 from pasture.annotate.campaign.finished import finished
-from pasture.annotate.campaign.making import Pairs, drawn, named_annotators, opening, read_answered, read_pairs
+from pasture.annotate.campaign.making import (
+    Pairs,
+    check_pass_share,
+    drawn,
+    named_annotators,
+    opening,
+    read_answered,
+    read_pairs,
+)
 from pasture.cli.options import spread, which_samples
 from pasture.core.errors import DataError
 from pasture.core.hostile import on_one_line
@@ -58,7 +66,7 @@ class Watched:
         None
     )
     pass_share: Annotated[
-        float, typer.Option("--pass", min=0.0, max=1.0, help="Who agrees with no more than this stays out.")
+        float, typer.Option("--pass", help="Who agrees with no more than this share, below 1, stays out.")
     ] = 0.7
     repeats: Annotated[float, typer.Option("--repeats", min=0.0, max=1.0, help="Share of pairs shown twice.")] = 0.0
 
@@ -95,6 +103,7 @@ def new(
     shown: Shown,
 ) -> None:
     """Make a campaign of pairs, of two systems' outputs, or of several samples for each instruction."""
+    check_pass_share(watched.pass_share)
     where = campaign or str(pairs.with_name(pairs.name.split(".")[0] + SUFFIX))
     made = source.pairs(pairs)
     opened, added = opening(

@@ -26,9 +26,15 @@ def say_quality(
     """A line of counts, the agreement of all, a row for each annotator."""
     wanted = f", {counts['missing']} still wanted" if counts["missing"] else ""
     over = " It is closed." if counts["closed"] else ""
+    if counts["unassigned"] and not counts["closed"]:
+        over = (
+            f" Of those, nobody is left to give {counts['unassigned']}: all who take part have labelled or skipped the "
+            "pair. One more joins with: pasture people add CAMPAIGN NAME"
+        )
     console.print(
         f"{on_one_line(counts['campaign'])}: {counts['labels']} labels of {counts['pairs']} pairs{wanted}.{over}",
         markup=False,
+        soft_wrap=True,
     )
     if standing.pairwise is not None:
         console.print(

@@ -6,20 +6,20 @@ HTML escaping is not done here; the page's templates escape everything. Text tha
 
 import re
 
-_UNSEEN = re.compile(
-    "["
+_UNSEEN_CLASS = (
     "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 and C1 controls, escape among them; tab and line feed stay
     "\xad\u061c\u180e\u200b\u200e\u200f\u2060-\u2065\ufeff"  # soft hyphen, directional marks, zero-width spaces
     "\u2028-\u202e\u2066-\u206f"  # line separators, directional embeddings, overrides and isolates
     "\ufff9-\ufffb\U000e0000-\U000e007f"  # interlinear annotations, tags
     "\ud800-\udfff"  # lone surrogates, which UTF-8 cannot carry
-    "]"
 )
 """Characters that change how the rest is shown, or show nothing. The joiners U+200C and U+200D stay: scripts need
 them."""
+_UNSEEN = re.compile(f"[{_UNSEEN_CLASS}]")
 
-_FORMULA_START = re.compile(r"[\s'\"]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
-"""What spreadsheets take for the start of a formula, their full-width forms included (OWASP, "CSV Injection")."""
+_FORMULA_START = re.compile(rf"[\s'\"{_UNSEEN_CLASS}]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
+"""What spreadsheets take for the start of a formula, their full-width forms included (OWASP, "CSV Injection"), also
+behind what shows nothing."""
 
 
 def for_terminal(text: str) -> str:
@@ -36,12 +36,16 @@ def on_one_line(text: str) -> str:
 
 
 def for_csv(text: str) -> str:
-    """`for_terminal(text)` with an apostrophe in front where a spreadsheet would take it for a formula.
+    """`for_terminal(disarmed(text))`, for a table that is made to be looked at.
 
     Give numbers to the CSV writer as numbers: a minus sign is a formula's start too.
     """
-    start = "'" if _FORMULA_START.match(text) else ""
-    return start + for_terminal(text)
+    return for_terminal(disarmed(text))
+
+
+def disarmed(text: str) -> str:
+    """`text` letter for letter, with an apostrophe in front where a spreadsheet would take it for a formula."""
+    return f"'{text}" if _FORMULA_START.match(text) else text
 
 
 def shortened(text: str, limit: int) -> str:

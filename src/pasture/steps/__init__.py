@@ -16,6 +16,8 @@ SECOND_WINS: Mapping[Verdict, float] = {"first": 0.0, "second": 1.0, "tie": 0.5,
 """What a verdict is worth to the second side, where a system stands beside its reference."""
 ANSWERS = "completions.jsonl"
 """Where a step leaves a system's answers."""
+LEDGERS = "spent"
+"""Where in its folder a run keeps what it has spent of each pool."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Task:
     """Folders of finished steps by role."""
     settings: Mapping[str, Any]
     progress: Progress
+    ledgers: Path | None = None
+    """Where the run keeps what it has spent of each pool; None where no run does."""
 
 
 @dataclass(frozen=True)

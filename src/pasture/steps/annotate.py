@@ -1,6 +1,7 @@
 """Steps of room 3: who prefers what."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
 from pasture.annotate.named import Annotators, named_annotator
 from pasture.core.files import read_records, write_records
@@ -12,39 +13,43 @@ from pasture.steps import Outcome, Task
 LABELS = "preferences.jsonl"
 
 
-def annotator_of(task: Task) -> Annotator:
-    """Who labels, by the settings that `pasture.plan.settings.label_settings` made."""
+@contextlib.contextmanager
+def annotator_of(task: Task) -> Iterator[Annotator]:
+    """Who labels, by the settings that `pasture.plan.settings.label_settings` made; closed when the block ends."""
     settings = task.settings
-    return named_annotator(
+    who = named_annotator(
         settings["annotator"],
         Annotators.model_validate(settings["own"]),
         seed=settings["seed"],
         label_flip_probability=settings["label_flip_probability"],
+        ledgers=task.ledgers,
         progress=task.progress,
     )
+    with _closing(who):
+        yield who
 
 
 def label(task: Task) -> Outcome:
     """A preference for each comparison, for training."""
     comparisons = read_records(task.inputs["pairs"] / "comparisons.jsonl", Comparison)
-    who = annotator_of(task)
-    preferences = who.annotate(comparisons)
+    with annotator_of(task) as who:
+        preferences = who.annotate(comparisons)
     write_records(task.folder / LABELS, preferences)
     return Outcome(cost_usd=cost_of(preferences), details=counts(who, preferences))
 
 
 def judge_checkpoints(task: Task) -> Outcome:
     """Each checkpoint's validation answers against the demonstrations."""
-    who = annotator_of(task)
     preferences: list[Preference] = []
     paths = sorted(task.inputs["answers"].glob("*.jsonl"))
-    for number, path in enumerate(paths):
-        task.progress(number, len(paths))
-        comparisons = _against_demonstrations(task, "validation", read_records(path, Completion))
-        write_records(task.folder / f"{path.stem}-comparisons.jsonl", comparisons)
-        labels = who.annotate(comparisons)
-        write_records(task.folder / f"{path.stem}-preferences.jsonl", labels)
-        preferences += labels
+    with annotator_of(task) as who:
+        for number, path in enumerate(paths):
+            task.progress(number, len(paths))
+            comparisons = _against_demonstrations(task, "validation", read_records(path, Completion))
+            write_records(task.folder / f"{path.stem}-comparisons.jsonl", comparisons)
+            labels = who.annotate(comparisons)
+            write_records(task.folder / f"{path.stem}-preferences.jsonl", labels)
+            preferences += labels
     return Outcome(cost_usd=cost_of(preferences), details=counts(who, preferences))
 
 
@@ -53,16 +58,17 @@ def judge_curve(task: Task) -> Outcome:
 
     Each judge's labels of each file of answers are written when they are complete.
     """
-    judges = _judges(task)
     paths = sorted(task.inputs["answers"].glob("*.jsonl"))
     preferences: list[Preference] = []
-    for number, path in enumerate(paths):
-        task.progress(number, len(paths))
-        comparisons = _against_demonstrations(task, "validation", read_records(path, Completion))
-        for name, judge in judges.items():
-            labels = judge.annotate(comparisons)
-            write_records(task.folder / f"{path.stem}-{name}.jsonl", labels)
-            preferences += labels
+    with contextlib.ExitStack() as stack:
+        judges = {name: stack.enter_context(_closing(judge)) for name, judge in _judges(task).items()}
+        for number, path in enumerate(paths):
+            task.progress(number, len(paths))
+            comparisons = _against_demonstrations(task, "validation", read_records(path, Completion))
+            for name, judge in judges.items():
+                labels = judge.annotate(comparisons)
+                write_records(task.folder / f"{path.stem}-{name}.jsonl", labels)
+                preferences += labels
     return Outcome(cost_usd=cost_of(preferences), details={"asked": len(preferences)})
 
 
@@ -74,7 +80,8 @@ def judge_system(task: Task) -> Outcome:
     details = {}
     costs = []
     for name, judge in _judges(task).items():
-        preferences = judge.annotate(comparisons)
+        with _closing(judge):  # before the next one may load a model
+            preferences = judge.annotate(comparisons)
         write_records(task.folder / f"{name}.jsonl", preferences)
         details[name] = counts(judge, preferences)
         costs.append(cost_of(preferences))
@@ -89,10 +96,20 @@ def _judges(task: Task) -> dict[str, Annotator]:
             Annotators.model_validate(settings["own"][name]),
             seed=settings["seed"],
             people_votes=settings["people_votes"],
+            ledgers=task.ledgers,
             progress=task.progress,
         )
         for name in settings["judges"]
     }
+
+
+@contextlib.contextmanager
+def _closing(who: Annotator) -> Iterator[Annotator]:
+    """The same, and closed when the block ends where it can be: a pool then gives back its store and its model."""
+    with contextlib.ExitStack() as stack:
+        if hasattr(who, "close"):
+            stack.callback(who.close)
+        yield who
 
 
 def _against_demonstrations(task: Task, split: str, answers: list[Completion]) -> list[Comparison]:

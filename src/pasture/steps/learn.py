@@ -156,8 +156,9 @@ def from_judgements(task: Task) -> Outcome:
     instructions = read_records(task.inputs["data"] / "unlabeled.jsonl", Instruction)
     fits = _fitting(task, instructions, _method(task), task.inputs["model"] / "model")
     asked = [one for one in instructions if one.id in fits]
-    annotator = Remembered(annotator_of(task), task.folder / "judged")
-    outcome = _train(task, environment=AnnotatedEnvironment(asked, _template(task), annotator))
+    with annotator_of(task) as who:
+        annotator = Remembered(who, task.folder / "judged")
+        outcome = _train(task, environment=AnnotatedEnvironment(asked, _template(task), annotator))
     said = annotator.all()
     learned = [(one,) for one in asked]
     write_step_card(task, task.settings["method"], "1-data/unlabeled.jsonl", learned, judge=task.settings["annotator"])

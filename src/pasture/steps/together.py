@@ -54,6 +54,7 @@ def do(work: str, task: Task, several: Several, lock: IO[str], tracking: Trackin
         folder = Path(name)
         places = {"folder": str(task.folder), "inputs": {role: str(path) for role, path in task.inputs.items()}}
         order: dict[str, Any] = {"work": work, **places, "settings": task.settings, "several": asdict(several)}
+        order["ledgers"] = None if task.ledgers is None else str(task.ledgers)
         order["tracking"] = None if tracking is None else {**asdict(tracking), "folder": str(tracking.folder)}
         write_text(folder / _ORDER, json.dumps(order))
         with (folder / _LOG).open("w") as log, _started(folder, several, lock, log) as launcher:
@@ -121,7 +122,8 @@ def _take_part(folder: Path) -> None:
     order = json.loads((folder / _ORDER).read_text(encoding="utf-8"))
     several = Several(**order["several"])
     inputs = {role: Path(path) for role, path in order["inputs"].items()}
-    task = Task(Path(order["folder"]), inputs, order["settings"], silent)
+    ledgers = None if order["ledgers"] is None else Path(order["ledgers"])
+    task = Task(Path(order["folder"]), inputs, order["settings"], silent, ledgers)
     on_cpu = task.settings["config"].get("device") == "cpu"
     room, function = order["work"].split(".")
     work: Callable[[Task], Outcome] = getattr(importlib.import_module(f"pasture.steps.{room}"), function)

@@ -146,6 +146,10 @@ class TestMaking:
             with pytest.raises(DataError, match="annotators"):
                 named_annotators(wrong)
 
+    def test_a_round_that_nobody_could_pass_is_refused(self) -> None:
+        with pytest.raises(DataError, match="less than 1, got 1"):
+            opening("x", [comparison(1)], ["ann"], Settings(pass_share=1.0))
+
     def test_a_pair_has_one_role(self) -> None:
 
         with pytest.raises(DataError, match="among the work and the gold pairs"):

@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -179,3 +180,38 @@ def test_to_drop_an_annotator_is_to_be_other_people(address: str) -> None:
     assert people.identity == before
     act(address, lambda campaign: acts.drop(campaign, "a01"))
     assert people.identity != before
+
+
+def skip(address: str, name: str) -> None:
+    act(address, lambda campaign: acts.vote(campaign, name, ballot(campaign, name, "skip", reason="French")))
+
+
+@pytest.mark.parametrize("votes", ["all", "majority"])
+def test_a_skip_is_no_label_and_a_run_waits_for_somebody_elses(address: str, votes: Literal["all", "majority"]) -> None:
+    people = People(PeopleConfig(campaign=address, annotators="ann,ben", votes=votes))
+    with pytest.raises(WaitingError):
+        people.annotate(PAIRS)
+    for _ in range(2):
+        skip(address, "ann")
+    with pytest.raises(WaitingError, match=r"4 of 4 labels are missing. Pairs left by annotator: ben 4"):
+        people.annotate(PAIRS)
+    vote(address, "ben")
+    said = people.annotate(PAIRS)
+    assert [each.preferred for each in said] == ["first"] * 4
+    assert [each.comparison_id for each in said] == [pair.id for pair in PAIRS]
+
+
+@pytest.mark.parametrize("votes", ["all", "majority"])
+def test_what_everybody_skipped_is_said_and_unjudged_after_the_close(
+    address: str, votes: Literal["all", "majority"]
+) -> None:
+    people = People(PeopleConfig(campaign=address, annotators="ann", votes=votes))
+    with pytest.raises(WaitingError):
+        people.annotate(PAIRS[:1])
+    skip(address, "ann")
+    with pytest.raises(WaitingError, match=r"1 of 1 labels are missing. Nobody is left to give 1 .*people add"):
+        people.annotate(PAIRS[:1])
+    act(address, acts.close)
+    (said,) = people.annotate(PAIRS[:1])
+    assert said.preferred == "unjudged"
+    assert said.error == "nobody labelled this pair before the campaign was closed; skipped: French"

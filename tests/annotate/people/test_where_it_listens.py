@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from pasture.annotate.page import serve as serving
+from pasture.annotate.page.gate import Policy
 from pasture.core.errors import RecipeError
-from tests.annotate.people.campaigns import opening_events
+from pasture.steps.people import agreement
+from tests.annotate.people.campaigns import new_desk, opening_events
 from tests.annotate.people.served import served
 
 
@@ -85,3 +87,23 @@ class TestWhereItListens:
             other.listen()
             with pytest.raises(RecipeError, match="Choose another --port"):
                 serving.listening_at(serving.Place(port=other.getsockname()[1]))
+
+    @pytest.mark.parametrize("wrong", ["certificate", "key"])
+    @pytest.mark.parametrize("content", [None, "no PEM"])
+    def test_a_certificate_that_cannot_be_used_is_said_before_any_link(
+        self, tmp_path: Path, wrong: str, content: str | None
+    ) -> None:
+        for name in ("certificate", "key"):
+            (tmp_path / f"{name}.pem").write_text("no PEM")
+        if content is None:
+            (tmp_path / f"{wrong}.pem").unlink()
+        place = serving.Place(
+            port=0, tls_certificate=tmp_path / "certificate.pem", tls_key=tmp_path / "key.pem"
+        )  # fmt: skip
+        announced: list[object] = []
+        with (
+            new_desk(tmp_path / "a.campaign") as desk,
+            pytest.raises(RecipeError, match=rf"{wrong}\.pem.*no link was made"),
+        ):
+            serving.serve(desk, place, Policy(()), agreement, announced.append)
+        assert announced == []

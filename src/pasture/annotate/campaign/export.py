@@ -35,7 +35,7 @@ def comparisons(campaign: Campaign) -> list[Comparison]:
 def preferences(campaign: Campaign) -> list[Preference]:
     """One preference for each standing answer, by pair and then by annotator; a skipped pair is unjudged."""
     wage = campaign.settings.wage_usd_per_hour
-    return [preference(vote, wage) for votes in campaign.labels().values() for vote in votes]
+    return [preference(vote, wage) for votes in campaign.answers().values() for vote in votes]
 
 
 def preference(vote: Voted, wage_usd_per_hour: float | None) -> Preference:
@@ -69,7 +69,7 @@ def cost_usd(vote: Voted, wage_usd_per_hour: float | None) -> float | None:
 
 
 def majority(votes: Sequence[Voted]) -> Literal["first", "second"] | None:
-    """Which side more annotators preferred; None where as many preferred the other."""
+    """Which side more annotators preferred than the other, ties aside; None where as many preferred each."""
     count = Counter(vote.said for vote in votes)
     if count["first"] == count["second"]:
         return None

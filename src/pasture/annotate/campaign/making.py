@@ -108,11 +108,12 @@ def opening(
     """The events that begin a campaign; its identity and its secret are random.
 
     Raises:
-        DataError: if there are too few annotators or no pairs, or one pair has two roles.
+        DataError: if there are too few annotators or no pairs, nobody could pass, or one pair has two roles.
     """
     if not pairs:
         raise DataError("a campaign needs at least one pair.")
     check_overlap(settings.overlap, annotators)
+    check_pass_share(settings.pass_share)
     try:
         opened = Opened(
             name=name,
@@ -135,6 +136,19 @@ def opening(
     if len(roles) != len(added):
         raise DataError("a pair is there twice. Remove one.")
     return opened, added
+
+
+def check_pass_share(pass_share: float) -> None:
+    """See that the qualification round can be passed.
+
+    Raises:
+        DataError: if nobody can agree with more than this share.
+    """
+    if not 0 <= pass_share < 1:
+        raise DataError(
+            f"pass_share, --pass: expected a share from 0 to less than 1, got {pass_share:g}: who agrees with no more "
+            "than it stays out, so at 1 everybody would. For those alone who answer all as expected, give --pass 0.99."
+        )
 
 
 def _unique(comparisons: Sequence[Comparison]) -> Pairs:

@@ -51,7 +51,7 @@ class AnnotatorQuality:
     name: str
     status: Status
     labels: int
-    """Standing answers to pairs that are labelled."""
+    """Standing answers to pairs that are labelled, skips aside."""
     share: int
     """Pairs that are theirs, answered or not."""
     skipped: int
@@ -75,15 +75,16 @@ def annotator_quality(campaign: Campaign, name: str) -> AnnotatorQuality:
     one = campaign.annotators[name]
     votes = list(one.votes.values())
     work = [vote for vote in votes if vote.role == "work"]
+    skipped = sum(vote.said == "skip" for vote in work)
     seconds = [vote.seconds for vote in votes if vote.seconds is not None]
     hours = sum(min(each, PAUSE_SECONDS) for each in seconds) / 3600
     wage = campaign.settings.wage_usd_per_hour
     return AnnotatorQuality(
         name=name,
         status=one.status,
-        labels=len(work),
+        labels=len(work) - skipped,
         share=campaign.share_of(name),
-        skipped=sum(vote.said == "skip" for vote in work),
+        skipped=skipped,
         undone=one.undone,
         taken_over=one.taken_over,
         median_seconds=median(seconds) if seconds else None,

@@ -24,14 +24,23 @@ class Shares:
         self._holders: dict[str, dict[str, None]] = {}
         self._done: dict[str, set[str]] = {}
         """Of those, the ones that have a standing answer, by annotator."""
+        self._skipped: dict[str, set[str]] = {}
+        """Of those, the ones whose answer is a skip: they hold no place of a label."""
+        self._late: dict[str, dict[str, int]] = {}
+        """Pairs that came to an annotator when somebody skipped them, with the number of the skip."""
+        self._skips = 0
 
     def held_by(self, annotator: str) -> Sequence[str]:
         """The pairs of an annotator, answered or not."""
         return list(self._held.get(annotator, ()))
 
     def holders(self, pair: str) -> Sequence[str]:
-        """The annotators of a pair."""
-        return list(self._holders.get(pair, ()))
+        """The annotators who have labelled a pair, or shall; who skipped it is none of them."""
+        return [name for name in self._holders.get(pair, ()) if pair not in self._skipped.get(name, set())]
+
+    def waiting_for(self, pair: str) -> Sequence[str]:
+        """The annotators who still have to answer a pair."""
+        return [name for name in self._holders.get(pair, ()) if pair not in self._done.get(name, set())]
 
     def waiting_of(self, annotator: str) -> Sequence[str]:
         """The pairs that an annotator still has to answer."""
@@ -46,13 +55,32 @@ class Shares:
         answered = self._done.setdefault(annotator, set())
         if not done:
             answered.discard(pair)
+            self._take_skip_back(annotator, pair)
             return
         if pair not in self._held.get(annotator, {}):
-            waiting = [name for name in self._holders[pair] if pair not in self._done.get(name, set())]
+            waiting = self.waiting_for(pair)
             if waiting:
                 self._release(waiting[-1], pair)
             self._hold(annotator, pair)
         answered.add(pair)
+
+    def skip(self, annotator: str, pair: str, active: Sequence[str]) -> None:
+        """Note that a pair was skipped, and give it to somebody active who has not met it, where there is anybody."""
+        if pair not in self._held.get(annotator, {}):
+            self._hold(annotator, pair)
+        self._done.setdefault(annotator, set()).add(pair)
+        self._skipped.setdefault(annotator, set()).add(pair)
+        self._skips += 1
+        for name in self._fill(pair, active):
+            self._late.setdefault(name, {})[pair] = self._skips
+
+    def is_late(self, annotator: str, pair: str) -> bool:
+        """Whether a pair came to an annotator when somebody skipped it."""
+        return pair in self._late.get(annotator, {})
+
+    def place_of(self, annotator: str, pair: str) -> float:
+        """Where a pair stands in an annotator's order; what came by a skip is at the end, behind the pair in hand."""
+        return self._late.get(annotator, {}).get(pair) or place(self._secret, annotator, pair)
 
     def replan(self, pairs: Iterable[str], active: Sequence[str], erased: Set[str] = frozenset()) -> None:
         """Give each pair its number of holders among who is active, and even out the shares.
@@ -87,15 +115,27 @@ class Shares:
             self._release(annotator, pair)
         if gone:
             self._done.pop(annotator, None)
+            self._skipped.pop(annotator, None)
 
-    def _fill(self, pair: str, active: Sequence[str]) -> None:
-        missing = self._overlap - len(self._holders[pair])
-        if missing <= 0:
+    def _take_skip_back(self, annotator: str, pair: str) -> None:
+        skipped = self._skipped.get(annotator, set())
+        if pair not in skipped:
             return
+        skipped.discard(pair)
+        instead = [name for name in self.waiting_for(pair) if name != annotator]
+        if instead and len(self.holders(pair)) > self._overlap:
+            self._release(instead[-1], pair)
+
+    def _fill(self, pair: str, active: Sequence[str]) -> Sequence[str]:
+        """Have a pair held by as many as it wants, if there are as many; who is new to it."""
+        missing = self._overlap - len(self.holders(pair))
+        if missing <= 0:
+            return []
         free = [name for name in active if name not in self._holders[pair]]
         free.sort(key=lambda name: (len(self._held.get(name, ())), fraction(self._secret, "holder", pair, name)))
         for name in free[:missing]:
             self._hold(name, pair)
+        return free[:missing]
 
     def _even_out(self, active: Sequence[str]) -> None:
         for _ in range(sum(map(len, self._held.values()))):  # a bound that is never reached
@@ -114,7 +154,7 @@ class Shares:
         for giver in sorted(givers, key=lambda name: (-size[name], name)):
             spare = [pair for pair in self.waiting_of(giver) if pair not in mine]
             if spare:
-                pair = max(spare, key=lambda pair: place(self._secret, giver, pair))
+                pair = max(spare, key=lambda pair: self.place_of(giver, pair))
                 self._release(giver, pair)
                 self._hold(to, pair)
                 return True
@@ -125,6 +165,7 @@ class Shares:
         self._holders[pair][annotator] = None
 
     def _release(self, annotator: str, pair: str) -> None:
+        self._late.get(annotator, {}).pop(pair, None)
         self._held[annotator].pop(pair, None)
         self._holders[pair].pop(annotator, None)
 

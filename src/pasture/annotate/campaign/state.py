@@ -6,7 +6,7 @@ from typing import Literal
 
 from pasture.annotate.campaign import events as happened
 from pasture.annotate.campaign.events import Event, Opened, PairAdded, Role, Settings, Voted
-from pasture.annotate.campaign.shares import Shares, place
+from pasture.annotate.campaign.shares import Shares
 from pasture.annotate.campaign.tokens import fraction, item_id
 from pasture.core.errors import StoreError
 
@@ -173,20 +173,32 @@ class Campaign:
         self._plan()
         return self._shares.holders(comparison_id)
 
-    def labels(self, *, counted_only: bool = True) -> Mapping[str, Sequence[Voted]]:
-        """Standing answers to the pairs that are labelled, by comparison; of those who were not dropped."""
+    def answers(self) -> Mapping[str, Sequence[Voted]]:
+        """Standing answers to the pairs that are labelled, skips among them, by comparison; not of the dropped."""
         found: dict[str, list[Voted]] = {pair: [] for pair in self._by_role["work"]}
         for annotator in self.annotators.values():
-            if counted_only and annotator.status == "dropped":
+            if annotator.status == "dropped":
                 continue
             for vote in annotator.votes.values():
                 if vote.role == "work":
                     found[vote.comparison_id].append(vote)
         return found
 
+    def labels(self) -> Mapping[str, Sequence[Voted]]:
+        """The answers that are labels, by comparison: a skip is none."""
+        return {pair: [vote for vote in votes if vote.said != "skip"] for pair, votes in self.answers().items()}
+
     def missing_labels(self) -> int:
         """How many labels are still wanted."""
         return sum(max(0, self.settings.overlap - len(votes)) for votes in self.labels().values())
+
+    def unassigned_labels(self) -> int:
+        """How many of the missing labels nobody is left to give: all who work have labelled or skipped the pair."""
+        self._plan()
+        return sum(
+            max(0, self.settings.overlap - len(votes) - len(self._shares.waiting_for(pair)))
+            for pair, votes in self.labels().items()
+        )
 
     def qualification_share(self, name: str) -> float | None:
         """Share of the qualification round that an annotator answered as expected; None before its end."""
@@ -244,8 +256,14 @@ class Campaign:
                 self._replan()
 
     def _mark(self, vote: Voted, *, done: bool) -> None:
-        if vote.role == "work":
+        if vote.role != "work":
+            return
+        if done and vote.said == "skip":
+            self._shares.skip(vote.annotator, vote.comparison_id, self.active)
+        else:
             self._shares.mark(vote.annotator, vote.comparison_id, done=done)
+        if vote.said == "skip":  # somebody else was given the pair, or gives it back
+            self._rounds.clear()
 
     def _set_status(self, event: happened.Joined | happened.Left | happened.Returned | happened.Dropped) -> None:
         self._plan()
@@ -262,7 +280,7 @@ class Campaign:
         mixed: list[tuple[str, Role]] = [(pair, "gold") for pair in self._by_role["gold"]]
         for pair in self._shares.held_by(name):
             mixed.append((pair, "work"))
-            if fraction(secret, "repeat", name, pair) < share:
+            if fraction(secret, "repeat", name, pair) < share and not self._shares.is_late(name, pair):
                 mixed.append((pair, "repeat"))
         return mixed
 
@@ -271,7 +289,7 @@ class Campaign:
         return [self._item(name, pair, role) for _, pair, role in placed]
 
     def _place(self, name: str, pair: str, role: Role) -> float:
-        first = place(self.opened.secret, name, pair)
+        first = self._shares.place_of(name, pair)
         # A pair comes again half-way between its first showing and the end.
         return (1 + first) / 2 if role == "repeat" else first
 

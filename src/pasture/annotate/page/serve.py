@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
@@ -134,7 +135,7 @@ def serve(
     The origins of `policy` are filled in here, when the port is known.
 
     Raises:
-        RecipeError: if the place is not safe, or cannot be listened at.
+        RecipeError: if the place is not safe, its certificate cannot be used, or it cannot be listened at.
     """
     with contextlib.closing(listening_at(place)) as listening:
         origins = place.origins(listening.getsockname()[1])
@@ -145,7 +146,11 @@ def serve(
 
 
 def made_server(app: ASGIApp, place: Place) -> uvicorn.Server:
-    """The server of `app`, which leaves signals to whoever runs it."""
+    """The server of `app`, which leaves signals to whoever runs it.
+
+    Raises:
+        RecipeError: if the certificate or its key cannot be used; names the file.
+    """
     proxied = place.proxy_origin is not None
     config = uvicorn.Config(
         app,
@@ -164,7 +169,28 @@ def made_server(app: ASGIApp, place: Place) -> uvicorn.Server:
         ssl_certfile=place.tls_certificate,
         ssl_keyfile=place.tls_key,
     )
+    _load(config, place)
     return _Quiet(config)
+
+
+def _load(config: uvicorn.Config, place: Place) -> None:
+    """Read the certificate now: uvicorn would only once the links are out, and leave with a traceback."""
+    files = {"--tls-cert": place.tls_certificate, "--tls-key": place.tls_key}
+    for option, path in files.items():
+        try:
+            if path is not None:
+                path.read_bytes()
+        except OSError as error:
+            raise RecipeError(
+                f"{option} {path}: {error.strerror or error}. Name a PEM file that can be read; no link was made."
+            ) from error
+    try:
+        config.load()
+    except ssl.SSLError as error:
+        raise RecipeError(
+            f"--tls-cert {place.tls_certificate}, --tls-key {place.tls_key}: no certificate with its own key, both PEM "
+            f"({error.reason or error}). Name the two files that belong together; no link was made."
+        ) from error
 
 
 class _Quiet(uvicorn.Server):
