@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pasture.core.errors import RecipeError
-from pasture.plan import Plan, build_study, expanded
+from pasture.plan import Plan, build_study, expanded, outline_study
 from pasture.recipe import parse
 from tests.test_plan import LEARN
 
@@ -108,3 +108,34 @@ def test_baselines_stand_in_both_worlds_and_in_no_arm_of_chosen_systems() -> Non
     step = "3-annotate/evaluation/careful"
     assert where(plan, "simulation-0", step) == where(plan, "people-0", step) != where(plan, "people-1", step)
     assert step not in steps_of(plan, "quiet-0")
+
+
+ARMS: Mapping[str, Any] = {"simulation": {}, "people": {"judge": "people"}}
+WRITERS: Mapping[str, Any] = {"careful": {"writer": "careful"}, "hasty": {"writer": "hasty"}}
+JUDGED_ON_THE_WAY: Mapping[str, Any] = {
+    "sft": {"method": "sft", "epochs": 2},
+    "online_dpo": {"method": "online_dpo", "judge": "annotator", "steps": 4, "rollout_batch_size": 8, "save_every": 2},
+}
+
+
+@pytest.mark.parametrize("learn", [JUDGED_ON_THE_WAY, {"sft": JUDGED_ON_THE_WAY["sft"]}, {}])
+def test_a_study_in_which_nobody_labels_pairs_has_no_noise_to_look_into(learn: Mapping[str, Any]) -> None:
+    recipe = parse({"name": "tiny", "learn": learn, "baselines": WRITERS, "study": {"arms": ARMS}}, "study.toml")
+    plan = build_study(recipe, expanded(recipe))
+    assert not {"3-annotate/preference", "6-validate/annotators"} & steps_of(plan, "simulation-0")
+    steps = {step.name: step for step in plan.steps}
+    assert "6-validate/study" in steps
+    assert "6-validate/noise" not in steps
+    assert "noise" not in steps["7-report"].needs
+
+
+def test_noise_is_looked_into_where_the_run_compares_the_meadow_s_annotators() -> None:
+    steps = {step.name: step for step in planned().steps}
+    settings = steps[where(planned(), "simulation-0", "6-validate/annotators")].settings
+    assert steps["6-validate/noise"].settings["identities"] == settings["identities"]
+    # Preferences from a file are of instructions that the meadow's annotators do not know.
+    learn = {name: dict(table) for name, table in LEARN.items()}
+    table = {"name": "tiny", "learn": learn, "feedback": {"file": "preferences.jsonl"}, "study": {"arms": ARMS}}
+    recipe = parse(table, "study.toml")
+    plan = outline_study(recipe, expanded(recipe)).plan
+    assert "6-validate/noise" not in {step.name for step in plan.steps}

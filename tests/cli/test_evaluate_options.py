@@ -65,6 +65,8 @@ def ran(tmp_path: Path) -> Path:
         write_records(place / "comparisons.jsonl", comparisons)
         for judge, verdict in (("people", "first"), ("pool", "second")):
             write_records(place / f"{judge}.jsonl", [prefer(row, verdict) for row in comparisons])
+        identities = {judge: {"judge": {"annotator": f"meadow-{judge}", "seed": 0}} for judge in ("people", "pool")}
+        (place / "step.json").write_text(json.dumps({"details": identities}))
     return folder
 
 
@@ -138,11 +140,11 @@ def test_several_samples_of_one_instruction_are_refused_with_the_way_out(ran):
 
 
 def test_a_leaderboard_of_a_run_folder_takes_one_judge_at_a_time(ran):
-    with pytest.raises(DataError, match="different judges: people, pool"):
+    with pytest.raises(DataError, match=r"different judges: people #[0-9a-f]{8}, pool #[0-9a-f]{8}"):
         run("leaderboard", ran)
     assert {row["win_rate"] for row in table(run("leaderboard", ran, "-j", "people", "-f", "csv")).values()} == {"0.0"}
     assert {row["win_rate"] for row in table(run("leaderboard", ran, "-j", "pool", "-f", "csv")).values()} == {"1.0"}
-    with pytest.raises(DataError, match=r"no judgements by 'cat'. Judges there: people, pool"):
+    with pytest.raises(DataError, match=r"no judgements by 'cat'. Judges there: people #[0-9a-f]{8}, pool #"):
         run("leaderboard", ran, "-j", "cat")
 
 

@@ -223,3 +223,48 @@ def test_one_more_joins_while_the_page_is_open_and_links_lead_to_it(pairs: Path)
     pasture("people", "close", campaign)
     with pytest.raises(DataError, match="closed"):
         pasture("people", "add", campaign, "eve")
+
+
+@pytest.mark.parametrize("share", ["1.0", "1.5", "-0.1", "nan"])
+def test_a_round_that_nobody_could_pass_is_refused(pairs: Path, share: str) -> None:
+    with pytest.raises(DataError, match=r"--pass: expected a share from 0 to less than 1.*--pass 0\.99"):
+        pasture("people", "new", pairs, "--qualify", pairs.with_name("gold.jsonl"), f"--pass={share}")
+    assert not pairs.with_name("pairs.campaign").exists()
+    pasture("people", "new", pairs, "--qualify", pairs.with_name("gold.jsonl"), "--pass", "0.99")
+
+
+def test_status_says_of_which_labels_nobody_is_left_to_give_them(pairs: Path) -> None:
+    pasture("people", "new", pairs, "--annotators", "ann")
+    campaign = pairs.with_name("pairs.campaign")
+
+    def skipped(state: Campaign) -> Sequence[Event]:
+        return acts.vote(state, "ann", ballot(state, "ann", "skip", reason="French"))
+
+    with Desk(open_journal(str(campaign))) as desk:
+        desk.act(skipped, lambda _: None).result()
+    label(campaign, {"ann": "first"})
+    shown = pasture("people", "status", campaign).output
+    assert "5 labels of 6 pairs, 1 still wanted. Of those, nobody is left to give 1:" in shown
+    assert "pasture people add" in shown
+    told = json.loads(pasture("people", "status", campaign, "--json").output)
+    assert (told["labels"], told["missing"], told["unassigned"]) == (5, 1, 1)
+    assert [(row["labels"], row["skipped"]) for row in told["annotators"]] == [(5, 1)]
+    pasture("people", "add", campaign, "ben")
+    assert "5 labels of 6 pairs, 1 still wanted.\n" in pasture("people", "status", campaign).output
+
+
+def test_a_mistyped_certificate_leaves_the_links_as_they_are(pairs: Path) -> None:
+    pasture("people", "new", pairs, "--annotators", "ann")
+    campaign = pairs.with_name("pairs.campaign")
+    pasture("people", "invite", campaign, "ann")
+
+    def invited(state: Campaign) -> Mapping[str, object]:
+        return dict(state.invited)
+
+    with Desk(open_journal(str(campaign))) as desk:
+        before = desk.look(invited).result()
+    files = ("--tls-cert", pairs.with_name("cret.pem"), "--tls-key", pairs.with_name("key.pem"))
+    with pytest.raises(RecipeError, match=r"--tls-cert \S*cret\.pem: No such file"):
+        pasture("people", "serve", campaign, "--port", 0, "--new-links", *files)
+    with Desk(open_journal(str(campaign))) as desk:
+        assert desk.look(invited).result() == before

@@ -62,6 +62,7 @@ def test_planted_strengths_and_ties_are_recovered():
     ranking = bradley_terry(davidson(np.random.default_rng(2), truth, nu=0.5, count=3000), seed=0, draws=100)
     assert [row.system for row in ranking.systems] == ["a", "b", "c", "d"]
     for row in ranking.systems:
+        assert row.standard_error is not None
         assert row.strength == pytest.approx(truth[row.system], abs=3 * row.standard_error)
         assert row.standard_error < 0.05
         assert (row.rank_low, row.rank_high) == (row.rank, row.rank)
@@ -115,3 +116,48 @@ def test_groups_that_never_met_cannot_be_ranked():
         bradley_terry([duel("a", "b", np.ones(3)), duel("c", "d", np.ones(3))], seed=0)
     with pytest.raises(DataError, match="at least one judged"):
         bradley_terry([duel("a", "b", np.array([np.nan]))], seed=0)
+
+
+def test_three_wins_of_three_leave_the_rank_open_and_the_strength_bounded_below_alone():
+    # By hand: a rate of 0.025 ** (1 / 3) = 0.292 gives three wins of three in 2.5% of cases; the exact p is 0.25.
+    ranking = bradley_terry([duel("a", "b", np.ones(3))], seed=0, draws=50)
+    strong, weak = ranking.systems
+    assert [(row.system, row.rank_low, row.rank_high) for row in ranking.systems] == [("a", 1, 2), ("b", 1, 2)]
+    rate = 0.025 ** (1 / 3)
+    assert strong.interval.low == pytest.approx(np.log(rate / (1 - rate)) / 2, abs=1e-3)
+    assert list(strong.interval)[1] is None
+    assert weak.interval.high == pytest.approx(-strong.interval.low)
+    assert next(iter(weak.interval)) is None
+    assert strong.standard_error is None
+
+
+@pytest.mark.parametrize(("count", "ranks"), [(1, (1, 2)), (5, (1, 2)), (6, (1, 1)), (300, (1, 1))])
+def test_a_system_that_always_won_is_first_only_where_even_odds_are_excluded(count, ranks):
+    # The two-sided exact p of five wins of five is 2 / 32, of six 2 / 64.
+    first = bradley_terry([duel("a", "b", np.ones(count))], seed=0, draws=50).systems[0]
+    assert (first.rank_low, first.rank_high) == ranks
+
+
+def test_a_system_that_always_won_ten_times_is_put_above_neither_one_that_mostly_won_nor_another_such():
+    mostly = np.ones(60)
+    mostly[::6] = 0.0
+    weak = np.zeros(60)
+    weak[::6] = 1.0
+    rows = [duel("always", "reference", np.ones(10)), duel("also", "reference", np.ones(30)),
+            duel("mostly", "reference", mostly), duel("weak", "reference", weak)]  # fmt: skip
+    ranks = {row.system: (row.rank_low, row.rank_high) for row in bradley_terry(rows, seed=0, draws=200).systems}
+    # Fisher's exact p of 10 of 10 beside 50 of 60 is 0.34, of 10 of 10 beside 30 of 30 it is 1.
+    assert ranks["always"] == (1, 3)
+    assert ranks["also"][0] == ranks["mostly"][0] == 1
+    assert ranks["reference"] == (4, 4)
+    assert ranks["weak"] == (5, 5)
+
+
+def test_ties_alone_bound_a_strength_on_both_sides_around_the_other_systems():
+    # By hand: with 40 ties a loss of 1 - 0.025 ** (1 / 40) = 8.8% might have been missed, which leaves a rate of 45.6%.
+    row = bradley_terry([duel("a", "b", np.full(40, 0.5))], seed=0, draws=20).systems[0]
+    rate = 0.025 ** (1 / 40) / 2
+    assert (row.interval.low, row.interval.high) == pytest.approx(
+        (np.log(rate / (1 - rate)) / 2, -np.log(rate / (1 - rate)) / 2), abs=1e-3
+    )
+    assert (row.rank_low, row.rank_high) == (1, 2)

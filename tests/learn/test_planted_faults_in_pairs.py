@@ -105,8 +105,8 @@ def test_swapped_kinds_of_answers_are_caught(monkeypatch, tmp_path, base, imitat
     _caught(check_kto, tmp_path, base, imitator)
 
 
-def test_a_wrong_sign_of_the_drift_is_caught(monkeypatch, tmp_path, base, imitator):
-    monkeypatch.setattr(kto, "drift", lambda ratio: -ratio.mean())
+def test_a_wrong_sign_of_the_reference_point_is_caught(monkeypatch, tmp_path, base, imitator):
+    monkeypatch.setattr(kto, "reference_point", lambda ratio: -ratio.mean())
     _caught(check_kto, tmp_path, base, imitator)
 
 

@@ -90,7 +90,25 @@ def test_best_of_n_is_the_mean_over_all_subsets(task: Task) -> None:
         assert row["kl"] == pytest.approx(np.log(float(str(n))) - (float(str(n)) - 1) / float(str(n)), abs=1e-12)
 
 
-def test_an_unjudged_candidate_leaves_its_instruction_out_and_is_counted(task: Task) -> None:
+def test_an_unjudged_candidate_is_left_out_as_if_it_had_never_been_drawn(task: Task) -> None:
+    answers = _answers(task.inputs["answers"] / "completions.jsonl", 3)
+    _scores(task.inputs["scored"] / "completions.jsonl", answers, [1.0, 2.0, 3.0] * 3)
+    _labels(
+        task.inputs["judged"] / "completions-people.jsonl",
+        ["second", "first", "second", "second", "first", "unjudged", "unjudged", "unjudged", "unjudged"],
+    )
+    outcome = of_best_of_n(task)
+    # By hand. One of the first three wins two times in three, one of the second's two judged ones every other time;
+    # of two, the first's best is its third candidate in two of three subsets and the lost second in the other.
+    assert [row["credit"] for row in _rows(task, "outcomes.jsonl")] == [
+        [pytest.approx(2 / 3), 0.5, None],
+        [pytest.approx(2 / 3), 0.0, None],
+    ]
+    assert [(row["judged"], row["asked"]) for row in _rows(task, "points.jsonl")] == [(2, 3), (2, 3)]
+    assert outcome.details["unjudged"] == 4
+
+
+def test_an_instruction_has_no_best_of_more_than_were_judged(task: Task) -> None:
     answers = _answers(task.inputs["answers"] / "completions.jsonl", 2)
     _scores(task.inputs["scored"] / "completions.jsonl", answers, [1.0, 2.0] * 3)
     _labels(
@@ -98,9 +116,34 @@ def test_an_unjudged_candidate_leaves_its_instruction_out_and_is_counted(task: T
         ["second", "second", "unjudged", "first", "first", "first"],
     )
     of_best_of_n(task)
-    row = _rows(task, "points.jsonl")[0]
-    assert (row["rate"], row["judged"], row["asked"]) == (0.5, 2, 3)
-    assert _rows(task, "outcomes.jsonl")[0]["credit"] == [1.0, None, 0.0]
+    assert [row["credit"] for row in _rows(task, "outcomes.jsonl")] == [[1.0, 0.0, 0.0], [1.0, None, 0.0]]
+
+
+def _way(task: Task, verdicts: dict[int, list[Verdict]]) -> list[dict[str, object]]:
+    """The points of a method that was judged so at these steps."""
+    for step, said in verdicts.items():
+        answers = _answers(task.inputs["answers"] / f"{step:04d}.jsonl", 1)
+        _scores(task.inputs["scored"] / f"{step:04d}.jsonl", answers, [1.0] * 3)
+        _labels(task.inputs["judged"] / f"{step:04d}-people.jsonl", said)
+    drifts: list[dict[str, object]] = [{"progress": step, "kl": 0.1 * step} for step in verdicts]
+    write_json_lines(task.inputs["drift"] / "drift.jsonl", drifts)
+    of_checkpoints(task)
+    return _rows(task, "points.jsonl")
+
+
+def test_steps_of_five_digits_come_after_those_of_four(task: Task) -> None:
+    points = _way(task, {step: ["second", "tie", "first"] for step in (0, 2000, 10000)})
+    assert [row["progress"] for row in points] == [0, 2000, 10000]
+
+
+def test_a_place_has_no_rate_without_a_judgement_and_no_error_with_one_alone(task: Task) -> None:
+    points = _way(task, {0: ["unjudged"] * 3, 2: ["second", "unjudged", "unjudged"], 4: ["second", "tie", "unjudged"]})
+    # Of 1 and 1/2 the standard deviation with n - 1 is 1 / (2 sqrt 2), over sqrt 2 it is 1/4.
+    assert [(row["rate"], row["standard_error"], row["judged"]) for row in points] == [
+        (None, None, 0),
+        (1.0, None, 1),
+        (0.75, pytest.approx(0.25), 2),
+    ]
 
 
 def test_a_checkpoint_stands_beside_its_own_drift(task: Task) -> None:

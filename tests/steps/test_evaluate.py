@@ -1,6 +1,7 @@
 """Which checkpoint is picked, and what is said where none can be."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def judged(folder: Path, step: str, verdicts: str) -> None:
         )
         comparisons.append(Comparison.of(asked, first, second))
         preferred = {"w": "second", "l": "first", "-": "unjudged"}[verdict]
-        said = {"preferred": preferred, "error": "none" if verdict == "-" else None}
+        said: dict[str, Any] = {"preferred": preferred, "error": "none" if verdict == "-" else None}
         preferences.append(Preference(comparison_id=comparisons[-1].id, annotator="judge", **said))
     write_records(folder / f"{step}-comparisons.jsonl", comparisons)
     write_records(folder / f"{step}-preferences.jsonl", preferences)

@@ -1,5 +1,6 @@
 """The row of the noise ablation says what the labels and the judgements say."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,12 @@ def test_people_are_not_compared_with_themselves_and_few_systems_are_not_ranked(
     assert what_labels_do(task, STUDY, "simulation", worlds, [])["spearman"] is None
     row = what_labels_do(task, STUDY, "people", worlds, [])
     assert (row["like_people"], row["spearman"]) == (None, None)
+
+
+def test_an_arm_without_labels_of_pairs_is_like_nobody_s(tmp_path: Path) -> None:
+    both: list[dict[str, Verdict]] = [{"a": "first"}] * 2
+    task, world = _task(tmp_path, both, both), _outcomes(4, RATES)
+    told = {role: folder for role, folder in task.inputs.items() if not role.startswith("simulation")}
+    row = what_labels_do(replace(task, inputs=told), STUDY, "simulation", {"simulation": world, "people": world}, [])
+    assert row["like_people"] is None
+    assert row["system_count"] == len(RATES)

@@ -1,5 +1,6 @@
 """Lengths by system and by step are those of the answers in the files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,3 +72,34 @@ def test_systems_stand_beside_the_sft_model_and_checkpoints_beside_the_first_ste
         (step, pytest.approx(_mean_length(words))) for step, words in ((0.0, 8), (5.0, 12), (10.0, 16))
     ]
     assert steps[10.0]["gain"]["value"] == pytest.approx((24 - 12) / COUNT)
+
+
+def _checkpoint(task: Task, step: int, words: int, wins: int) -> None:
+    write_records(task.inputs["people-0/2-generate/validation/ppo"] / f"{step:04d}.jsonl", _answers("ppo", words))
+    _labels(task.inputs["people-0/3-annotate/curve/ppo"] / f"{step:04d}-people.jsonl", wins)
+
+
+def test_checkpoints_stand_in_the_order_of_their_steps(task: Task) -> None:
+    _checkpoint(task, 10000, 20, 24)
+    _checkpoint(task, 2000, 18, 24)
+    *_, on_the_way = styles(task, STUDY, "people")
+    assert [row["step"] for row in on_the_way["styles"]] == [0.0, 5.0, 10.0, 2000.0, 10000.0]
+
+
+def test_a_checkpoint_that_nobody_judged_is_left_out_and_counted(task: Task) -> None:
+    rows = [Preference(comparison_id=str(n), annotator="a", preferred="unjudged", error="?") for n in range(COUNT)]
+    write_records(task.inputs["people-0/3-annotate/curve/ppo"] / "0005-people.jsonl", rows)
+    *_, on_the_way = styles(task, STUDY, "people")
+    assert [row["step"] for row in on_the_way["styles"]] == [0.0, 10.0]
+    assert on_the_way["title"] == (
+        "trained on folk, judged by people, on the validation split (1 left out, judged on no instruction in common "
+        "with step 0)"
+    )
+
+
+def test_systems_stand_beside_the_start_where_none_is_fine_tuned(task: Task) -> None:
+    inputs = {role: path for role, path in task.inputs.items() if not role.endswith("/sft")}
+    at_the_end, _ = styles(replace(task, inputs=inputs), STUDY, "people")
+    gains = {row["system"]: row["gain"]["value"] for row in at_the_end["styles"]}
+    assert at_the_end["baseline"] == "base"
+    assert gains == {"base": 0.0, "ppo": pytest.approx((30 - 10) / COUNT)}

@@ -12,38 +12,44 @@ from rich.table import Table
 from rich.text import Text
 
 from pasture.cli import judges
-from pasture.cli.judged import Judged, put_to_judge
+from pasture.cli.judged import Judged, check_labels, check_pairings, put_to_judge, who_wins
 from pasture.cli.options import spread
-from pasture.cli.results import found_systems, write_corrected, write_findings, write_results
-from pasture.core.errors import DataError
+from pasture.cli.results import (
+    Beside,
+    board_json,
+    check_writable,
+    corrected_p_values,
+    found_systems,
+    results_page,
+    with_corrections,
+    write_corrected,
+    write_judgements,
+    write_results,
+)
+from pasture.core.errors import DataError, PastureError
 from pasture.core.hostile import for_terminal
 from pasture.core.records import Instruction
 from pasture.core.tables import read_rows
 from pasture.data.evaluation_set import load_evaluation_set, read_instructions
 from pasture.data.overlap import Overlap, require_no_overlap
 from pasture.evaluate.alpaca_eval import leaderboard_csv, outcomes_of_annotations
-from pasture.evaluate.alpaca_length_control import Regularizer, controlled_rates, published_order
-from pasture.evaluate.audit import AuditFinding
+from pasture.evaluate.alpaca_length_control import (
+    Regularizer,
+    by_instruction,
+    by_row,
+    controlled_rates,
+    published_order,
+)
 from pasture.evaluate.board import Board, LengthControlled, build_board, comparability
 from pasture.evaluate.human_corrected import CorrectedRate, corrected_rates
 from pasture.evaluate.length_control import length_control
-from pasture.evaluate.outcomes import Outcomes
-from pasture.evaluate.outputs import Pairing, SystemOutputs, pair_outputs, read_outputs
+from pasture.evaluate.outcomes import Outcomes, outcomes_of
+from pasture.evaluate.outputs import SystemOutputs, pair_outputs, read_outputs
 from pasture.evaluate.ranking import Ranking, bradley_terry
 from pasture.evaluate.table import board_csv, board_table, percent, shares_table, short_name, sources_table
-from pasture.evaluate.win_rate import against_even
-from pasture.report.content import Difference, ReportContent
+from pasture.report.content import Difference
 from pasture.report.page import write_report
-from pasture.report.summary import MEADOW
-from pasture.steps.board_page import (
-    audit_table,
-    breakdowns,
-    corrected_table,
-    differences_from,
-    judge_facts,
-    leaderboards,
-    samples,
-)
+from pasture.steps.board_page import differences_from, samples
 
 Judge = Annotated[list[str], typer.Option("--judge", "-j", help=judges.HELP)]
 Reference = Annotated[Path, typer.Option("--reference", "-r", help="The answers to compare with.")]
@@ -143,6 +149,35 @@ class Ranked:
 
 
 @dataclass(frozen=True)
+class LengthControl:
+    """A length control whose files are read: AlpacaEval 2's where there is a regularizer, else Pasture's own."""
+
+    regularizer: Regularizer | None = None
+    difficulty: Mapping[str, float] | None = None
+    """Of each instruction; None joins AlpacaEval 2's by row."""
+
+    def check(self, asked: Sequence[Outcomes]) -> None:
+        """Refuse instructions without a difficulty; nothing of `asked` needs a judgement yet.
+
+        Raises:
+            DataError: naming the first.
+        """
+        if self.regularizer is None:
+            return
+        for outcomes in asked:
+            if self.difficulty is None:
+                by_row(outcomes, self.regularizer.difficulty)
+            else:
+                by_instruction(outcomes, self.difficulty)
+
+    def rates(self, systems: Sequence[Outcomes]) -> dict[str, LengthControlled]:
+        """The rate of each system at equal length, by name."""
+        if self.regularizer is None:
+            return length_control(systems, seed=0)
+        return controlled_rates(systems, self.regularizer, self.difficulty)
+
+
+@dataclass(frozen=True)
 class LengthOptions:
     """Options: which length control is asked for."""
 
@@ -165,16 +200,16 @@ class LengthOptions:
         if self.compat not in (None, "alpaca_eval"):
             raise DataError(f"--compat {self.compat!r}: expected alpaca_eval.")
 
-    def rates(self, systems: Sequence[Outcomes], order: Sequence[Instruction]) -> dict[str, LengthControlled] | None:
-        """The rate of each system at equal length, or None; `order` is the set in the order of the difficulties."""
+    def control(self, order: Sequence[Instruction]) -> LengthControl | None:
+        """What is asked for, its files read; `order` is the set in the order of the difficulties."""
         if self.length_control:
-            return length_control(systems, seed=0)
+            return LengthControl()
         if self.difficulty is None or self.regularization is None:
             return None
         regularizer = Regularizer.read(self.difficulty, self.regularization)
         if self.compat == "alpaca_eval":
-            return controlled_rates(systems, regularizer, None)
-        return controlled_rates(systems, regularizer, published_order([one.id for one in order], regularizer))
+            return LengthControl(regularizer)
+        return LengthControl(regularizer, published_order([one.id for one in order], regularizer))
 
 
 def register(app: typer.Typer) -> None:
@@ -204,23 +239,30 @@ def evaluate(
     instructions = files.instructions
     theirs = read_outputs(reference, instructions=instructions)
     pairings = [pair_outputs(read_outputs(path, instructions=instructions), theirs) for path in outputs]
-    _check_same_instructions(pairings)
+    check_pairings(pairings)
     overlaps = _leaks(checks.training or [], theirs, checks.allow_overlap)
     comparisons = [comparison for pairing in pairings for comparison in pairing.comparisons]
-    judged = put_to_judge(judge, comparisons, theirs.system, audit=checks.audit)
-    systems = judged.systems()
+    asked = outcomes_of([], comparisons, judge="nobody yet", reference=theirs.system)
     numbered = instructions if length.difficulty else None
-    order = load_evaluation_set(numbered).instructions if numbered else theirs.instructions
-    board = build_board(systems, seed=0, judge_identity=judged.identity, length_controlled=length.rates(systems, order))
+    control = length.control(load_evaluation_set(numbered).instructions if numbered else theirs.instructions)
+    if control is not None:
+        control.check(asked)
+    labels = _labels(checks.people)
+    if labels is not None:
+        check_labels(labels, asked)
+    check_writable(files.out)
+    judged = put_to_judge(judge, comparisons, theirs.system, audit=checks.audit)
     console = Console()
+    board = _kept_board(console, judged, control, files.out)
     show_board(console, board, details=shown.details)
-    _show_behind(console, _behind(systems, board))
+    behind = _behind(judged.systems(), board)
+    _show_behind(console, behind)
     for pairing, path in zip(pairings, outputs, strict=True):
         if pairing.only_system or pairing.only_reference:
             note = f"{path}: {pairing.only_system} answers without a reference, {pairing.only_reference} missing."
             console.print(Text(for_terminal(note), style="yellow"))
     _show_overlaps(console, overlaps)
-    _finish(console, judged, board, checks.people, files.out)
+    _finish(console, judged, board, behind, labels, files.out)
     _gate(board, shown.fail_under)
 
 
@@ -242,25 +284,38 @@ def leaderboard(
             "by row with --compat alpaca_eval."
         )
     order = load_evaluation_set(instructions).instructions if instructions and length.difficulty else ()
-    systems = found_systems(folder, judge)
-    board = build_board(systems, seed=0, allow_mixed=ranked.allow_mixed, length_controlled=length.rates(systems, order))
-    corrected, behind = _corrected(ranked.people, systems), _behind(systems, board)
-    console = Console()
+    control = length.control(order)
+    labels = _labels(ranked.people)
+    found = found_systems(folder, judge)
+    board = build_board(
+        found.systems,
+        seed=0,
+        judge_identity=found.identity(),
+        allow_mixed=ranked.allow_mixed,
+        length_controlled=None if control is None else control.rates(found.systems),
+    )
+    corrected = None if labels is None else corrected_rates(found.systems, labels, seed=0)
+    ranking = bradley_terry(found.systems, seed=0) if ranked.ranking else None
+    pairs_shown = ranked.show in (Show.TABLE, Show.JSON) or ranked.html is not None
+    behind = _behind(found.systems, board) if pairs_shown else []
+    # What a machine reads stands alone on the standard output.
+    console = Console(stderr=ranked.show is not Show.TABLE)
     match ranked.show:
         case Show.TABLE:
             show_board(console, board, details=shown.details)
             _show_behind(console, behind)
-            _show_corrected(console, corrected)
         case Show.CSV:
             typer.echo(board_csv(board), nl=False)
         case Show.JSON:
-            typer.echo(board.to_json(), nl=False)
+            typer.echo(board_json(board, Beside(behind, ranking=ranking, corrected=corrected)), nl=False)
         case Show.ALPACA_EVAL:
             typer.echo(leaderboard_csv(board), nl=False)
-    if ranked.ranking:
-        console.print(ranking_table(bradley_terry(systems, seed=0), "Bradley-Terry (Davidson), log strength"))
+    _show_corrected(console, corrected or {})
+    if ranking is not None:
+        console.print(ranking_table(ranking, "Bradley-Terry (Davidson), log strength"))
     if ranked.html is not None:
-        write_report(_page(f"Leaderboard of {folder.name}", board, behind, [], corrected), ranked.html)
+        page = results_page(f"Leaderboard of {folder.name}", board, behind, identities=found.identities)
+        write_report(with_corrections(page, corrected or {}), ranked.html)
     _gate(board, shown.fail_under)
 
 
@@ -278,28 +333,21 @@ def compare(
     """Say which of two systems wins, whether that is more than chance, and what it cost to know."""
     theirs = read_outputs(b, instructions=files.instructions)
     pairing = pair_outputs(read_outputs(a, instructions=files.instructions), theirs)
+    check_writable(files.out)
     judged = put_to_judge(judge, pairing.comparisons, theirs.system, audit=audit)
-    systems = judged.systems()
-    length = LengthOptions(length_control=length_control)
-    board = build_board(systems, seed=0, judge_identity=judged.identity, length_controlled=length.rates(systems, ()))
+    [outcomes] = judged.systems()
     console = Console()
-    show_board(console, board, f"{systems[0].system} against {systems[0].reference}", details=shown.details)
-    console.print(Text(_who_wins(systems[0], board)))
-    _finish(console, judged, board, None, files.out)
+    board = _kept_board(console, judged, LengthControl() if length_control else None, files.out)
+    show_board(console, board, f"{outcomes.system} against {outcomes.reference}", details=shown.details)
+    console.print(Text(who_wins(outcomes, board)))
+    if pairing.only_system or pairing.only_reference:
+        note = (
+            f"Compared on {len(pairing.comparisons)} instructions; left out are {pairing.only_system} that only {a} "
+            f"answers and {pairing.only_reference} that only {b} answers."
+        )
+        console.print(Text(for_terminal(note), style="yellow"))
+    _finish(console, judged, board, [], None, files.out)
     _gate(board, shown.fail_under)
-
-
-def _who_wins(outcomes: Outcomes, board: Board) -> str:
-    rate = board.rows[0].win_rate.rate
-    if rate is None:
-        return "Nothing could be judged, so neither wins."
-    if rate == 0.5:
-        return "Neither wins more often."
-    winner = short_name(outcomes.system if rate > 0.5 else outcomes.reference)
-    p_value = against_even(outcomes, seed=0)
-    if p_value < 0.05:
-        return f"{winner} wins more often, more often than chance explains (p = {p_value:.2g})."
-    return f"{winner} wins more often, but chance explains that (p = {p_value:.2g})."
 
 
 def _behind(systems: Sequence[Outcomes], board: Board) -> list[Difference]:
@@ -311,10 +359,19 @@ def _behind(systems: Sequence[Outcomes], board: Board) -> list[Difference]:
 
 
 def _show_behind(console: Console, behind: Sequence[Difference]) -> None:
-    for one in behind[:_MOST_DIFFERENCES]:
+    p_values = corrected_p_values(behind)
+    for one, p_value in list(zip(behind, p_values, strict=True))[:_MOST_DIFFERENCES]:
+        chance = "" if p_value is None else f", p = {p_value:.2g}"
         console.print(
             f"{short_name(one.system)} less {short_name(one.baseline)}: {100 * one.difference:+.1f} points "
-            f"({100 * one.interval_low:+.1f} to {100 * one.interval_high:+.1f}), p = {one.p_value:.2g}",
+            f"({100 * one.interval_low:+.1f} to {100 * one.interval_high:+.1f}){chance}",
+            markup=False,
+            highlight=False,
+        )
+    if len(behind) > 1:
+        console.print(
+            f"p is corrected by Holm for the {len(behind)} comparisons with {short_name(behind[0].baseline)}, which "
+            "the same judgements put first; each interval is for its pair alone.",
             markup=False,
             highlight=False,
         )
@@ -328,10 +385,33 @@ def show_board(console: Console, board: Board, title: str = "Leaderboard", *, de
         console.print(shares_table(board))
 
 
-def _finish(console: Console, judged: Judged, board: Board, people: Path | None, out: Path | None) -> None:
-    """What an evaluation says below its leaderboard, and the files that it leaves."""
-    findings = judged.findings()
-    for system, both in judged.orders().items():
+def _kept_board(console: Console, judged: Judged, control: LengthControl | None, out: Path | None) -> Board:
+    """The board, with rates at equal length where asked for; judgements are written before these are computed."""
+    systems = judged.systems()
+    board = build_board(systems, seed=0, judge_identity=judged.identity)
+    if out is not None:
+        write_judgements(out, judged, board)
+    if control is None:
+        return board
+    try:
+        rates = control.rates(systems)
+    except PastureError:
+        show_board(console, board)
+        raise
+    return build_board(systems, seed=0, judge_identity=judged.identity, length_controlled=rates)
+
+
+def _finish(
+    console: Console,
+    judged: Judged,
+    board: Board,
+    behind: Sequence[Difference],
+    labels: Sequence[Outcomes] | None,
+    out: Path | None,
+) -> None:
+    """What an evaluation says below its leaderboard, and the files that it leaves; corrections come last."""
+    findings, orders, systems = judged.findings(), judged.orders(), judged.systems()
+    for system, both in orders.items():
         console.print(
             f"{short_name(system)}: {percent(both.win_rate.value)} over both orders, "
             f"{percent(both.flip_rate.value)} of {both.both} verdicts turned with the order.",
@@ -340,56 +420,23 @@ def _finish(console: Console, judged: Judged, board: Board, people: Path | None,
         )
     for finding in findings:
         console.print(Text(finding.sentence(), style="red" if finding.alarming else ""))
-    corrected = _corrected(people, judged.systems())
-    _show_corrected(console, corrected)
     console.print(Text(judged.cost()))
-    if out is None:
-        return
     names = ", ".join(row.win_rate.system for row in board.rows[:3])
     title = f"{names}{' and others' if len(board.rows) > 3 else ''} against {judged.reference}"
-    page = _page(title, board, _behind(judged.systems(), board), findings, corrected)
+    page = results_page(title, board, behind, findings, {judged.judge: judged.identity})
     shown = {judged.judge: judged.preferences}
     page = page.model_copy(update={"samples": samples(judged.comparisons, shown, SAMPLE_COUNT)})
-    write_results(out, judged, board, page)
-    if findings:
-        write_findings(out, findings)
-    if corrected:
-        write_corrected(out, corrected)
-    console.print(f"Page: {out / 'leaderboard.html'}", markup=False, soft_wrap=True)
-
-
-def _page(
-    title: str,
-    board: Board,
-    behind: Sequence[Difference],
-    findings: Sequence[AuditFinding],
-    corrected: Mapping[str, Sequence[CorrectedRate]],
-) -> ReportContent:
-    boards = leaderboards(board, differences=behind)
-    rows = {one.title: [row.to_dict() for row in board.rows if row.win_rate.judge == one.title] for one in boards}
-    tables = [table for name, own in rows.items() for table in breakdowns(name, own)]
-    tables += [corrected_table(corrected)] if corrected else []
-    tables += [audit_table(findings)] if findings else []
-    meadow = any(one.split(" #")[0] in judges.MEADOW for one in rows)
-    return ReportContent(
-        title=title,
-        date=board.date or "",
-        testbed=MEADOW if meadow else "",
-        leaderboards=tuple(boards),
-        breakdowns=tuple(tables),
-        facts=tuple(judge_facts(board)),
-        warnings=(*board.warnings, *(found.sentence() for found in findings if found.alarming)),
-    )
-
-
-def _check_same_instructions(pairings: Sequence[Pairing]) -> None:
-    """Refuse before money is spent what the board would refuse after."""
-    if len({frozenset(row.instruction.id for row in pairing.comparisons) for pairing in pairings}) > 1:
-        counts = ", ".join(str(len(pairing.comparisons)) for pairing in pairings)
-        raise DataError(
-            f"the systems answered different instructions of the reference ({counts}), so their rates cannot be "
-            "ranked. Evaluate them one by one with --out, then ask for pasture leaderboard --allow-mixed."
-        )
+    if out is not None:
+        can_rank = any(one.judged.any() and one.system != one.reference for one in systems)
+        write_results(out, judged, board, page, bradley_terry(systems, seed=0) if can_rank else None)
+    if labels is not None:
+        corrected = corrected_rates(systems, labels, seed=0)
+        _show_corrected(console, corrected)
+        if out is not None:
+            write_corrected(out, corrected)
+            write_report(with_corrections(page, corrected), out / "leaderboard.html")
+    if out is not None:
+        console.print(f"Page: {out / 'leaderboard.html'}", markup=False, soft_wrap=True)
 
 
 def _leaks(training: Sequence[Path], theirs: SystemOutputs, allow: bool) -> list[Overlap]:
@@ -403,8 +450,8 @@ def _show_overlaps(console: Console, overlaps: Sequence[Overlap]) -> None:
         console.print(Text(said, style="yellow"))
 
 
-def _corrected(people: Path | None, systems: Sequence[Outcomes]) -> dict[str, list[CorrectedRate]]:
-    return {} if people is None else corrected_rates(systems, outcomes_of_annotations(read_rows(people)), seed=0)
+def _labels(people: Path | None) -> list[Outcomes] | None:
+    return None if people is None else outcomes_of_annotations(read_rows(people))
 
 
 def _show_corrected(console: Console, corrected: Mapping[str, Sequence[CorrectedRate]]) -> None:
@@ -440,7 +487,6 @@ def ranking_table(ranking: Ranking, title: str) -> Table:
     for name in ("rank", "ranks at 95%", "system", "strength", "95% interval", "judged"):
         table.add_column(name, justify="left" if name == "system" else "right")
     for row in ranking.systems:
-        bounds = f"{row.interval.low:+.2f} to {row.interval.high:+.2f}"
         cells = [str(row.rank), f"{row.rank_low} to {row.rank_high}", short_name(row.system), f"{row.strength:+.2f}"]
-        table.add_row(*(Text(cell) for cell in [*cells, bounds, str(row.judged)]))
+        table.add_row(*(Text(cell) for cell in [*cells, row.interval.in_words(), str(row.judged)]))
     return table

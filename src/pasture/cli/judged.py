@@ -1,14 +1,22 @@
-"""Comparisons put to the judge that the options name, and what came back."""
+"""Comparisons put to the judge that the options name: what is refused before, and what came back."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+import numpy as np
+
 from pasture.cli import judges
+from pasture.core.errors import DataError
 from pasture.core.records import Comparison, Preference
 from pasture.evaluate.audit import AuditFinding, audit_comparisons, audit_findings
+from pasture.evaluate.board import Board
+from pasture.evaluate.human_corrected import corrected_rates
 from pasture.evaluate.orders import BothOrders, both_orders, single_orders
 from pasture.evaluate.outcomes import Credit, Outcomes, judge_label, outcomes_of
+from pasture.evaluate.outputs import Pairing
+from pasture.evaluate.table import short_name
+from pasture.evaluate.win_rate import against_even
 
 
 @dataclass(frozen=True)
@@ -88,3 +96,40 @@ def put_to_judge(
         tricks=tricks,
         audited=audited,
     )
+
+
+def check_pairings(pairings: Sequence[Pairing]) -> None:
+    """Refuse before money is spent what the board would refuse after."""
+    if len({frozenset(row.instruction.id for row in pairing.comparisons) for pairing in pairings}) > 1:
+        counts = ", ".join(str(len(pairing.comparisons)) for pairing in pairings)
+        raise DataError(
+            f"the systems answered different instructions of the reference ({counts}), so their rates cannot be "
+            "ranked. Evaluate them one by one with --out, then ask for pasture leaderboard --allow-mixed."
+        )
+    names = [pairing.comparisons[0].second.system for pairing in pairings]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(
+            f"several files answer under one name: {twice}. Give each system a name of its own, in the column "
+            "'generator' or as the name of its file."
+        )
+
+
+def check_labels(labels: Sequence[Outcomes], asked: Sequence[Outcomes]) -> None:
+    """Refuse before money is spent labels of other pairs, or of too few: as if every other comparison had been won."""
+    guessed = [replace(one, credit=(np.arange(len(one)) % 2).astype(np.float64)) for one in asked]
+    corrected_rates(guessed, labels, seed=0)
+
+
+def who_wins(outcomes: Outcomes, board: Board) -> str:
+    """Which of two systems wins, and whether that is more than chance, in a sentence."""
+    rate = board.rows[0].win_rate.rate
+    if rate is None:
+        return "Nothing could be judged, so neither wins."
+    if rate == 0.5:
+        return "Neither wins more often."
+    winner = short_name(outcomes.system if rate > 0.5 else outcomes.reference)
+    p_value = against_even(outcomes, seed=0)
+    if p_value < 0.05:
+        return f"{winner} wins more often, more often than chance explains (p = {p_value:.2g})."
+    return f"{winner} wins more often, but chance explains that (p = {p_value:.2g})."

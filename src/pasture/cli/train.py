@@ -199,12 +199,12 @@ def score(
     if not rows:
         raise DataError(f"{answers}: expected answers to score, and it holds no rows.")
     found = [answers_of_row(row, f"{answers}: row {number}") for number, row in enumerate(rows, start=1)]
-    scores = alone.score(found, model, chosen_template(template, model))
-    taken = sorted({f"{prefix}score{suffix}" for one in found for suffix in one.by_suffix} & set(rows[0]))
+    taken = sorted({f"{prefix}score{suffix}" for one in found for suffix in one.by_suffix} & set().union(*rows))
     if taken:
         raise DataError(
             f"{answers} has a column {taken[0]!r} already, and it is not overwritten. Name a --prefix for new columns."
         )
+    scores = alone.score(found, model, chosen_template(template, model))
     written = [
         {**row, **{f"{prefix}score{suffix}": value for suffix, value in values.items()}}
         for row, values in zip(rows, scores, strict=True)

@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from pasture.annotate.raters import meadow_annotator
 from pasture.core.errors import RecipeError
 from pasture.plan.graph import Plan, Step, assemble
-from pasture.plan.loop import REPORT, steps_before_report
+from pasture.plan.loop import ANNOTATORS, REPORT, steps_before_report
 from pasture.plan.material import Absent, Outline, absent, require_here
+from pasture.plan.settings import identity_hash
 from pasture.plan.systems import PAIRS
 from pasture.recipe import STAGES, Arm, Recipe, Study, parse, resolved, resolved_for_steps
 
@@ -96,11 +98,22 @@ def _conclusions(recipe: Recipe, views: Mapping[str, str]) -> list[Step]:
         "seed": recipe.seed,
     }
     found = Step(STUDY, "study.results", settings, judged, units=1)
-    pairs = every[f"{run_name(study.simulation, study.seeds[0])}/{PAIRS}"]
-    noise = Step(NOISE, "study.noise", {"seed": recipe.seed, "pairs": NOISE_PAIRS}, {"pairs": pairs}, units=NOISE_PAIRS)
-    needs = {**every, "study": STUDY, "noise": NOISE}
+    noise = _noise(recipe, every, run_name(study.simulation, study.seeds[0]))
+    needs = {**every, "study": STUDY, **({"noise": NOISE} if noise else {})}
     page = Step(REPORT, "study_page.page", {"recipe": resolved_for_steps(recipe)}, needs, units=1)
-    return [found, noise, page]
+    return [found, *noise, page]
+
+
+def _noise(recipe: Recipe, every: Mapping[str, str], run: str) -> list[Step]:
+    """What noise does to the meadow's pool; none where `run` does not compare the meadow's annotators either."""
+    if f"{run}/{ANNOTATORS}" not in every:
+        return []
+    settings = {
+        "seed": recipe.seed,
+        "pairs": NOISE_PAIRS,
+        "identities": [identity_hash(meadow_annotator(name, seed=recipe.seed)) for name in ("people", "pool")],
+    }
+    return [Step(NOISE, "study.noise", settings, {"pairs": every[f"{run}/{PAIRS}"]}, units=NOISE_PAIRS)]
 
 
 def _checked_study(recipe: Recipe) -> Study:

@@ -35,15 +35,17 @@ def method_table(content: StudyContent) -> Table | None:
         return None
     transfers = {row.system: row.rate for row in content.transfer}
     lengths = _lengths(content.styles)
+    people, simulation = _people_and_simulation(content)
+    made = f"Trained on {simulation.feedback}, judged by"
     columns = [
         Column(title="System"),
-        Column(title="Simulation", format="percent", meaning="Trained on simulated preferences, judged by the pool."),
+        Column(title="Simulation", format="percent", meaning=f"{made} {simulation.judge}."),
         Column(title=_INTERVAL),
-        Column(title="People", format="percent", meaning="Trained on people's preferences, judged by people."),
+        Column(title="People", format="percent", meaning=f"Trained on {people.feedback}, judged by {people.judge}."),
         Column(title=_INTERVAL),
     ]
     if transfers:
-        meaning = "Trained on simulated preferences, judged by people: what a model made in simulation is worth."
+        meaning = f"{made} {people.judge}: what a model made in simulation is worth."
         columns.append(Column(title="Transfer", format="percent", meaning=meaning))
         columns.append(Column(title=_INTERVAL))
     if lengths:
@@ -67,6 +69,18 @@ def method_table(content: StudyContent) -> Table | None:
         columns=tuple(columns),
         rows=tuple(rows),
     )
+
+
+_NAMELESS = (
+    WorldDifferences(feedback="people's preferences", judge="people", pairs=()),
+    WorldDifferences(feedback="simulated preferences", judge="the simulation's judge", pairs=()),
+)
+
+
+def _people_and_simulation(content: StudyContent) -> tuple[WorldDifferences, WorldDifferences]:
+    """Whose preferences the systems of either world learned from and who judges them, as the recipe has it."""
+    people, simulation = content.differences[:2] if len(content.differences) > 1 else _NAMELESS
+    return people, simulation
 
 
 def _lengths(studies: Iterable[StyleStudy]) -> dict[str, float]:

@@ -44,8 +44,9 @@ def select(task: Task) -> Outcome:
     The model that training set out from (step 0) is listed and cannot be picked: a method answers for its result.
     """
     rates = []
-    for path in sorted(task.inputs["judged"].glob("*-comparisons.jsonl")):
-        step = path.name.removesuffix("-comparisons.jsonl")
+    names = (path.name.removesuffix("-comparisons.jsonl") for path in task.inputs["judged"].glob("*-comparisons.jsonl"))
+    for step in sorted(names, key=int):
+        path = task.inputs["judged"] / f"{step}-comparisons.jsonl"
         comparisons = read_records(path, Comparison)
         preferences = read_records(path.with_name(f"{step}-preferences.jsonl"), Preference)
         rates.append(

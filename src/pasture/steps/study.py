@@ -5,7 +5,7 @@ Inputs are called `RUN/STEP`, where a run is an arm with a seed: `simulation-0/5
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,8 +15,7 @@ import numpy as np
 from pasture.annotate.raters import MeadowPeople, MeadowPool
 from pasture.core.files import read_json_lines, read_records, write_text
 from pasture.core.records import Comparison
-from pasture.core.seeds import stream
-from pasture.core.statistics import clustered_mean
+from pasture.core.statistics import NO_ESTIMATE, Floats
 from pasture.plan import run_name
 from pasture.recipe import Study
 from pasture.steps import SECOND_WINS, Outcome, Task
@@ -28,6 +27,7 @@ from pasture.validate.noise import noise_ablation
 from pasture.validate.overoptimization import Curve, Form, overoptimization
 from pasture.validate.plain import plain
 from pasture.validate.rank_correlation import rank_correlation
+from pasture.validate.resampling import resampled_rates
 from pasture.world.pool import POOL
 
 RANKING, LEARNERS, CURVES, STYLES, VALIDITY, TRANSFER, NOISE, FEEDBACK = (
@@ -37,6 +37,8 @@ RANKING, LEARNERS, CURVES, STYLES, VALIDITY, TRANSFER, NOISE, FEEDBACK = (
 NOISE_FLIPS = (0.0, 0.125, 0.25, 0.375)
 NOISE_COUNTS = (1, 3, 7, 13)
 PEOPLE_PER_PAIR = 4
+_FEWEST_PLACES = 2
+"""Places that a curve has."""
 
 
 def results(task: Task) -> Outcome:
@@ -49,17 +51,17 @@ def results(task: Task) -> Outcome:
     ranking = rank_correlation(only(simulated, common), only(by_people, common), seed)
     _write(task, RANKING, ranking.to_dict())
     _write(task, LEARNERS, _of_learners(task, simulated, by_people, common))
-    curves = [overoptimization(curve, seed) for curve in _curves(task, study)]
+    curves = [overoptimization(way.curve, seed) for way in ways(task, study) if way.curve is not None]
     _write(task, CURVES, [curve.to_dict() for curve in curves])
     by_arm = {arm: arm_outcomes(task, study, arm, "evaluation") for arm in study.arms}
     learned = {arm: only(outcomes, _learners(task, outcomes)) for arm, outcomes in by_arm.items()}
     _write(task, FEEDBACK, [what_labels_do(task, study, arm, learned, curves) for arm in study.arms])
-    _write(task, STYLES, [found for arm in (people, simulation) for found in styles(task, study, arm)])
+    _write(task, STYLES, [style for arm in (people, simulation) for style in styles(task, study, arm)])
     live = arm_outcomes(task, study, simulation, "live")
     _write(task, VALIDITY, evaluation_validity(simulated, live, seed).to_dict() if live else None)
     crossed = arm_outcomes(task, study, simulation, "evaluation", judge=study.arms[people].judge)
-    _write(task, TRANSFER, [_transfer(system, crossed[system], seed) for system in common])
-    return Outcome(details={"spearman": ranking.spearman.value, "systems": len(common)})
+    _write(task, TRANSFER, _transfers(only(crossed, common), seed))
+    return Outcome(details={"spearman": plain(ranking.spearman.value), "systems": len(common)})
 
 
 def _of_learners(
@@ -98,37 +100,58 @@ def arm_outcomes(task: Task, study: Study, arm: str, split: str, judge: str | No
     return {system: np.stack([credit_of(run[system], who) for run in runs]) for system in runs[0]}
 
 
-def _curves(task: Task, study: Study) -> Iterator[Curve]:
-    """The curves of each arm by its own judge: people's first, then the simulation's, then the others'."""
+@dataclass(frozen=True)
+class Way:
+    """A method's way under one arm's feedback, by the arm's own judge."""
+
+    family: str
+    feedback: str
+    judge: str
+    progress_name: str
+    curve: Curve | None
+    """Of the places at which an answer was judged; None with fewer than two of them."""
+    place_count: int
+    unjudged: tuple[float, ...]
+    """Progress at the places that are left out, as no answer of any seed was judged there."""
+
+
+def ways(task: Task, study: Study) -> Iterator[Way]:
+    """The ways of each arm by its own judge: people's first, then the simulation's, then the others'."""
     first = [study.people, study.simulation]
     for arm in [*first, *(name for name in study.arms if name not in first)]:
         prefix = f"{run_name(arm, study.seeds[0])}/5-evaluate/curve/"
         for role in task.inputs:
             if role.startswith(prefix):
-                yield _curve(task, study, arm, role.removeprefix(prefix))
+                yield _way(task, study, arm, role.removeprefix(prefix))
 
 
-def _curve(task: Task, study: Study, arm: str, system: str) -> Curve:
-    judge = study.arms[arm].judge
+def _way(task: Task, study: Study, arm: str, system: str) -> Way:
+    judge, feedback = study.arms[arm].judge, study.arms[arm].title or arm
     folders = [task.inputs[f"{run_name(arm, seed)}/5-evaluate/curve/{system}"] for seed in study.seeds]
     points = [_rows(folder / "points.jsonl", judge) for folder in folders]
-    outcomes = [_rows(folder / "outcomes.jsonl", judge) for folder in folders]
+    rows = [_rows(folder / "outcomes.jsonl", judge) for folder in folders]
     progress = [row["progress"] for row in points[0]]
-    progress_name = points[0][0]["progress_name"]
-    form: Form = "rl" if progress_name == "step" else "best-of-n"
-    return Curve(
-        family=system,
-        feedback=study.arms[arm].title or arm,
-        judge=judge,
-        form=form,
-        progress_name=progress_name,
-        progress=tuple(progress),
-        kl=tuple(fmean(seed[at]["kl"] for seed in points) for at in range(len(progress))),
-        proxy=tuple(fmean(seed[at]["proxy"] for seed in points) for at in range(len(progress))),
-        outcomes=tuple(
-            np.array([seed[at]["credit"] for seed in outcomes], dtype=np.float64) for at in range(len(progress))
-        ),
-    )
+    name = points[0][0]["progress_name"]
+    outcomes: list[Floats] = [
+        np.array([seed[at]["credit"] for seed in rows], dtype=np.float64) for at in range(len(progress))
+    ]
+    kept = [at for at, credit in enumerate(outcomes) if np.isfinite(credit).any()]
+    form: Form = "rl" if name == "step" else "best-of-n"
+    curve = None
+    if len(kept) >= _FEWEST_PLACES:
+        curve = Curve(
+            family=system,
+            feedback=feedback,
+            judge=judge,
+            form=form,
+            progress_name=name,
+            progress=tuple(progress[at] for at in kept),
+            kl=tuple(fmean(seed[at]["kl"] for seed in points) for at in kept),
+            proxy=tuple(fmean(seed[at]["proxy"] for seed in points) for at in kept),
+            outcomes=tuple(outcomes[at] for at in kept),
+        )
+    unjudged = tuple(place for at, place in enumerate(progress) if at not in kept)
+    return Way(system, feedback, judge, name, curve, len(progress), unjudged)
 
 
 def _rows(path: Path, judge: str) -> list[dict[str, Any]]:
@@ -136,11 +159,12 @@ def _rows(path: Path, judge: str) -> list[dict[str, Any]]:
     return [row for row in rows if row["judge"] == judge]
 
 
-def _transfer(system: str, credit_SN: Any, seed: int) -> dict[str, Any]:
-    """A system that was trained in the simulation, as people judge it."""
-    judged = ~np.isnan(credit_SN)
-    found = clustered_mean(np.nonzero(judged)[1], credit_SN[judged], stream(seed, "study", "transfer"))
-    return {"system": system, "rate": plain(found)}
+def _transfers(outcomes: Mapping[str, Any], seed: int) -> list[dict[str, Any]]:
+    """The systems that were trained in the simulation, as people judge them; drawn as the ranking's rates are."""
+    judged = [system for system, credit in outcomes.items() if np.isfinite(credit).any()]
+    rates = resampled_rates([outcomes[system] for system in judged], seed, "ranking") if judged else None
+    found = {system: rates.estimate(number) for number, system in enumerate(judged)} if rates else {}
+    return [{"system": system, "rate": plain(found.get(system, NO_ESTIMATE))} for system in outcomes]
 
 
 def _write(task: Task, name: str, value: object) -> None:

@@ -55,7 +55,10 @@ def only(outcomes: Mapping[str, Any], systems: Sequence[str]) -> dict[str, Any]:
 
 
 def _like_people(task: Task, study: Study, arm: str) -> Estimate | None:
-    """How often an arm's label of a pair is what the people's arm was told; None where they share no judged pair."""
+    """How often an arm's label of a pair is what the people's arm was told; None where they share no judged pair.
+
+    An arm whose methods ask an annotator as they learn has no labels of pairs.
+    """
     same = np.array([agreed for seed in study.seeds for agreed in _agreed(task, study, arm, seed)])
     if len(same) == 0:
         return None
@@ -70,5 +73,6 @@ def _agreed(task: Task, study: Study, arm: str, seed: int) -> Iterator[float]:
 
 
 def _verdicts(task: Task, run: str) -> dict[str, str]:
-    labels = read_records(task.inputs[f"{run}/{_LABELS}"] / "preferences.jsonl", Preference)
+    folder = task.inputs.get(f"{run}/{_LABELS}")
+    labels = read_records(folder / "preferences.jsonl", Preference) if folder else []
     return {label.comparison_id: label.preferred for label in labels}

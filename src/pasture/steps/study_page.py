@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tomli_w
 
 from pasture.core.files import write_text
@@ -29,12 +31,14 @@ from pasture.steps.study import (
     TRANSFER,
     VALIDITY,
     alone,
+    ways,
 )
 from pasture.steps.study_differences import differences
 from pasture.steps.training_curves import study_figure, trainings
 from pasture.validate.cost import LedgerEntry, study_cost
 
 SUMMARY = "summary.txt"
+_LABELLING, _LEARNING = "/3-annotate/", "/4-learn/"
 
 
 def page(task: Task) -> Outcome:
@@ -47,16 +51,17 @@ def page(task: Task) -> Outcome:
         {
             "title": recipe.get("title") or recipe["name"],
             "testbed": testbed(recipe),
+            "warnings": _warnings(task, study),
             "reference": recipe["evaluate"]["reference"],
             **{name: _found(task, "study", file) for name, file in _FILES.items()},
             "differences": differences(task, study),
             "training": _training(task, study),
-            "noise": _found(task, "noise", NOISE),
+            "noise": _found(task, "noise", NOISE) if "noise" in task.inputs else (),
             "annotators": annotator_tables(first),
             "labels": _found(task, "study", FEEDBACK),
             "ablations": _ablations(task, study),
-            "selection": _selection(task),
-            "cost": study_cost(list(ledger.values())).to_dict(),
+            "selection": _selection(task, study),
+            "cost": study_cost([part for entry in ledger.values() for part in _labels_apart(entry)]).to_dict(),
             "costs": [
                 StepCost(step=entry.step, seconds=entry.seconds, cost_usd=entry.cost_usd) for entry in ledger.values()
             ],
@@ -68,7 +73,7 @@ def page(task: Task) -> Outcome:
     )
     write_study(content, task.folder)
     write_text(task.folder / SUMMARY, summary_text(content))
-    return Outcome(details={"runs": len({role.partition("/")[0] for role in task.inputs}) - 2})
+    return Outcome(details={"runs": len({role.partition("/")[0] for role in task.inputs if "/" in role})})
 
 
 _FILES = {
@@ -98,7 +103,7 @@ def _ledger(task: Task) -> Mapping[Path, LedgerEntry]:
     for role, folder in task.inputs.items():
         if folder not in entries:
             record = json.loads((folder / STEP_FILE).read_text(encoding="utf-8"))
-            labels = _asked(record["details"]) if "/3-annotate/" in role else 0
+            labels = _asked(record["details"]) if any(room in role for room in (_LABELLING, _LEARNING)) else 0
             entries[folder] = LedgerEntry(role, record["seconds"], record["cost_usd"], labels)
     return entries
 
@@ -110,47 +115,90 @@ def _asked(details: Mapping[str, Any]) -> int:
     return sum(int(judge["asked"]) for judge in details.values() if isinstance(judge, Mapping) and "asked" in judge)
 
 
+def _labels_apart(entry: LedgerEntry) -> list[LedgerEntry]:
+    """A training that asks an annotator as two entries: its labels with their price, and its time, which holds theirs.
+
+    With people in the annotator's place there would still be all of the training.
+    """
+    if _LEARNING not in entry.step or entry.label_count == 0:
+        return [entry]
+    return [replace(entry, seconds=0.0), replace(entry, cost_usd=0.0, label_count=0)]
+
+
+def _warnings(task: Task, study: Study) -> list[str]:
+    """Which places of curves are missing, as none of their answers was judged."""
+    return [
+        f"{way.family}, trained on {way.feedback}, judged by {way.judge}: nothing was judged at {way.progress_name} "
+        f"{', '.join(f'{place:g}' for place in way.unjudged)}, so {len(way.unjudged)} of {way.place_count} places on "
+        f"its curve are left out{'' if way.curve else ', and too few are left to draw it'}."
+        for way in ways(task, study)
+        if way.unjudged
+    ]
+
+
 def _ablations(task: Task, study: Study) -> tuple[Table, ...]:
     """Every arm's systems by every judge: what becomes of a method under other labels."""
-    rows: list[tuple[str | float | None, ...]] = []
-    judges: list[str] = []
+    found: list[tuple[str, str, dict[str, Any]]] = []
     unlabeled = {"base", "sft", *task.settings["recipe"]["baselines"]}
     for arm in study.arms:
         for system, folder in judged_systems(task, run_name(arm, study.seeds[0]), "evaluation").items():
-            judges = judges or judges_in(folder)
             if system not in unlabeled:
-                rates = [float(credit_of(folder, judge).mean()) for judge in judges]
-                rows.append((study.arms[arm].title or arm, system, *rates))
+                credit = {judge: credit_of(folder, judge) for judge in judges_in(folder)}
+                found.append((study.arms[arm].title or arm, system, credit))
+    if not found:
+        return ()
+    judges = list(dict.fromkeys(judge for _, _, credit in found for judge in credit))
+    partly = [judge for judge in judges if any(np.isnan(credit.get(judge, 0.0)).any() for _, _, credit in found)]
+    told = " Rates are means over what was judged." if partly else ""
     return (
         Table(
             title="The same methods under other labels",
-            caption="Win rates on the evaluation set; the first run of each arm. Judges carry no added noise.",
+            caption=f"Win rates on the evaluation set; the first run of each arm. Judges carry no added noise.{told}",
             columns=(
                 Column(title="Learned from"),
                 Column(title="System"),
                 *(Column(title=f"Judged by {judge_title(judge)}", format="percent") for judge in judges),
+                *(Column(title=f"Unjudged by {judge_title(judge)}", format="count") for judge in partly),
             ),
-            rows=tuple(rows),
+            rows=tuple(
+                (
+                    title,
+                    system,
+                    *(_rate(credit[judge]) if judge in credit else None for judge in judges),
+                    *(float(np.isnan(credit[judge]).sum()) if judge in credit else None for judge in partly),
+                )
+                for title, system, credit in found
+            ),
         ),
     )
 
 
-def _selection(task: Task) -> tuple[Table, ...]:
-    """Which step of each training was picked, and where."""
+def _rate(credit: Any) -> float | None:
+    """The mean over what was judged; None where nothing was."""
+    judged = credit[np.isfinite(credit)]
+    return float(judged.mean()) if len(judged) else None
+
+
+def _selection(task: Task, study: Study) -> tuple[Table, ...]:
+    """Which step of each training was picked, where, and by whom."""
     rows: list[tuple[str | float | None, ...]] = []
+    pickers = []
     for role, folder in task.inputs.items():
         run, _, step = role.partition("/")
         if step.startswith("5-evaluate/selection/"):
+            system = step.rsplit("/", 1)[1]
             picked = json.loads((folder / "selection.json").read_text(encoding="utf-8"))
-            answered = sum(
-                other.startswith(f"{run}/2-generate/evaluation/{step.rsplit('/', 1)[1]}") for other in task.inputs
-            )
-            rows.append((run, step.rsplit("/", 1)[1], picked["step"], picked["split"], picked["win_rate"], answered))
+            answered = float(f"{run}/2-generate/evaluation/{system}" in task.inputs)
+            rows.append((run, system, picked["step"], picked["split"], picked["win_rate"], answered))
+            pickers.append(_picker(task.settings["recipe"], study.arms[run.rpartition("-")[0]].change))
+    if not rows:
+        return ()
+    alike = len(set(pickers)) == 1
     return (
         Table(
             title="Steps that were picked",
-            caption="On the validation split, by the simulated annotators without noise. The evaluation set is "
-            "answered once by each system that is reported.",
+            caption=f"On the validation split{f', by {pickers[0]}' if alike else ''}. The evaluation set is answered "
+            "once by each system that is reported.",
             columns=(
                 Column(title="Run"),
                 Column(title="System"),
@@ -158,7 +206,27 @@ def _selection(task: Task) -> tuple[Table, ...]:
                 Column(title="Picked on"),
                 Column(title="Win rate there", format="percent"),
                 Column(title="Answers to the evaluation set", format="count"),
+                *([] if alike else [Column(title="Picked by")]),
             ),
-            rows=tuple(rows),
+            rows=tuple(rows if alike else ((*row, who) for row, who in zip(rows, pickers, strict=True))),
         ),
     )
+
+
+_OWN_NOISE = ("people", "greedy")
+"""The meadow's annotators whose labels are never flipped."""
+
+
+def _picker(recipe: Mapping[str, Any], change: Mapping[str, Any]) -> str:
+    """Whose judgement picks the steps of an arm that makes this `change`, with the noise that it has."""
+    selection = {**recipe["selection"], **change.get("selection", {})}
+    who, flips = selection["annotator"], selection["label_flip_probability"]
+    title = judge_title(who)
+    if who in _OWN_NOISE or who in {**recipe.get("campaigns", {}), **change.get("campaigns", {})}:
+        return title
+    if not flips:
+        return f"{title} without label noise"
+    pool = {**recipe.get("pools", {}).get(who, {}), **change.get("pools", {}).get(who, {})}
+    if pool.get("noise", "flips") != "flips":
+        return f"{title} with label noise of their own"
+    return f"{title}, {100 * flips:g}% of whose labels are flipped"

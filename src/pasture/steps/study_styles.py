@@ -1,8 +1,10 @@
 """How long the answers of a study are, how many hold lists, what of a gain goes with length: at the end, on the way."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pasture.core.files import read_records
 from pasture.core.records import Comparison, Completion
@@ -12,7 +14,8 @@ from pasture.steps import Task
 from pasture.steps.judged import credit_of, judged_systems
 from pasture.validate.style import Answers, style
 
-BASELINE = "sft"
+BASELINES = ("sft", "base")
+"""What systems are set beside: the SFT model, or the model to start from where none is fine-tuned."""
 
 
 def styles(task: Task, study: Study, arm: str) -> Iterator[dict[str, Any]]:
@@ -23,12 +26,22 @@ def styles(task: Task, study: Study, arm: str) -> Iterator[dict[str, Any]]:
         system: _systems_answers(system, folder, judge)
         for system, folder in judged_systems(task, run, "evaluation").items()
     }
-    found = style(list(answers.values()), answers[BASELINE], seed)
-    yield {"title": title, "baseline": BASELINE, "styles": [one.to_dict() for one in found]}
-    on_the_way = [style(way, way[0], seed) for way in _ways(task, run, judge)]
-    if on_the_way:
-        rows = [one.to_dict() for way in on_the_way for one in way]
-        yield {"title": f"{title}, on the validation split", "baseline": "step 0", "styles": rows}
+    baseline = next(system for system in BASELINES if system in answers)
+    yield _world(title, baseline, [(list(answers.values()), answers[baseline])], seed)
+    ways = [(way, way[0]) for way in _ways(task, run, judge)]
+    if ways:
+        yield _world(f"{title}, on the validation split", "step 0", ways, seed)
+
+
+def _world(title: str, baseline: str, groups: Sequence[tuple[Sequence[Answers], Answers]], seed: int) -> dict[str, Any]:
+    """Each group of answers beside those of its baseline; what has no judged instruction in common is counted."""
+    rows, left_out = [], 0
+    for answers, first in groups:
+        beside = [one for one in answers if np.isfinite(one.credit - first.credit).any()]
+        left_out += len(answers) - len(beside)
+        rows += [found.to_dict() for found in style(beside, first, seed)]
+    told = f"{title} ({left_out} left out, judged on no instruction in common with {baseline})" if left_out else title
+    return {"title": told, "baseline": baseline, "styles": rows}
 
 
 def _systems_answers(system: str, folder: Path, judge: str) -> Answers:
@@ -39,7 +52,8 @@ def _systems_answers(system: str, folder: Path, judge: str) -> Answers:
 def _ways(task: Task, run: str, judge: str) -> Iterator[list[Answers]]:
     """The answers of each method's checkpoints, the model that it began with first."""
     for system, judged in judged_systems(task, run, "curve").items():
-        files = sorted(task.inputs[f"{run}/2-generate/validation/{system}"].glob("[0-9]*.jsonl"))
+        folder = task.inputs[f"{run}/2-generate/validation/{system}"]
+        files = sorted(folder.glob("[0-9]*.jsonl"), key=lambda file: int(file.stem))
         way = []
         for file in files:
             texts = [completion.text for completion in read_records(file, Completion)]
