@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,18 +34,6 @@ learn.reward_model = {epochs = 1, batch_size = 8}
 learn.mine = {method = "FILE", epochs = 1, batch_size = 8, n = 2, margin = 0.0, max_new_tokens = 6}
 evaluate.judges = ["pool"]
 """
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return Path(shutil.copy(EXAMPLE, tmp_path / "mine.py"))
-
-
-@pytest.fixture
-def recipe(tmp_path: Path, file: Path) -> Path:
-    path = tmp_path / "own.toml"
-    path.write_text(RECIPE.replace("FILE", str(file)))
-    return path
 
 
 def with_and_without(recipe: Path) -> tuple[Run, Run]:

@@ -1,7 +1,6 @@
 """A scorer of the user's own, `examples/my_scorer.py`, in place of the reward model: in a recipe and on its own."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -36,18 +35,6 @@ def instruction(text: str) -> Instruction:
 
 def answer(to: Instruction, text: str) -> Completion:
     return Completion(instruction_id=to.id, text=text, system="test", seed=0)
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return Path(shutil.copy(EXAMPLE, tmp_path / "mine.py"))
-
-
-@pytest.fixture
-def recipe(tmp_path: Path, file: Path) -> Path:
-    path = tmp_path / "own.toml"
-    path.write_text(RECIPE.replace("FILE", str(file)))
-    return path
 
 
 def test_the_example_scores_by_the_words_that_are_said_again() -> None:

@@ -10,6 +10,7 @@ from pasture.core.files import read_records
 from pasture.core.seeds import derived_seed
 from pasture.learn import expert_iteration, sft
 from pasture.learn.rollouts import Environment
+from pasture.models.weights_config import Lora, Weights
 from tests.learn import alone, toy
 
 CONFIG = expert_iteration.Config(
@@ -99,6 +100,14 @@ def test_the_second_round_draws_from_the_first_ones_policy_and_trains_what_is_as
     assert (tmp_path / "run/steps/0002/model.safetensors").read_bytes() == expected
     assert (tmp_path / "run/model/model.safetensors").read_bytes() == expected
     assert winners != [winner for winner, _ in _winners(tmp_path / "run", 1)]
+
+
+def test_the_model_that_is_left_has_its_type_and_its_adapters_as_they_were_trained(tmp_path, imitator):
+    _train(tmp_path, imitator, weights=Weights(dtype="bfloat16", lora=Lora(rank=2)))
+    final, last = tmp_path / "model", max((tmp_path / "steps").iterdir())
+    for file in ("model.safetensors", "config.json", "adapter/adapter_model.safetensors"):
+        assert (final / file).read_bytes() == (last / file).read_bytes()
+    assert json.loads((final / "config.json").read_text())["dtype"] == "bfloat16"
 
 
 def test_reward_rises_from_round_to_round(tmp_path, imitator):

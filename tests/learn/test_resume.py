@@ -1,3 +1,4 @@
+import copy
 import json
 import shutil
 import signal
@@ -6,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from pasture.core.errors import RunFolderError
 from pasture.learn import resume, sft
@@ -97,3 +99,7 @@ def test_fingerprints_tell_models_apart_by_their_weights(base):
     assert resume.fingerprint(1, modules=[one]) == resume.fingerprint(1, modules=[same])
     assert resume.fingerprint(1, modules=[one]) != resume.fingerprint(1, modules=[other])
     assert resume.fingerprint(1, modules=[one]) != resume.fingerprint(2, modules=[one])
+    # The first values of a model that was saved in bfloat16 are the same in float32; what it computes is not.
+    coarse = load_causal_lm(base, dtype=torch.bfloat16)
+    fine = copy.deepcopy(coarse).float()
+    assert resume.fingerprint(1, modules=[coarse]) != resume.fingerprint(1, modules=[fine])

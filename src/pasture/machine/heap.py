@@ -8,6 +8,8 @@ import ctypes
 import math
 import mmap
 import sys
+from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -27,8 +29,11 @@ def mapped_empty(like: Tensor, *shape: int) -> Tensor:
 
 def give_back_holes() -> None:
     """Return the heap's free pages to the machine, where the C library can (glibc's malloc_trim)."""
-    if _TRIM is not None:
-        _TRIM(0)
+    trim = _trim()
+    if trim is not None:
+        trim(0)
 
 
-_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+@cache
+def _trim() -> Callable[[int], int] | None:
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None

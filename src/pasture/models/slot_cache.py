@@ -132,6 +132,8 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         slots = self._slots
         for layer in self.layers:
             layer.lay_out(rows, columns, lead)
-        give_back_holes()  # of prompts that were read, and of steps
+        first = self.layers[0]
+        if not first.is_initialized or first.keys.device.type == "cpu":
+            give_back_holes()  # of prompts that were read, and of steps
         slots.rows, slots.columns = rows, columns
         slots.first, slots.used = lead, lead + slots.window
