@@ -52,10 +52,10 @@ class MadeStudy:
         """The instructions of a run."""
         write_records(self.add(f"{run}/1-data") / "evaluation.jsonl", INSTRUCTIONS)
 
-    def judge(self, run: str, system: str, said: Mapping[str, Sequence[Verdict]]) -> None:
-        """A system's answers to the evaluation set and what each judge said of them."""
+    def judge(self, run: str, system: str, said: Mapping[str, Sequence[Verdict]], *, split: str = "evaluation") -> None:
+        """A system's answers to a set and what each judge said of them."""
         details = {judge: {"asked": len(verdicts)} for judge, verdicts in said.items()}
-        folder = self.add(f"{run}/3-annotate/evaluation/{system}", details)
+        folder = self.add(f"{run}/3-annotate/{split}/{system}", details)
         comparisons = [
             Comparison.of(
                 one,

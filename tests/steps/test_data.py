@@ -55,7 +55,8 @@ def test_one_line_moves_a_method_from_simulated_to_other_preferences(tmp_path: P
     assert not {"1-data", "4-learn/sft", "2-generate/evaluation/sft", "2-generate/evaluation/base"} & moved
     details = do(other, "2-generate/preference", tmp_path / "pairs")
     assert details == {"preferences": 6, "left_out": {}}
-    do(other, "3-annotate/preference", tmp_path / "labels", pairs=tmp_path / "pairs")
+    # Nobody was asked for them, so that a study's page has no price for them.
+    assert do(other, "3-annotate/preference", tmp_path / "labels", pairs=tmp_path / "pairs") == {"given": 6}
     comparisons = read_records(tmp_path / "pairs" / "comparisons.jsonl", Comparison)
     preferences = read_records(tmp_path / "labels" / "preferences.jsonl", Preference)
     assert [one.preferred for one in preferences] == ["first", "second"] * 3

@@ -76,6 +76,28 @@ def test_a_transfer_that_nobody_judged_has_no_rate(tmp_path: Path) -> None:
     assert rates["base"] is not None
 
 
+def test_a_system_that_its_own_judge_never_judged_is_left_out_and_told(tmp_path: Path) -> None:
+    made = MadeStudy.of(tmp_path, {"study": {"arms": ARMS, "seeds": [0]}})
+    nothing: list[Verdict] = ["unjudged"] * COUNT
+    lacking = {("evaluation", "lost"), ("live", "sft")}
+    for arm in ARMS:
+        made.data(f"{arm}-0")
+        for system, rate in {**RATES, "lost": 0.5, "kept": 0.7}.items():
+            for split in ("evaluation", "live"):
+                said = {judge: drawn(rate, f"{arm} {split} {system} {judge}") for judge in ("people", "pool")}
+                said |= {"pool": nothing} if arm == "simulation" and (split, system) in lacking else {}
+                made.judge(f"{arm}-0", system, said, split=split)
+    found = made.results()
+    ranked, on_both = ({row["system"] for row in found[f"{name}.json"]["points"]} for name in ("ranking", "validity"))
+    assert ranked == {"base", "sft", "ppo", "kept"}
+    assert on_both == {"base", "ppo", "kept"}
+    end = "set, so it is left out of what compares systems there."
+    assert made.page()["warnings"] == [
+        f"lost, trained on noisy pool: pool judged none of its answers to the evaluation {end}",
+        f"sft, trained on noisy pool: pool judged none of its answers to the live {end}",
+    ]
+
+
 def test_places_that_nobody_judged_are_left_out_of_a_curve(tmp_path: Path) -> None:
     made = _made(tmp_path)
     won: list[float | None] = [1.0] * 8

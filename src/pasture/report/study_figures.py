@@ -67,9 +67,10 @@ def ranking_figure(content: StudyContent) -> Figure | None:
     return Figure(
         name="ranking",
         title="Win rates in both worlds",
-        caption="Across: trained on simulated preferences, judged by the pool without noise. Upward: trained on "
-        "people's preferences, judged by people. Bars are 95% intervals; a system on the dotted line wins as often in "
-        f"both, and what matters is the order. The dashed line is the least-squares line.{told_apart}",
+        caption="Across: trained on simulated preferences, judged by the simulation's judge without label noise. "
+        "Upward: trained on people's preferences, judged by people. Bars are 95% intervals; a system on the dotted "
+        "line wins as often in both, and what matters is the order. The dashed line is the least-squares "
+        f"line.{told_apart}",
         panels=(
             _scatter("This study", (made, given) if given.points else (made,)),
             _scatter("The paper", (PointSeries(label="systems", points=paper),), published.RANKING),

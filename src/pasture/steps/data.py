@@ -89,4 +89,4 @@ def labels(task: Task) -> Outcome:
     """The labels that came with their comparisons, where an annotator's would lie."""
     preferences = read_records(task.inputs["pairs"] / "preferences.jsonl", Preference)
     count = write_records(task.folder / "preferences.jsonl", preferences)
-    return Outcome(details={"asked": count})
+    return Outcome(details={"given": count})

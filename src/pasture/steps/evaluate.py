@@ -2,7 +2,6 @@
 
 import io
 import json
-from pathlib import Path
 
 from rich.console import Console
 
@@ -16,22 +15,7 @@ from pasture.evaluate.table import board_csv, board_table
 from pasture.evaluate.win_rate import win_rate
 from pasture.steps import Outcome, Task
 from pasture.steps.board_page import differences_from
-
-JUDGE_TITLES = {"people": "people (hidden)", "pool": "simulated annotators", "greedy": "one noiseless judge"}
-"""How the reports call the judges that recipes name."""
-
-
-def judge_title(judge: str) -> str:
-    """How the reports call a judge."""
-    return JUDGE_TITLES.get(judge, judge)
-
-
-def judges_in(folder: Path) -> list[str]:
-    """Who judged the comparisons of a folder: those of the meadow first, others by name."""
-    found = {path.stem for path in folder.glob("*.jsonl")} - {"comparisons"}
-    known = [judge for judge in JUDGE_TITLES if judge in found]
-    return known + sorted(found - set(known))
-
+from pasture.steps.judge_titles import judge_title
 
 _REFERENCE = "demonstrations"
 _BASELINE = "sft"

@@ -39,7 +39,7 @@ from pasture.report.figures import all_figures, save
 from pasture.report.page import write_report
 from pasture.steps import Outcome, Task
 from pasture.steps.board_page import breakdowns
-from pasture.steps.evaluate import judge_title, judges_in
+from pasture.steps.judge_titles import judge_title, judges_in, selecting_judge
 from pasture.steps.training_curves import run_figures, trainings
 from pasture.steps.validate import LABELS_PER_PAIR
 
@@ -108,8 +108,7 @@ def _breakdowns(task: Task) -> tuple[Table, ...]:
 def _figures(task: Task) -> tuple[Figure, ...]:
     selections = [name for name in task.inputs if name.startswith(_SELECTION)]
     recipe = task.settings["recipe"]
-    judge = judge_title(recipe["selection"]["annotator"])
-    picked = [_selection(selections, task.inputs, judge)] if selections else []
+    picked = [_selection(selections, task.inputs, selecting_judge(recipe, {}))] if selections else []
     return (*picked, *run_figures(trainings(task.inputs), progress_names(recipe)))
 
 
@@ -125,9 +124,9 @@ def _selection(names: Sequence[str], inputs: Mapping[str, Path], judge: str) -> 
     return Figure(
         name="selection",
         title=f"Which step of {methods[0]} was picked" if len(methods) == 1 else "Which steps were picked",
-        caption=f"Win rates on the validation split, judged by {judge} without label noise, against "
-        "the demonstrations; the evaluation set plays no part in the choice. Step 0 is the model that training set out "
-        "from. Where a line turns down, the reward is no longer what the judges want.",
+        caption=f"Win rates on the validation split, judged by {judge}, against the demonstrations; the evaluation set "
+        "plays no part in the choice. Step 0 is the model that training set out from. Where a line turns down, the "
+        "reward is no longer what the judges want.",
         panels=panels,
     )
 

@@ -39,26 +39,30 @@ NOISE_COUNTS = (1, 3, 7, 13)
 PEOPLE_PER_PAIR = 4
 _FEWEST_PLACES = 2
 """Places that a curve has."""
+_FEWEST_SYSTEMS = 3
+"""Systems that two sets of instructions are compared by."""
 
 
 def results(task: Task) -> Outcome:
     """Every analysis of the study, each a JSON file: ranking, over-optimization, style, validity, transfer."""
     study, seed = Study.model_validate(task.settings["study"]), task.settings["seed"]
     simulation, people = study.simulation, study.people
-    simulated = arm_outcomes(task, study, simulation, "evaluation")
-    by_people = arm_outcomes(task, study, people, "evaluation")
+    by_arm = {arm: judged_alone(arm_outcomes(task, study, arm, "evaluation")) for arm in study.arms}
+    simulated, by_people = by_arm[simulation], by_arm[people]
     common = [system for system in simulated if system in by_people]
     ranking = rank_correlation(only(simulated, common), only(by_people, common), seed)
     _write(task, RANKING, ranking.to_dict())
     _write(task, LEARNERS, _of_learners(task, simulated, by_people, common))
     curves = [overoptimization(way.curve, seed) for way in ways(task, study) if way.curve is not None]
     _write(task, CURVES, [curve.to_dict() for curve in curves])
-    by_arm = {arm: arm_outcomes(task, study, arm, "evaluation") for arm in study.arms}
     learned = {arm: only(outcomes, _learners(task, outcomes)) for arm, outcomes in by_arm.items()}
     _write(task, FEEDBACK, [what_labels_do(task, study, arm, learned, curves) for arm in study.arms])
     _write(task, STYLES, [style for arm in (people, simulation) for style in styles(task, study, arm)])
-    live = arm_outcomes(task, study, simulation, "live")
-    _write(task, VALIDITY, evaluation_validity(simulated, live, seed).to_dict() if live else None)
+    live = judged_alone(arm_outcomes(task, study, simulation, "live"))
+    on_both = [system for system in simulated if system in live]
+    ranks = len(on_both) >= _FEWEST_SYSTEMS
+    valid = evaluation_validity(only(simulated, on_both), only(live, on_both), seed) if ranks else None
+    _write(task, VALIDITY, valid.to_dict() if valid else None)
     crossed = arm_outcomes(task, study, simulation, "evaluation", judge=study.arms[people].judge)
     _write(task, TRANSFER, _transfers(only(crossed, common), seed))
     return Outcome(details={"spearman": plain(ranking.spearman.value), "systems": len(common)})
@@ -98,6 +102,17 @@ def arm_outcomes(task: Task, study: Study, arm: str, split: str, judge: str | No
     runs = [judged_systems(task, run_name(arm, seed), split) for seed in study.seeds]
     who = judge or study.arms[arm].judge
     return {system: np.stack([credit_of(run[system], who) for run in runs]) for system in runs[0]}
+
+
+def unjudged_systems(task: Task, study: Study, arm: str, split: str) -> list[str]:
+    """Those of which the arm's own judge judged nothing, in any seed."""
+    outcomes = arm_outcomes(task, study, arm, split)
+    return [system for system in outcomes if system not in judged_alone(outcomes)]
+
+
+def judged_alone(outcomes: Mapping[str, Any]) -> dict[str, Any]:
+    """The outcomes of those systems of which anything was judged; the others have no place in a ranking."""
+    return {system: credit for system, credit in outcomes.items() if np.isfinite(credit).any()}
 
 
 @dataclass(frozen=True)
@@ -161,8 +176,8 @@ def _rows(path: Path, judge: str) -> list[dict[str, Any]]:
 
 def _transfers(outcomes: Mapping[str, Any], seed: int) -> list[dict[str, Any]]:
     """The systems that were trained in the simulation, as people judge them; drawn as the ranking's rates are."""
-    judged = [system for system, credit in outcomes.items() if np.isfinite(credit).any()]
-    rates = resampled_rates([outcomes[system] for system in judged], seed, "ranking") if judged else None
+    judged = judged_alone(outcomes)
+    rates = resampled_rates(list(judged.values()), seed, "ranking") if judged else None
     found = {system: rates.estimate(number) for number, system in enumerate(judged)} if rates else {}
     return [{"system": system, "rate": plain(found.get(system, NO_ESTIMATE))} for system in outcomes]
 

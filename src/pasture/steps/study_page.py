@@ -18,7 +18,7 @@ from pasture.report.study import write_study
 from pasture.report.study_content import StudyContent
 from pasture.report.study_summary import summary_text
 from pasture.steps import Outcome, Task
-from pasture.steps.evaluate import judge_title, judges_in
+from pasture.steps.judge_titles import judge_title, judges_in, selecting_judge
 from pasture.steps.judged import credit_of, judged_systems
 from pasture.steps.report import annotator_tables, facts, own_words, progress_names, samples, testbed
 from pasture.steps.study import (
@@ -31,6 +31,7 @@ from pasture.steps.study import (
     TRANSFER,
     VALIDITY,
     alone,
+    unjudged_systems,
     ways,
 )
 from pasture.steps.study_differences import differences
@@ -126,14 +127,22 @@ def _labels_apart(entry: LedgerEntry) -> list[LedgerEntry]:
 
 
 def _warnings(task: Task, study: Study) -> list[str]:
-    """Which places of curves are missing, as none of their answers was judged."""
-    return [
+    """What is missing since none of it was judged: systems, and places on curves."""
+    systems = [
+        f"{system}, trained on {arm.title or name}: {arm.judge} judged none of its answers to the {split} set, so it "
+        "is left out of what compares systems there."
+        for name, arm in study.arms.items()
+        for split in ("evaluation", "live")
+        for system in unjudged_systems(task, study, name, split)
+    ]
+    places = [
         f"{way.family}, trained on {way.feedback}, judged by {way.judge}: nothing was judged at {way.progress_name} "
         f"{', '.join(f'{place:g}' for place in way.unjudged)}, so {len(way.unjudged)} of {way.place_count} places on "
         f"its curve are left out{'' if way.curve else ', and too few are left to draw it'}."
         for way in ways(task, study)
         if way.unjudged
     ]
+    return systems + places
 
 
 def _ablations(task: Task, study: Study) -> tuple[Table, ...]:
@@ -190,7 +199,7 @@ def _selection(task: Task, study: Study) -> tuple[Table, ...]:
             picked = json.loads((folder / "selection.json").read_text(encoding="utf-8"))
             answered = float(f"{run}/2-generate/evaluation/{system}" in task.inputs)
             rows.append((run, system, picked["step"], picked["split"], picked["win_rate"], answered))
-            pickers.append(_picker(task.settings["recipe"], study.arms[run.rpartition("-")[0]].change))
+            pickers.append(selecting_judge(task.settings["recipe"], study.arms[run.rpartition("-")[0]].change))
     if not rows:
         return ()
     alike = len(set(pickers)) == 1
@@ -211,22 +220,3 @@ def _selection(task: Task, study: Study) -> tuple[Table, ...]:
             rows=tuple(rows if alike else ((*row, who) for row, who in zip(rows, pickers, strict=True))),
         ),
     )
-
-
-_OWN_NOISE = ("people", "greedy")
-"""The meadow's annotators whose labels are never flipped."""
-
-
-def _picker(recipe: Mapping[str, Any], change: Mapping[str, Any]) -> str:
-    """Whose judgement picks the steps of an arm that makes this `change`, with the noise that it has."""
-    selection = {**recipe["selection"], **change.get("selection", {})}
-    who, flips = selection["annotator"], selection["label_flip_probability"]
-    title = judge_title(who)
-    if who in _OWN_NOISE or who in {**recipe.get("campaigns", {}), **change.get("campaigns", {})}:
-        return title
-    if not flips:
-        return f"{title} without label noise"
-    pool = {**recipe.get("pools", {}).get(who, {}), **change.get("pools", {}).get(who, {})}
-    if pool.get("noise", "flips") != "flips":
-        return f"{title} with label noise of their own"
-    return f"{title}, {100 * flips:g}% of whose labels are flipped"
