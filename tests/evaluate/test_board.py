@@ -12,8 +12,9 @@ from rich.console import Console
 
 from pasture.core.errors import DataError
 from pasture.core.statistics import Interval
+from pasture.evaluate.alpaca_eval import outcomes_of_annotations
 from pasture.evaluate.board import LengthControlled, build_board
-from pasture.evaluate.outcomes import outcomes_of
+from pasture.evaluate.outcomes import Outcomes, answers_of, outcomes_of
 from pasture.evaluate.table import board_csv, board_table, interval_bar
 from tests.evaluate.pairs import compare, outcomes, prefer
 
@@ -177,3 +178,48 @@ def test_a_judge_who_goes_by_the_place_is_told(when_first, when_second, place):
 @pytest.mark.parametrize("credit", [np.ones(200), np.zeros(200), np.arange(200) % 2 * 0.5, np.array([0.0, 1.0] * 10)])
 def test_nothing_is_said_of_places_where_they_explain_little_or_verdicts_are_few(credit):
     assert build_board([outcomes(credit)], seed=0).warnings == ()
+
+
+def _answering(system: str, texts: list[str]) -> Outcomes:
+    return replace(outcomes(np.arange(len(texts)) // 2 % 2, system=system), answer=answers_of(texts))
+
+
+def test_systems_that_give_the_same_answers_are_told():
+    same = [f"answer {number}" for number in range(40)]
+    moved = [f"moved {number}" if number < 4 else text for number, text in enumerate(same)]  # 36 of 40 are the same
+    other = [f"other {number}" if number < 5 else text for number, text in enumerate(same)]  # 35 of 40
+    # The same texts to other instructions are no answers in common.
+    turned = same[1:] + same[:1]
+    systems = {"sft": same, "dpo": moved, "ppo": other, "kto": turned}
+    board = build_board([_answering(name, texts) for name, texts in systems.items()], seed=0)
+    [said] = board.warnings
+    # By hand: ppo has 35 of 40 in common with each of the two, which is too few.
+    assert said.startswith("Answers that are the same, letter for letter: 'dpo' and 'sft' (90%). Either one file")
+
+
+def test_nothing_is_said_of_few_answers_or_of_those_whose_texts_are_not_at_hand():
+    few = [f"answer {number}" for number in range(18)]
+    assert build_board([_answering(name, few) for name in "ab"], seed=0).warnings == ()
+    unknown = [outcomes(np.arange(40) // 2 % 2, system=name) for name in "ab"]
+    assert build_board(unknown, seed=0).warnings == ()
+
+
+def test_answers_are_compared_whether_they_come_as_records_or_as_annotations():
+    pairs = {system: [compare(number, system=system) for number in range(20)] for system in ("a", "b")}
+    rows = [
+        {
+            "instruction": one.instruction.instruction,
+            "output_1": one.first.text,
+            "output_2": one.second.text,
+            "generator_1": "old",
+            "generator_2": system,
+            "annotator": "j",
+            "preference": 2,
+        }
+        for system, own in pairs.items()
+        for one in own
+    ]
+    of_records = [outcomes_of([], own, judge="j", reference="old")[0] for own in pairs.values()]
+    for found in (of_records, outcomes_of_annotations(rows)):
+        [said] = build_board(found, seed=0).warnings
+        assert "'a' and 'b' (100%)" in said

@@ -40,7 +40,8 @@ from pasture.evaluate.alpaca_length_control import (
     controlled_rates,
     published_order,
 )
-from pasture.evaluate.board import Board, LengthControlled, build_board, comparability
+from pasture.evaluate.board import Board, LengthControlled, build_board
+from pasture.evaluate.doubts import comparability
 from pasture.evaluate.human_corrected import CorrectedRate, corrected_rates
 from pasture.evaluate.length_control import length_control
 from pasture.evaluate.outcomes import Outcomes, outcomes_of

@@ -18,7 +18,7 @@ from pasture.core.layout import has_list
 from pasture.core.records import Comparison, Preference, content_id
 from pasture.core.tables import Row, text_field
 from pasture.evaluate.board import Board
-from pasture.evaluate.outcomes import Credit, Outcomes
+from pasture.evaluate.outcomes import Credit, Outcomes, answers_of
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ def _outcomes(system: str, reference: str, rows: list[Row], judge: str | None) -
         reference_length=np.array([len(text) for text in other], dtype=np.float64),
         system_list=np.array([has_list(text) for text in own]),
         reference_list=np.array([has_list(text) for text in other]),
+        answer=answers_of(own),
     )
 
 

@@ -8,18 +8,11 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from pasture.core.errors import DataError
-from pasture.core.hostile import shortened
 from pasture.core.records import WinRate
 from pasture.core.statistics import Interval
+from pasture.evaluate.doubts import comparability, judges_by_place, twins
 from pasture.evaluate.outcomes import Outcomes
 from pasture.evaluate.win_rate import discrete_rate, summarize_all
-
-_BY_PLACE = 0.8
-"""Share of verdicts for one of the two places from which on they say more of the judge than of the answers."""
-_LEAST_BY_PLACE = 20
-"""Verdicts in each order without which nothing is said of places."""
-_NAMED = 5
-_NAMED_CHARACTERS = 120
 
 
 @dataclass(frozen=True)
@@ -132,54 +125,7 @@ def build_board(
         for outcomes, record in zip(systems, records, strict=True)
     ]
     rows.sort(key=_rank)
-    return Board(tuple(rows), dict(judge_identity or {}), (*doubts, *_judges_by_place(systems)))
-
-
-def comparability(systems: Sequence[Outcomes]) -> list[str]:
-    """What keeps the systems' rates from being compared, a sentence each; empty where nothing does."""
-    doubts = []
-    judges = sorted({outcomes.judge for outcomes in systems})
-    if len(judges) > 1:
-        doubts.append(f"The systems were judged by different judges: {_some(judges)}.")
-    references = sorted({outcomes.reference for outcomes in systems})
-    if len(references) > 1:
-        doubts.append(f"The systems were compared with different references: {_some(references)}.")
-    asked = [set(outcomes.instruction.tolist()) for outcomes in systems]
-    everyone = set().union(*asked)
-    short = [
-        f"{shortened(outcomes.system, _NAMED_CHARACTERS)!r} lacks {len(everyone - own)}"
-        for outcomes, own in zip(systems, asked, strict=True)
-        if len(own) < len(everyone)
-    ]
-    if short:
-        doubts.append(f"The systems were judged on different instructions: of {len(everyone)}, {_some(short)}.")
-    return doubts
-
-
-def _judges_by_place(systems: Sequence[Outcomes]) -> list[str]:
-    """Which judges chose by the place that an answer was shown in, a sentence each."""
-    found = []
-    for judge in sorted({outcomes.judge for outcomes in systems}):
-        judged = [outcomes.where(outcomes.judged) for outcomes in systems if outcomes.judge == judge]
-        shown_first = np.concatenate([outcomes.shown_first for outcomes in judged])
-        credit = np.concatenate([outcomes.credit for outcomes in judged])
-        if min(shown_first.sum(), (~shown_first).sum()) < _LEAST_BY_PLACE:
-            continue
-        # Both orders weigh the same: else a strong system that is mostly shown first would look like a biased judge.
-        first = (credit[shown_first].mean() + 1 - credit[~shown_first].mean()) / 2
-        place, share = ("first", first) if first > 1 / 2 else ("second", 1 - first)
-        if share >= _BY_PLACE:
-            found.append(
-                f"{shortened(judge, _NAMED_CHARACTERS)} preferred what it was shown {place} in {share:.0%} of "
-                f"{len(credit):,} comparisons: these rates say little about the answers. Ask another judge, or in both "
-                "orders."
-            )
-    return found
-
-
-def _some(items: list[str]) -> str:
-    shown = ", ".join(shortened(item, _NAMED_CHARACTERS) for item in items[:_NAMED])
-    return shown if len(items) <= _NAMED else f"{shown} and {len(items) - _NAMED} more"
+    return Board(tuple(rows), dict(judge_identity or {}), (*doubts, *judges_by_place(systems), *twins(systems)))
 
 
 def _rank(row: BoardRow) -> tuple[float, str]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,11 +42,13 @@ class Outcomes:
     system_list: Booleans
     """Whether the completion is laid out as a list."""
     reference_list: Booleans
+    answer: Strings | None = None
+    """Identity of the system's completion, by its text; None where texts are not at hand."""
     date: str | None = None
     """Day of the judgements, as YYYY-MM-DD."""
 
     def __post_init__(self) -> None:
-        sizes = {len(getattr(self, name)) for name in _COLUMNS}
+        sizes = {len(column) for column in self._columns.values()}
         if len(sizes) != 1:
             raise DataError(f"columns of {self.system!r} differ in length: {sorted(sizes)}. Give one entry each.")
         credit = self.credit[~np.isnan(self.credit)]
@@ -68,8 +70,13 @@ class Outcomes:
 
     def where(self, chosen: Booleans) -> Self:
         """The entries that `chosen` marks."""
-        columns = {name: getattr(self, name)[chosen] for name in _COLUMNS}
-        return replace(self, **columns)
+        return replace(self, **{name: column[chosen] for name, column in self._columns.items()})
+
+    @property
+    def _columns(self) -> Mapping[str, Any]:
+        """Those that are there."""
+        columns = {name: getattr(self, name) for name in _COLUMNS}
+        return {name: column for name, column in columns.items() if column is not None}
 
 
 _COLUMNS = [field.name for field in fields(Outcomes) if field.name not in ("system", "reference", "judge", "date")]
@@ -159,7 +166,13 @@ def _columns(
         reference_length=np.array([len(text) for text in other], dtype=np.float64),
         system_list=_lists(own),
         reference_list=_lists(other),
+        answer=answers_of(own),
     )
+
+
+def answers_of(texts: Sequence[str]) -> Strings:
+    """What stands for each text in `Outcomes.answer`."""
+    return np.array([content_id(text) for text in texts], dtype=np.str_)
 
 
 def _lists(texts: list[str]) -> Booleans:

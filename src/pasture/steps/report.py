@@ -96,7 +96,8 @@ def testbed(recipe: Mapping[str, Any]) -> str:
 
 
 def _warnings(task: Task) -> tuple[str, ...]:
-    return tuple(warning for board in _boards(task).values() for warning in board.get("warnings", ()))
+    told = (warning for board in _boards(task).values() for warning in board.get("warnings", ()))
+    return tuple(dict.fromkeys(told))  # what is true of answers is told by every judge's board
 
 
 def _breakdowns(task: Task) -> tuple[Table, ...]:

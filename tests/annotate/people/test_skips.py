@@ -5,8 +5,10 @@ from hypothesis import strategies as st
 
 from pasture.annotate.campaign import acts
 from pasture.annotate.campaign.events import Said
-from pasture.annotate.campaign.quality import annotator_quality
+from pasture.annotate.campaign.quality import Agreement, annotator_quality
 from pasture.annotate.campaign.state import Campaign
+from pasture.annotate.page.owner import owners_view
+from pasture.annotate.page.pages import Pages
 from tests.annotate.people.campaigns import answer, ballot, do, label_all, make
 
 WHY = "I do not read French."
@@ -15,6 +17,10 @@ WHY = "I do not read French."
 def skip(campaign: Campaign, name: str) -> str:
     """Skip what is before `name`; the pair comes back."""
     return answer(campaign, name, "skip", reason=WHY).pair.comparison.id
+
+
+def owners_page(campaign: Campaign) -> str:
+    return Pages().owner(owners_view(campaign, Agreement(None, None, {}), {}), "f")
 
 
 def waiting(campaign: Campaign, name: str) -> set[str]:
@@ -50,6 +56,16 @@ def test_what_all_have_skipped_stays_missing_until_somebody_joins() -> None:
     assert campaign.unassigned_labels() == 0
     answer(campaign, "cy")
     assert campaign.missing_labels() == 0
+
+
+def test_the_owners_page_says_when_nobody_is_left() -> None:
+    campaign = make(1, ["ann", "ben"], overlap=1)
+    assert "Nobody is left" not in owners_page(campaign)
+    for name in ["ann", "ben"] if campaign.current("ann") else ["ben", "ann"]:
+        skip(campaign, name)
+    assert "Nobody is left to give 1 of them: whoever works here" in owners_page(campaign)
+    do(campaign, acts.close(campaign))
+    assert "Nobody is left" not in owners_page(campaign)
 
 
 def test_a_skip_that_is_taken_back_brings_the_pair_back() -> None:

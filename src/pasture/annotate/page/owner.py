@@ -24,6 +24,8 @@ class OwnersView:
     overlap: int
     labels: int
     missing: int
+    unassigned: int
+    """How many of the missing labels nobody is left to give."""
     rows: Sequence[AnnotatorQuality]
     agreement: Agreement
     wage_usd_per_hour: float | None
@@ -90,6 +92,7 @@ def owners_view(campaign: Campaign, agreement: Agreement, last_written_at: Mappi
         overlap=campaign.settings.overlap,
         labels=sum(map(len, labels.values())),
         missing=campaign.missing_labels(),
+        unassigned=0 if campaign.closed else campaign.unassigned_labels(),
         rows=all_quality(campaign),
         agreement=agreement,
         wage_usd_per_hour=campaign.settings.wage_usd_per_hour,
