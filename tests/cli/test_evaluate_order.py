@@ -91,12 +91,15 @@ def test_files_and_options_are_refused_before_anything_is_asked(files, labels, t
         invoke("evaluate", files["half"], "-r", files["full"], "-j", "meadow-people", *options(tmp_path))
 
 
-@pytest.mark.parametrize("failing", ["length_control", "bradley_terry", "corrected_rates"])
+@pytest.mark.parametrize(
+    "failing",
+    ["length_options.length_control", "evaluate.bradley_terry", "evaluate.corrected_rates"],
+)
 def test_a_correction_that_fails_loses_no_judgement_and_no_plain_table(files, labels, tmp_path, monkeypatch, failing):
     def fail(*_: object, **__: object) -> None:
         raise PastureError("no")
 
-    monkeypatch.setattr(evaluate, failing, fail)
+    monkeypatch.setattr(f"pasture.cli.{failing}", fail)
     out = tmp_path / "out"
     asked = ["evaluate", files["half"], "-r", files["full"], "-j", "meadow-people", "--audit", "--length-control",
              "--people", labels, "--out", out]  # fmt: skip

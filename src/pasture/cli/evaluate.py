@@ -1,6 +1,6 @@
 """`pasture evaluate`, `leaderboard` and `compare`: from answers to numbers that can be defended."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -8,17 +8,17 @@ from typing import Annotated, ClassVar
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from pasture.cli import judges
+from pasture.cli.board_screen import ranking_table, show_behind, show_board, show_corrected, show_overlaps
 from pasture.cli.judged import Judged, check_labels, check_pairings, put_to_judge, who_wins
+from pasture.cli.length_options import Equal, LengthControl, LengthOptions
 from pasture.cli.options import spread
 from pasture.cli.results import (
     Beside,
     board_json,
     check_writable,
-    corrected_p_values,
     found_systems,
     results_page,
     with_corrections,
@@ -28,26 +28,17 @@ from pasture.cli.results import (
 )
 from pasture.core.errors import DataError, PastureError
 from pasture.core.hostile import for_terminal
-from pasture.core.records import Instruction
 from pasture.core.tables import read_rows
 from pasture.data.evaluation_set import load_evaluation_set, read_instructions
 from pasture.data.overlap import Overlap, require_no_overlap
 from pasture.evaluate.alpaca_eval import leaderboard_csv, outcomes_of_annotations
-from pasture.evaluate.alpaca_length_control import (
-    Regularizer,
-    by_instruction,
-    by_row,
-    controlled_rates,
-    published_order,
-)
-from pasture.evaluate.board import Board, LengthControlled, build_board
+from pasture.evaluate.board import Board, build_board
 from pasture.evaluate.doubts import comparability
-from pasture.evaluate.human_corrected import CorrectedRate, corrected_rates
-from pasture.evaluate.length_control import length_control
+from pasture.evaluate.human_corrected import corrected_rates
 from pasture.evaluate.outcomes import Outcomes, outcomes_of
 from pasture.evaluate.outputs import SystemOutputs, pair_outputs, read_outputs
-from pasture.evaluate.ranking import Ranking, bradley_terry
-from pasture.evaluate.table import board_csv, board_table, percent, shares_table, short_name, sources_table
+from pasture.evaluate.ranking import bradley_terry
+from pasture.evaluate.table import board_csv, percent, short_name
 from pasture.report.content import Difference
 from pasture.report.page import write_report
 from pasture.steps.board_page import differences_from, samples
@@ -58,19 +49,6 @@ Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the ta
 Instructions = Annotated[
     Path | None,
     typer.Option("--instructions", help="File of the instructions that completions or difficulties belong to."),
-]
-Equal = Annotated[
-    bool, typer.Option("--length-control", help="Add the win rate at equal length; see docs/evaluation.md.")
-]
-Difficulty = Annotated[
-    Path | None, typer.Option("--difficulty", help="AlpacaEval 2's length control: its instruction_difficulty.csv.")
-]
-Regularization = Annotated[
-    Path | None, typer.Option("--regularization", help="AlpacaEval 2's length control: its df_gamed.csv.")
-]
-Compat = Annotated[
-    str | None,
-    typer.Option("--compat", help="alpaca_eval: join difficulties by row, as numbers of incomplete sets need."),
 ]
 Details = Annotated[bool, typer.Option("--details", "-d", help="Add rates by source, lengths and shares.")]
 People = Annotated[
@@ -93,7 +71,6 @@ AllowMixed = Annotated[
 ]
 
 SAMPLE_COUNT = 6
-_MOST_DIFFERENCES = 8
 
 
 class Show(StrEnum):
@@ -149,70 +126,6 @@ class Ranked:
     html: Annotated[Path | None, typer.Option("--html", help="Also write the board as a page.")] = None
 
 
-@dataclass(frozen=True)
-class LengthControl:
-    """A length control whose files are read: AlpacaEval 2's where there is a regularizer, else Pasture's own."""
-
-    regularizer: Regularizer | None = None
-    difficulty: Mapping[str, float] | None = None
-    """Of each instruction; None joins AlpacaEval 2's by row."""
-
-    def check(self, asked: Sequence[Outcomes]) -> None:
-        """Refuse instructions without a difficulty; nothing of `asked` needs a judgement yet.
-
-        Raises:
-            DataError: naming the first.
-        """
-        if self.regularizer is None:
-            return
-        for outcomes in asked:
-            if self.difficulty is None:
-                by_row(outcomes, self.regularizer.difficulty)
-            else:
-                by_instruction(outcomes, self.difficulty)
-
-    def rates(self, systems: Sequence[Outcomes]) -> dict[str, LengthControlled]:
-        """The rate of each system at equal length, by name."""
-        if self.regularizer is None:
-            return length_control(systems, seed=0)
-        return controlled_rates(systems, self.regularizer, self.difficulty)
-
-
-@dataclass(frozen=True)
-class LengthOptions:
-    """Options: which length control is asked for."""
-
-    title: ClassVar[str] = "Rates at equal length"
-    length_control: Equal = False
-    difficulty: Difficulty = None
-    regularization: Regularization = None
-    compat: Compat = None
-
-    def check(self) -> None:
-        """Refuse what does not go together, before anything is spent.
-
-        Raises:
-            DataError: saying which option is missing or too much.
-        """
-        if (self.difficulty is None) != (self.regularization is None):
-            raise DataError("AlpacaEval 2's length control needs both --difficulty and --regularization.")
-        if self.length_control and self.difficulty is not None:
-            raise DataError("choose one: --length-control is Pasture's own, --difficulty names AlpacaEval 2's files.")
-        if self.compat not in (None, "alpaca_eval"):
-            raise DataError(f"--compat {self.compat!r}: expected alpaca_eval.")
-
-    def control(self, order: Sequence[Instruction]) -> LengthControl | None:
-        """What is asked for, its files read; `order` is the set in the order of the difficulties."""
-        if self.length_control:
-            return LengthControl()
-        if self.difficulty is None or self.regularization is None:
-            return None
-        regularizer = Regularizer.read(self.difficulty, self.regularization)
-        if self.compat == "alpaca_eval":
-            return LengthControl(regularizer)
-        return LengthControl(regularizer, published_order([one.id for one in order], regularizer))
-
-
 def register(app: typer.Typer) -> None:
     """Add the verbs of this module."""
     app.command(
@@ -257,12 +170,12 @@ def evaluate(
     board = _kept_board(console, judged, control, files.out)
     show_board(console, board, details=shown.details)
     behind = _behind(judged.systems(), board)
-    _show_behind(console, behind)
+    show_behind(console, behind)
     for pairing, path in zip(pairings, outputs, strict=True):
         if pairing.only_system or pairing.only_reference:
             note = f"{path}: {pairing.only_system} answers without a reference, {pairing.only_reference} missing."
             console.print(Text(for_terminal(note), style="yellow"))
-    _show_overlaps(console, overlaps)
+    show_overlaps(console, overlaps)
     _finish(console, judged, board, behind, labels, files.out)
     _gate(board, shown.fail_under)
 
@@ -304,14 +217,14 @@ def leaderboard(
     match ranked.show:
         case Show.TABLE:
             show_board(console, board, details=shown.details)
-            _show_behind(console, behind)
+            show_behind(console, behind)
         case Show.CSV:
             typer.echo(board_csv(board), nl=False)
         case Show.JSON:
             typer.echo(board_json(board, Beside(behind, ranking=ranking, corrected=corrected)), nl=False)
         case Show.ALPACA_EVAL:
             typer.echo(leaderboard_csv(board), nl=False)
-    _show_corrected(console, corrected or {})
+    show_corrected(console, corrected or {})
     if ranking is not None:
         console.print(ranking_table(ranking, "Bradley-Terry (Davidson), log strength"))
     if ranked.html is not None:
@@ -357,33 +270,6 @@ def _behind(systems: Sequence[Outcomes], board: Board) -> list[Difference]:
         return []
     judged = [outcomes for outcomes in systems if outcomes.judged.any()]
     return differences_from(judged, board.rows[0].win_rate.system, seed=0)
-
-
-def _show_behind(console: Console, behind: Sequence[Difference]) -> None:
-    p_values = corrected_p_values(behind)
-    for one, p_value in list(zip(behind, p_values, strict=True))[:_MOST_DIFFERENCES]:
-        chance = "" if p_value is None else f", p = {p_value:.2g}"
-        console.print(
-            f"{short_name(one.system)} less {short_name(one.baseline)}: {100 * one.difference:+.1f} points "
-            f"({100 * one.interval_low:+.1f} to {100 * one.interval_high:+.1f}){chance}",
-            markup=False,
-            highlight=False,
-        )
-    if len(behind) > 1:
-        console.print(
-            f"p is corrected by Holm for the {len(behind)} comparisons with {short_name(behind[0].baseline)}, which "
-            "the same judgements put first; each interval is for its pair alone.",
-            markup=False,
-            highlight=False,
-        )
-
-
-def show_board(console: Console, board: Board, title: str = "Leaderboard", *, details: bool = False) -> None:
-    """Print the board, and where asked for the tables that stand behind it."""
-    console.print(board_table(board, title))
-    if details:
-        console.print(sources_table(board))
-        console.print(shares_table(board))
 
 
 def _kept_board(console: Console, judged: Judged, control: LengthControl | None, out: Path | None) -> Board:
@@ -432,7 +318,7 @@ def _finish(
         write_results(out, judged, board, page, bradley_terry(systems, seed=0) if can_rank else None)
     if labels is not None:
         corrected = corrected_rates(systems, labels, seed=0)
-        _show_corrected(console, corrected)
+        show_corrected(console, corrected)
         if out is not None:
             write_corrected(out, corrected)
             write_report(with_corrections(page, corrected), out / "leaderboard.html")
@@ -445,28 +331,8 @@ def _leaks(training: Sequence[Path], theirs: SystemOutputs, allow: bool) -> list
     return require_no_overlap(trained, theirs.instructions, allow=allow, repair="pass --allow-overlap")
 
 
-def _show_overlaps(console: Console, overlaps: Sequence[Overlap]) -> None:
-    if overlaps:
-        said = f"{len(overlaps)} instructions were also trained on, the first {overlaps[0].similarity:.0%} the same."
-        console.print(Text(said, style="yellow"))
-
-
 def _labels(people: Path | None) -> list[Outcomes] | None:
     return None if people is None else outcomes_of_annotations(read_rows(people))
-
-
-def _show_corrected(console: Console, corrected: Mapping[str, Sequence[CorrectedRate]]) -> None:
-    if not corrected:
-        return
-    table = Table(title="Corrected by people's labels: percent", title_justify="left", box=None)
-    for name in ("system", "method", "corrected", "95% interval", "judge alone", "labels alone", "labels"):
-        table.add_column(name, justify="left" if name in ("system", "method") else "right", no_wrap=name == "method")
-    for system, results in corrected.items():
-        for one in results:
-            bounds = f"{percent(one.interval.low)} to {percent(one.interval.high)}"
-            cells = [short_name(system), one.method, percent(one.rate), bounds, percent(one.judge_rate)]
-            table.add_row(*(Text(cell) for cell in [*cells, percent(one.human_rate), str(one.labelled)]))
-    console.print(table)
 
 
 def _gate(board: Board, fail_under: float | None) -> None:
@@ -480,14 +346,3 @@ def _gate(board: Board, fail_under: float | None) -> None:
     if low:
         typer.echo(f"Below {fail_under:g}%: {', '.join(low)}.", err=True)
         raise typer.Exit(1)
-
-
-def ranking_table(ranking: Ranking, title: str) -> Table:
-    """Strengths and ranks, with the intervals of both."""
-    table = Table(title=title, title_justify="left")
-    for name in ("rank", "ranks at 95%", "system", "strength", "95% interval", "judged"):
-        table.add_column(name, justify="left" if name == "system" else "right")
-    for row in ranking.systems:
-        cells = [str(row.rank), f"{row.rank_low} to {row.rank_high}", short_name(row.system), f"{row.strength:+.2f}"]
-        table.add_row(*(Text(cell) for cell in [*cells, row.interval.in_words(), str(row.judged)]))
-    return table
