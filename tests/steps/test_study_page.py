@@ -1,10 +1,12 @@
 """What the page of a study says of judgements that failed, of labels that were bought and of who picked."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pasture.core.files import write_text
 from pasture.core.records import Verdict
 from tests.steps.made_study import COUNT, MadeStudy, drawn
 
@@ -96,6 +98,15 @@ def test_places_that_nobody_judged_are_told_before_the_numbers(page: dict[str, A
         "ppo, trained on noisy pool, judged by pool: nothing was judged at step 4, so 1 of 3 places on its curve are "
         "left out."
     )
+
+
+def test_what_a_runs_boards_say_against_their_numbers_is_told_once(tmp_path: Path) -> None:
+    made = _made(tmp_path, {})
+    alike, by_place = "Answers that are the same", "pool went by the place"
+    boards = {"people": {"warnings": [alike]}, "pool": {"warnings": [alike, by_place]}}
+    write_text(made.add("simulation-0/5-evaluate/board") / "leaderboard.json", json.dumps(boards))
+    made.results()
+    assert made.page()["warnings"] == [f"simulation-0: {alike}", f"simulation-0: {by_place}"]
 
 
 def test_a_page_without_noise_labels_and_a_curve_says_who_picks_in_each_arm(tmp_path: Path) -> None:

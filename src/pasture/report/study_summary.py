@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from pasture.core.hostile import on_one_line, shortened
-from pasture.report.numbers import points
+from pasture.report.numbers import number, points
 from pasture.report.study_content import (
     Cost,
     Curve,
@@ -167,8 +167,8 @@ def _with_interval(figure: Likeness) -> str:
     if figure.value is None:
         return "unknown size"
     if figure.interval.low is None or figure.interval.high is None:
-        return f"{figure.value:.2f}"
-    return f"{figure.value:.2f} (95% interval {figure.interval.low:.2f} to {figure.interval.high:.2f})"
+        return number(figure.value)
+    return f"{number(figure.value)} (95% interval {number(figure.interval.low)} to {number(figure.interval.high)})"
 
 
 def likeness_line(spearman: Likeness, kendall: Likeness, r_squared: Likeness) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from pasture.report import published
 from pasture.report.content import Column, Difference, Table
-from pasture.report.numbers import DASH, MINUS, percent, points, usd
+from pasture.report.numbers import DASH, MINUS, number, percent, points, usd
 from pasture.report.study_content import (
     Excess,
     Likeness,
@@ -252,7 +252,7 @@ def power_table(content: StudyContent) -> Table | None:
 def _range(span: Span) -> str | None:
     if span.low is None or span.high is None:
         return None
-    return f"{span.low:.2f} to {span.high:.2f}".replace("-", MINUS)
+    return f"{number(span.low)} to {number(span.high)}"
 
 
 def turn_table(content: StudyContent) -> Table | None:
@@ -335,7 +335,7 @@ def _correlation(likeness: Likeness) -> str | None:
     if likeness.value is None:
         return None
     span = _range(likeness.interval)
-    return f"{likeness.value:.2f} ({span})" if span else f"{likeness.value:.2f}"
+    return f"{number(likeness.value)} ({span})" if span else number(likeness.value)
 
 
 def law_table(content: StudyContent) -> Table | None:

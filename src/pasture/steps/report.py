@@ -56,7 +56,7 @@ def page(task: Task) -> Outcome:
     content = ReportContent(
         title=recipe.get("title") or recipe["name"],
         testbed=testbed(recipe),
-        warnings=_warnings(task),
+        warnings=board_warnings(task),
         baseline="sft" if SFT in task.inputs else "",
         leaderboards=_leaderboards(task),
         breakdowns=_breakdowns(task),
@@ -95,9 +95,10 @@ def testbed(recipe: Mapping[str, Any]) -> str:
     return summary.MEADOW if recipe["data"]["source"] == MEADOW else ""
 
 
-def _warnings(task: Task) -> tuple[str, ...]:
+def board_warnings(task: Task) -> tuple[str, ...]:
+    """What the boards of a run say against their own numbers, once where several judges' say the same."""
     told = (warning for board in _boards(task).values() for warning in board.get("warnings", ()))
-    return tuple(dict.fromkeys(told))  # what is true of answers is told by every judge's board
+    return tuple(dict.fromkeys(told))
 
 
 def _breakdowns(task: Task) -> tuple[Table, ...]:

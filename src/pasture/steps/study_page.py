@@ -11,7 +11,7 @@ import tomli_w
 
 from pasture.core.files import write_text
 from pasture.core.run_folder import STEP_FILE
-from pasture.plan import run_name
+from pasture.plan import BOARD, run_name
 from pasture.recipe import Study
 from pasture.report.content import Column, Figure, StepCost, Table
 from pasture.report.study import write_study
@@ -20,7 +20,7 @@ from pasture.report.study_summary import summary_text
 from pasture.steps import Outcome, Task
 from pasture.steps.judge_titles import judge_title, judges_in, selecting_judge
 from pasture.steps.judged import credit_of, judged_systems
-from pasture.steps.report import annotator_tables, facts, own_words, progress_names, samples, testbed
+from pasture.steps.report import annotator_tables, board_warnings, facts, own_words, progress_names, samples, testbed
 from pasture.steps.study import (
     CURVES,
     FEEDBACK,
@@ -127,7 +127,7 @@ def _labels_apart(entry: LedgerEntry) -> list[LedgerEntry]:
 
 
 def _warnings(task: Task, study: Study) -> list[str]:
-    """What is missing since none of it was judged: systems, and places on curves."""
+    """What is missing since none of it was judged, systems and places on curves; what the boards of the runs say."""
     systems = [
         f"{system}, trained on {arm.title or name}: {arm.judge} judged none of its answers to the {split} set, so it "
         "is left out of what compares systems there."
@@ -142,7 +142,14 @@ def _warnings(task: Task, study: Study) -> list[str]:
         for way in ways(task, study)
         if way.unjudged
     ]
-    return systems + places
+    runs = [run_name(arm, seed) for arm in study.arms for seed in study.seeds]
+    boards = [
+        f"{run}: {warning}"
+        for run in runs
+        if f"{run}/{BOARD}" in task.inputs
+        for warning in board_warnings(alone(task, run))
+    ]
+    return systems + places + boards
 
 
 def _ablations(task: Task, study: Study) -> tuple[Table, ...]:
