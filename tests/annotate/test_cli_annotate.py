@@ -210,7 +210,7 @@ def test_an_alpaca_eval_config_is_asked_with_its_draws_over_the_users_model(here
         ((), "exactly one of --judge, --pool and --config"),
         (("--judge", "greedy", "--pool", "greedy"), "exactly one of"),
         (("--judge", "p-eval", "-m", "a,b,c"), "has 13 judges; name it with --pool"),
-        (("--judge", "greedy"), "name 1 to 1"),
+        (("--judge", "greedy"), "name one, such as --models large, or"),
         ((*GREEDY, "--compat", "other"), "--compat: expected alpaca_eval"),
         ((*GREEDY, "--price", "cheap"), "--price: expected two amounts"),
         ((*GREEDY, "--samples", "some"), "--samples: expected one or all"),

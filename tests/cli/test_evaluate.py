@@ -70,6 +70,8 @@ def test_evaluate_prints_writes_and_leaderboard_reads_it_back(files, tmp_path):
         100 * max(float(row["win_rate"]) for row in table.values())
     )
     assert "Bradley-Terry" in exported
+    file = run("leaderboard", out / "alpaca_eval/annotations.json", "--format", "alpaca-eval", "--ranking")
+    assert file.splitlines()[:2] == exported.splitlines()[:2]
 
 
 def test_the_gate_leaves_with_one_and_names_who_fell_short(files):

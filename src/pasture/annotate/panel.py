@@ -136,9 +136,11 @@ def _judges_of(path: Path, file: PoolFile, heirs: Sequence[Path] = ()) -> dict[s
 
 def _check_models(pool: str, models: Sequence[str], places: int) -> None:
     if places and not models:
+        few, such = "one" if places == 1 else f"1 to {places}", ",".join(("large", "medium", "small")[:places])
+        order = "" if places == 1 else ", in the order of their places"
         raise RecipeError(
-            f"pool {pool!r} leaves the choice of models to you: name 1 to {places}, such as --models "
-            f"{','.join(('large', 'medium', 'small')[:places])}, in the order of their places."
+            f"pool {pool!r} leaves the choice of models to you: name {few}{order}, such as --models {such}, or "
+            f"--judge models={such} where the judge's settings are given so."
         )
     if len(models) > places:
         what = f"has places for {places} models" if places else "names its own models"

@@ -301,18 +301,22 @@ def _finish(
     for system, both in orders.items():
         console.print(
             f"{short_name(system)}: {percent(both.win_rate.value)} over both orders, "
-            f"{percent(both.flip_rate.value)} of {both.both} verdicts turned with the order.",
+            f"{percent(both.flip_rate.value)}% of {both.both} verdicts turned with the order.",
             markup=False,
             highlight=False,
         )
     for finding in findings:
         console.print(Text(finding.sentence(), style="red" if finding.alarming else ""))
     console.print(Text(judged.cost()))
+    failures = judged.failures()
+    if failures:
+        console.print(Text(failures, style="yellow"))
     names = ", ".join(row.win_rate.system for row in board.rows[:3])
     title = f"{names}{' and others' if len(board.rows) > 3 else ''} against {judged.reference}"
     page = results_page(title, board, behind, findings, {judged.judge: judged.identity})
     shown = {judged.judge: judged.preferences}
-    page = page.model_copy(update={"samples": samples(judged.comparisons, shown, SAMPLE_COUNT)})
+    told = {"samples": samples(judged.comparisons, shown, SAMPLE_COUNT)}
+    page = page.model_copy(update={**told, "warnings": (*page.warnings, *filter(None, [failures]))})
     if out is not None:
         can_rank = any(one.judged.any() and one.system != one.reference for one in systems)
         write_results(out, judged, board, page, bradley_terry(systems, seed=0) if can_rank else None)

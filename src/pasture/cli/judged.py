@@ -1,13 +1,17 @@
 """Comparisons put to the judge that the options name: what is refused before, and what came back."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
+from rich.console import Console
 
 from pasture.cli import judges
+from pasture.cli.asking import shown_progress
 from pasture.core.errors import DataError
+from pasture.core.hostile import on_one_line, shortened
 from pasture.core.records import Comparison, Preference
 from pasture.evaluate.audit import AuditFinding, audit_comparisons, audit_findings
 from pasture.evaluate.board import Board
@@ -17,6 +21,8 @@ from pasture.evaluate.outcomes import Credit, Outcomes, judge_label, outcomes_of
 from pasture.evaluate.outputs import Pairing
 from pasture.evaluate.table import short_name
 from pasture.evaluate.win_rate import against_even
+
+_REASON_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,8 @@ class Judged:
     tricks: Sequence[Comparison] = ()
     """Comparisons of the audit's systems."""
     audited: Sequence[Preference] = ()
+    by_rule: bool = False
+    """Whether the judge is one of the meadow's, who gives the same answer when asked again."""
 
     def systems(self) -> list[Outcomes]:
         """The outcomes of each system."""
@@ -62,6 +70,19 @@ class Judged:
         found = outcomes_of(split, comparisons, judge=self.judge, reference=self.reference, credit=self.credit)
         return {outcomes.system: both_orders(outcomes, seed=0) for outcomes in found}
 
+    def failures(self) -> str:
+        """How many judgements hold no verdict, the commonest reason and what to do; empty where there are none."""
+        every = [*self.preferences, *self.audited]
+        reasons = Counter(one.error or "no reason given" for one in every if one.preferred == "unjudged")
+        if not reasons:
+            return ""
+        [(reason, times)] = reasons.most_common(1)
+        again = "" if self.by_rule else " Ask about these alone with --judge retry_unjudged=true."
+        return (
+            f"{reasons.total()} of {len(every)} judgements are no verdict, {times} of them for this reason: "
+            f"{on_one_line(shortened(reason, _REASON_CHARACTERS)).rstrip('.')}.{again}"
+        )
+
     def cost(self) -> str:
         """How many judgements there are, and what they cost."""
         costs = [preference.cost_usd for preference in [*self.preferences, *self.audited]]
@@ -81,7 +102,7 @@ def put_to_judge(
         PastureError: as the judge does, or `judges.open_judge`.
     """
     tricks = audit_comparisons(comparisons, reference) if audit else []
-    with judges.open_judge(options) as (name, annotator):
+    with shown_progress(Console()) as progress, judges.open_judge(options, progress) as (name, annotator):
         preferences = annotator.annotate(comparisons)
         audited = annotator.annotate(tricks) if tricks else []
         identity = dict(annotator.identity)
@@ -95,6 +116,7 @@ def put_to_judge(
         preferences=preferences,
         tricks=tricks,
         audited=audited,
+        by_rule=name in judges.MEADOW,
     )
 
 

@@ -12,13 +12,16 @@ from pasture.annotate.raters import MeadowPeople, MeadowPool
 from pasture.annotate.stored import Access, StoredPool
 from pasture.cli.asking import Service
 from pasture.core.errors import RecipeError
-from pasture.core.ports import Annotator
+from pasture.core.ports import Annotator, Progress, silent
 
 MEADOW = ("meadow-people", "meadow-pool")
 """Judges that need neither service nor key, and judge the meadow's instructions alone."""
 
 _MEADOW_KEYS = ("seed", "votes", "label_flip_probability")
-_POOL_KEYS = ("models", "engine", "base_url", "api_key_env", "budget_usd", "store", "seed", "order")
+_POOL_KEYS = (
+    "models", "engine", "base_url", "api_key_env", "price", "price_unknown_ok", "budget_usd", "store", "seed", "order",
+    "retry_unjudged",
+)  # fmt: skip
 _ENGINE = "engine."
 """What settings of the engine begin with, such as `engine.device=cuda`."""
 
@@ -29,11 +32,11 @@ HELP = (
 
 
 @contextlib.contextmanager
-def open_judge(values: Sequence[str]) -> Iterator[tuple[str, Annotator]]:
+def open_judge(values: Sequence[str], progress: Progress = silent) -> Iterator[tuple[str, Annotator]]:
     """The name and the annotator that `values` describe: a name, and settings as KEY=VALUE in any order.
 
     A pool's answers are stored in the file `store` (answers.sqlite) before they are used, so the same question is
-    paid for once.
+    paid for once. `progress` is told of every question that a pool has answered.
 
     Raises:
         RecipeError: if there is not exactly one name, or a setting is unknown or no number where one is needed.
@@ -53,7 +56,9 @@ def open_judge(values: Sequence[str]) -> Iterator[tuple[str, Annotator]]:
         return
     panel = load_panel(name, [model for model in settings.get("models", "").split(",") if model])
     panel = _ordered(panel, settings.get("order", panel.order))
-    with StoredPool(panel, _access(settings), draws=ContentDraws(seed)) as pool:
+    again = _yes(settings, "retry_unjudged")
+    access, draws = _access(settings), ContentDraws(seed)
+    with StoredPool(panel, access, draws=draws, retry_unjudged=again, progress=progress) as pool:
         yield name, pool
 
 
@@ -64,6 +69,8 @@ def _access(settings: dict[str, str]) -> Access:
         base_url=[settings["base_url"]] if "base_url" in settings else None,
         api_key_env=settings.get("api_key_env"),
         settings=[f"{key.removeprefix(_ENGINE)}={value}" for key, value in settings.items() if key.startswith(_ENGINE)],
+        price=settings.get("price"),
+        price_unknown_ok=_yes(settings, "price_unknown_ok"),
         max_usd=_number(settings, "budget_usd", 0.0) if "budget_usd" in settings else None,
         store=Path(settings.get("store", "answers.sqlite")),
     )
@@ -83,6 +90,13 @@ def _meadow(name: str, settings: dict[str, str], seed: int) -> Annotator:
         return MeadowPeople(seed=seed, votes=votes)
     # Evaluation asks the pool without label noise, as the paper does: noise is for training labels.
     return MeadowPool(seed=seed, votes=votes, label_flip_probability=_number(settings, "label_flip_probability", 0.0))
+
+
+def _yes(settings: dict[str, str], key: str) -> bool:
+    said = settings.get(key, "false")
+    if said not in ("true", "false"):
+        raise RecipeError(f"--judge: {key} must be true or false, got {said!r}.")
+    return said == "true"
 
 
 def _number(settings: dict[str, str], key: str, default: float) -> float:

@@ -29,6 +29,7 @@ from pasture.steps.board_page import audit_table, breakdowns, corrected_table, j
 from pasture.validate.plain import plain
 from pasture.validate.rank_correlation import holm
 
+_AUDIT, _CORRECTED = "audit.json", "corrected.json"
 _FACTS = "judge.json"
 _PARTIAL = ".partial"
 """What the folder of a step ends in that is being made, or was when its run was killed."""
@@ -75,6 +76,8 @@ def write_results(out: Path, judged: Judged, board: Board, page: ReportContent, 
 
 def write_judgements(out: Path, judged: Judged, board: Board) -> None:
     """Write the judgements, the audit's findings where there are any, and the plain tables."""
+    for name in (_AUDIT, _CORRECTED):
+        (out / name).unlink(missing_ok=True)  # of an evaluation that this one takes the place of
     write_records(out / "comparisons.jsonl", judged.comparisons)
     write_records(out / "preferences.jsonl", judged.preferences)
     facts = {
@@ -92,7 +95,7 @@ def write_judgements(out: Path, judged: Judged, board: Board) -> None:
     write_text(out / "alpaca_eval/leaderboard.csv", leaderboard_csv(board))
     findings = judged.findings()
     if findings:
-        write_text(out / "audit.json", _json([_finding(row) for row in findings]))
+        write_text(out / _AUDIT, _json([_finding(row) for row in findings]))
 
 
 def _finding(row: AuditFinding) -> dict[str, object]:
@@ -128,7 +131,7 @@ def _ranking(ranking: Ranking | None) -> dict[str, object] | None:
 
 def write_corrected(out: Path, corrected: Corrected) -> None:
     """Write the win rates as people's labels correct them."""
-    write_text(out / "corrected.json", _json(_corrected_rows(corrected)))
+    write_text(out / _CORRECTED, _json(_corrected_rows(corrected)))
 
 
 def _corrected_rows(corrected: Corrected) -> list[dict[str, object]]:
@@ -206,6 +209,8 @@ def found_systems(folder: Path, judge: str | None = None) -> Found:
             ours.add(path.parent)
             systems += found.systems
             identities |= found.identities
+    if folder.is_file():
+        systems += outcomes_of_annotations(read_rows(folder))
     for path in _files_below(folder, "annotations.json"):
         if path.parent.parent not in ours:
             systems += outcomes_of_annotations(read_rows(path))

@@ -295,7 +295,8 @@ class ApiEngine:
         if len(known) < len(prices) and not self.settings.price_unknown_ok:
             raise BudgetError(
                 f"model {request.model!r} at {self._addresses()}: its price is unknown, so the spending limit cannot "
-                "be kept. State a price in the engine's settings, or pass --price-unknown-ok to let it run unlimited."
+                "be kept. State its price (--price 2.5,10 for input and output; of a judge or a recipe's engine the "
+                "setting price), or let it run unlimited (--price-unknown-ok; the setting price_unknown_ok)."
             )
         return max(known, default=0.0)
 
@@ -314,7 +315,7 @@ class ApiEngine:
         if alone and self._tally.refused_in_a_row < ALIKE_REFUSALS:
             return self._failure(call, said)
         raise EngineError(
-            f"model {call.request.model!r} at {self._addresses()} refused: {said} "
+            f"model {call.request.model!r} at {self._addresses()} refused: {said.rstrip('. ')}. "
             "Check the model's name, the key and the request's settings; nothing that was answered is lost."
         )
 
