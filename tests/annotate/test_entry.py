@@ -8,6 +8,7 @@ import pytest
 
 from pasture.annotate.entry import (
     Columns,
+    Listener,
     alpaca_eval_value,
     annotate_head2head,
     annotate_pairs,
@@ -114,6 +115,15 @@ def test_a_missing_input_is_no_input_whatever_stands_for_it():
     assert len({each.comparison_id for each in done.preferences}) == 1
 
 
+@pytest.mark.parametrize(("answer", "text"), [(True, "true"), (False, "false"), (3, "3"), (2.5, "2.5")])
+def test_an_answer_that_is_a_number_or_a_truth_value_is_text_as_json_writes_it(answer, text):
+    listener = Listener()
+    rows = [{"instruction": "do", "input": answer, "output_1": answer, "output_2": "x"}]
+    assert annotate_pairs(rows, listener).rows[0]["output_1"] is answer  # the caller's row stays as it is
+    (comparison,) = listener.heard
+    assert (comparison.instruction.input, comparison.first.text) == (text, text)
+
+
 def test_counts_say_what_was_asked_judged_and_left():
     pool = LLMPool(load_panel("p-eval", "l"), ScriptedEngine("I cannot judge."))
     done = annotate_pairs(ROWS, pool)
@@ -126,7 +136,11 @@ def test_counts_say_what_was_asked_judged_and_left():
     ("row", "message"),
     [
         ({"instruction": "x", "output_1": "a"}, "row 1: expected text in column 'output_2', got columns instruction"),
-        ({"instruction": "x", "output_1": "a", "output_2": 3}, "row 1: expected text in column 'output_2', got int"),
+        ({"instruction": "x", "output_1": "a", "output_2": [3]}, "row 1: expected text in column 'output_2', got list"),
+        (
+            {"instruction": "x", "output_1": "a", "output_2": float("nan")},
+            "row 1: expected text in column 'output_2', got nothing",
+        ),
         (
             {"instruction": " ", "output_1": "a", "output_2": "b"},
             "row 1: column 'instruction' is blank",

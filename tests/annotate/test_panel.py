@@ -180,13 +180,18 @@ def test_the_identity_of_a_judge_changes_with_its_prompt_its_examples_and_its_de
 
 def test_the_judge_that_the_docs_write_down_can_be_loaded(tmp_path):
     text = (Path(__file__).parents[2] / "docs" / "annotators.md").read_text("utf-8")
-    pool, prompt = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
-    (tmp_path / "mine.toml").write_text(pool)
-    (tmp_path / "teacher.toml").write_text(prompt)
-    (tmp_path / "my-examples.toml").write_text(EXAMPLE * 3)
+    for content, name in re.findall(r"```toml\n(# ([\w-]+\.toml).*?)```", text, re.DOTALL):
+        (tmp_path / name).write_text(content)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.toml", "my-examples.toml", "teacher.toml"]
     panel = load_panel(str(tmp_path / "mine.toml"), ["m"])
     assert [judge.name for judge in panel.judges] == ["m/kind-teacher"]
     assert panel.noise == UniformFlips(probability=0.1)
+    (judge,) = panel.judges
+    assert isinstance(judge, Judge)
+    assert [len(group) for group in judge.shots] == [1, 2]
+    (message,) = judge.request([ShownPair("i", "", "x", "y")], 0).messages or ()
+    # The last example's verdict, in the words of the prompt that stands beside it.
+    assert message.content.count("Answer (b). Answer (a) takes five words.") == 1
 
 
 def test_the_docs_name_every_pool_and_every_judge_of_the_thirteen():

@@ -45,7 +45,7 @@ def test_a_column_that_later_rows_alone_have_is_in_every_format(tmp_path: Path) 
 @pytest.mark.parametrize("column", ["error", "seconds", "annotator"])
 def test_a_column_that_a_later_row_alone_has_is_not_overwritten(column: str) -> None:
     listener = Listener()
-    with pytest.raises(DataError, match=f"has a column '{column}' already"):
+    with pytest.raises(DataError, match=f"has a column '{column}' already.*--prefix judge_ .*prefix='judge_'"):
         annotate_pairs([PAIR, {**PAIR, column: "the caller's"}], listener)
     assert listener.heard == ()
 

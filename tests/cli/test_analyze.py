@@ -58,6 +58,24 @@ def test_rows_with_equal_texts_stay_pairs_of_their_own(repeated):
     assert found["people"]["pairwise_agreement"]["value"] == pytest.approx(8 / 12)
 
 
+def test_an_error_says_which_of_the_two_files_lacks_the_column(repeated, tmp_path):
+    people = tmp_path / "people.json"
+    people.write_text(json.dumps([{"instruction": "i", "output_1": "x", "output_2": "y", "vote": 1}]))
+    options = ("--labels", "bot", "--people")
+    with pytest.raises(
+        DataError, match=r"people\.json, row 1: no column 'preference'.*instruction, output_1, .*, vote"
+    ):
+        run(repeated, *options, people)
+    with pytest.raises(DataError, match=r"pairs\.json, row 1: no column 'cat'"):
+        run(repeated, "--labels", "cat")
+    people.write_text("[]")
+    with pytest.raises(DataError, match=r"people\.json holds no rows"):
+        run(repeated, *options, people)
+    people.write_text(json.dumps([{"id": "0", "preference": 1}]))
+    with pytest.raises(DataError, match=r"people\.json, pairs: expected text under 'output_1'"):
+        run(repeated, *options, people, "--pair", "id")
+
+
 def test_a_column_that_names_the_pair_does_the_same(repeated):
     found = reports(repeated, "--labels", "bot", "--pair", "id")
     assert found["bot"]["pair_count"] == 4

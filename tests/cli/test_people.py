@@ -268,3 +268,72 @@ def test_a_mistyped_certificate_leaves_the_links_as_they_are(pairs: Path) -> Non
         pasture("people", "serve", campaign, "--port", 0, "--new-links", *files)
     with Desk(open_journal(str(campaign))) as desk:
         assert desk.look(invited).result() == before
+
+
+@pytest.mark.parametrize("layout", ["trl", "alpaca-eval", "cross-annotations", "records"])
+def test_a_campaign_is_not_written_over_by_its_export_or_report(pairs: Path, layout: str) -> None:
+    pasture("people", "new", pairs, "--annotators", "ann")
+    campaign = pairs.with_name("pairs.campaign")
+    label(campaign, {"ann": "first"})
+    (pairs.parent / "link").symlink_to(campaign)
+    (pairs.parent / "twin").hardlink_to(campaign)
+    (pairs.parent / "elsewhere").symlink_to(pairs.parent)
+    kept, names = campaign.read_bytes(), sorted(pairs.parent.iterdir())
+    beside = [campaign.with_name(campaign.name + end) for end in ("-wal", "-shm", "-journal")]
+    for read in (campaign, pairs.parent / "link"):
+        for out in (campaign, *map(pairs.parent.joinpath, ("link", "twin", "elsewhere/pairs.campaign")), *beside):
+            with pytest.raises(DataError, match=rf"{out.name} is a file of the campaign .*Name another file"):
+                pasture("people", "export", read, "--as", layout, "--out", out)
+            with pytest.raises(DataError, match=rf"{out.name} is a file of the campaign .*Name another file"):
+                pasture("people", "status", read, "--report", out)
+    assert campaign.read_bytes() == kept
+    assert sorted(pairs.parent.iterdir()) == names
+
+
+def test_the_records_of_a_campaign_are_not_written_over_it_within_their_folder(pairs: Path) -> None:
+    campaign = pairs.with_name("preferences.jsonl")
+    pasture("people", "new", pairs, "--annotators", "ann", "-c", campaign)
+    kept = campaign.read_bytes()
+    with pytest.raises(DataError, match=r"preferences\.jsonl is a file of the campaign"):
+        pasture("people", "export", campaign, "--out", pairs.parent)
+    assert campaign.read_bytes() == kept
+    assert not pairs.with_name("comparisons.jsonl").exists()
+
+
+def test_a_file_without_answers_is_named_with_all_its_columns(pairs: Path) -> None:
+    bad = pairs.with_name("bad.jsonl")
+    write_rows(bad, [{"instruction": "x", "dataset": "d", "reply": "a", "note": "n", "preference": 1}])
+    columns = (
+        r"bad\.jsonl, row 1: expected text in column 'output_1', got columns instruction, dataset, reply, note, pref"
+    )
+    with pytest.raises(DataError, match=columns):
+        pasture("people", "new", bad)
+    with pytest.raises(DataError, match=columns):
+        pasture("people", "new", pairs, "--gold", bad)
+    bad.write_text("")
+    with pytest.raises(DataError, match=r"bad\.jsonl: the file holds no rows"):
+        pasture("people", "new", bad)
+
+
+def test_a_column_of_annotators_that_is_not_there_is_named(pairs: Path) -> None:
+    rows = [{**row, "preference": 1, "who": who} for row in read_rows(pairs) for who in ("ann", "ben")]
+    write_rows(pairs, rows)
+    said = r"pairs\.jsonl: no column 'nonsense', which is to name the annotators\. Columns: instruction, .*, who\."
+    with pytest.raises(DataError, match=said):
+        pasture("people", "import", pairs, "--annotator", "nonsense")
+    pasture("people", "import", pairs, "--annotator", "who")
+    told = json.loads(pasture("people", "status", pairs.with_name("pairs.campaign"), "--json").output)
+    assert sorted(row["name"] for row in told["annotators"]) == ["ann", "ben"]
+
+
+def test_an_answer_that_is_true_is_the_same_text_for_whoever_reads_it(pairs: Path) -> None:
+    # PandaLM's file holds one such row.
+    write_rows(pairs, [{"instruction": "Is it so?", "output_1": True, "output_2": "No.", "preference": 1}])
+    pasture("people", "new", pairs, "--gold", pairs.with_name("gold.jsonl"), "-c", pairs.with_name("new.campaign"))
+    pasture("people", "import", pairs, "-c", pairs.with_name("old.campaign"))
+    answers = []
+    for name in ("new", "old"):
+        with Desk(open_journal(str(pairs.with_name(f"{name}.campaign")))) as desk:
+            (pair,) = desk.look(lambda campaign: campaign.of_role("work")).result()
+        answers.append((pair.comparison.first.text, pair.comparison.second.text))
+    assert answers == [("true", "No.")] * 2

@@ -149,6 +149,19 @@ def test_a_leak_is_refused_unless_allowed():
     assert require_no_overlap(training, [instruction("e2", "Name a fish")]) == []
 
 
+def test_a_leak_is_shown_by_how_its_texts_begin_made_harmless():
+    words = "one two three four five six seven eight nine ten eleven twelve thirteen"
+    training = [instruction("t1", f"\x1b[2J{words}"), instruction("t1", "of another split", split="pairs")]
+    evaluation = [instruction("e1", f"2J: {words}!", split="evaluation")]
+    # By hand: sixty characters, the last of them the sign that something was cut off.
+    trained = "␛[2Jone two three four five six seven eight nine ten eleven…"
+    judged = "2J: one two three four five six seven eight nine ten eleven…"
+    with pytest.raises(LeakError) as raised:
+        require_no_overlap(training, evaluation, threshold=0.5)
+    assert f"(first: t1, '{trained}', is" in str(raised.value)
+    assert f"the same as e1, '{judged}')" in str(raised.value)
+
+
 def test_the_same_instruction_with_another_input_is_another_task():
     same = "Correct the grammar of this sentence"
     material = "he go to school every day with his little sister and their two dogs by the old yellow bus"

@@ -2,12 +2,15 @@
 
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from pyarrow import Table, parquet
 
+from pasture.annotate.entry import annotate_pairs
+from pasture.annotate.pool import of_both_orders
 from pasture.core.errors import DataError
 from pasture.core.files import write_records
 from pasture.core.records import Comparison, Completion, Instruction, Preference
@@ -65,6 +68,44 @@ def test_alpaca_farms_label_names_the_better_output(
     assert (comparison.first.text, comparison.second.text) == ("hi", "no")
     assert (preference.preferred, preference.probability_first) == (preferred, probability)
     assert preference.annotator == "alpaca_human_preference"
+
+
+@pytest.mark.parametrize("prefix", ["", "judge_"])
+@pytest.mark.parametrize(
+    ("verdicts", "chances"),
+    [
+        (("first", "second"), (0.6, 0.04)),  # the mean, 0.32, is nearer to the second
+        (("second", "first"), (0.1, 0.7)),
+        (("first", "first"), (0.9, 0.6)),
+    ],
+)
+def test_a_verdict_of_both_orders_is_read_back_as_it_was_given(
+    tmp_path: Path, prefix: str, verdicts: tuple[Any, Any], chances: tuple[float, float]
+):
+    class Judge:
+        identity: ClassVar[dict[str, object]] = {}
+
+        def annotate(self, comparisons: Sequence[Comparison]) -> list[Preference]:
+            (comparison,) = comparisons
+            one, other = (
+                Preference(comparison_id=comparison.id, annotator="j", preferred=said, probability_first=chance)
+                for said, chance in zip(verdicts, chances, strict=True)
+            )
+            return [of_both_orders(one, other)]
+
+    done = annotate_pairs([{"instruction": "Say hi", "output_1": "hi", "output_2": "no"}], Judge(), prefix=prefix)
+    file = write(tmp_path / "a.jsonl", done.rows)
+    ((_, preference),) = load_feedback(FeedbackFile(file=file, labels=(f"{prefix}preference",))).pairs
+    assert preference.preferred == ("first" if verdicts == ("first", "first") else "tie")
+    assert preference.probability_first == pytest.approx(sum(chances) / 2)
+
+
+def test_a_verdict_belongs_to_its_own_number_alone(tmp_path: Path):
+    row = pair(1.68, preferred="tie", ann=2, judge_preference=1.2, x_preference=1.2, x_preferred="hi")
+    labels = ("preference", "ann", "judge_preference", "x_preference")
+    found = load_feedback(FeedbackFile(file=write(tmp_path / "a.jsonl", [row]), labels=labels)).pairs
+    # Words that are none of our verdicts are another's column: the number is all there is.
+    assert [preference.preferred for _, preference in found] == ["tie", "second", "first", "first"]
 
 
 def test_labels_of_several_people_are_a_preference_each(tmp_path: Path):
@@ -128,6 +169,12 @@ def test_a_run_leaves_what_can_be_learned_from(tmp_path: Path):
     write_records(tmp_path / "preferences.jsonl", [preference])
     for name in (tmp_path, tmp_path / "preferences.jsonl"):
         assert load_feedback(FeedbackFile(file=str(name))).pairs == [(comparison, preference)]
+    # A run keeps the two apart.
+    run = tmp_path / "run"
+    write_records(run / "2-generate" / "preference" / "comparisons.jsonl", [comparison])
+    write_records(run / "3-annotate" / "preference" / "preferences.jsonl", [preference])
+    labels = FeedbackFile(file=str(run / "3-annotate" / "preference"))
+    assert load_feedback(labels).pairs == [(comparison, preference)]
     both = {"comparison": comparison.model_dump(), "preference": preference.model_dump()}
     assert load_feedback(FeedbackFile(file=write(tmp_path / "both.jsonl", [both]))).pairs == [(comparison, preference)]
     (tmp_path / "comparisons.jsonl").write_text("")

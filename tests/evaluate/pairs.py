@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pasture.annotate.pool import of_both_orders
 from pasture.core.records import Comparison, Completion, Instruction, Preference
 from pasture.evaluate.outcomes import Outcomes
 
@@ -25,6 +26,20 @@ def prefer(comparison: Comparison, verdict: str, **more: object) -> Preference:
     return Preference.model_validate(
         {"comparison_id": comparison.id, "annotator": "j", "preferred": verdict, "error": error, **more}
     )
+
+
+def prefer_in_both_orders(
+    comparison: Comparison, verdicts: tuple[str, str], probabilities: tuple[float, float] | None = None
+) -> Preference:
+    """What a pool makes of the two verdicts of judge "j", the first with the first completion shown first.
+
+    Probabilities are those of the first completion.
+    """
+    first, second = (
+        prefer(comparison, verdict, shown_first=side, **({"probability_first": value} if probabilities else {}))
+        for verdict, side, value in zip(verdicts, ("first", "second"), probabilities or (0, 0), strict=True)
+    )
+    return of_both_orders(first, second)
 
 
 def outcomes(

@@ -39,6 +39,21 @@ def test_a_fair_judge_sets_off_no_alarm():
     assert "as it should" in found["constant"].sentence()
 
 
+def test_a_copy_that_nobody_is_asked_about_is_said_to_check_the_counting_alone():
+    copy = findings(fair)["copy"]
+    assert copy.sentence() == (
+        "audit: copy (the reference's own answer; equal answers are a tie, and the judge is not asked) "
+        "tied in 100 of 100, 50.0%: as it should; this checks the counting alone, not the judge."
+    )
+    assert "the judge is not asked" in copy.what  # as the page's table has it
+    # A judge that was asked, and answered otherwise, answers for it.
+    asked = findings(lambda row: "second")["copy"].sentence()
+    assert "won 100.0%" in asked
+    assert "more than it should" in asked
+    # A tie by the judge between answers that differ is the judge's own.
+    assert "not asked" not in findings(lambda row: "tie")["constant"].sentence()
+
+
 @pytest.mark.parametrize(
     ("judge", "fooled"),
     [

@@ -16,7 +16,7 @@ from pasture.evaluate.alpaca_eval import outcomes_of_annotations
 from pasture.evaluate.board import LengthControlled, build_board
 from pasture.evaluate.outcomes import Outcomes, answers_of, outcomes_of
 from pasture.evaluate.table import board_csv, board_table, interval_bar
-from tests.evaluate.pairs import compare, outcomes, prefer
+from tests.evaluate.pairs import compare, outcomes, prefer, prefer_in_both_orders
 
 
 def render(board) -> str:
@@ -223,3 +223,60 @@ def test_answers_are_compared_whether_they_come_as_records_or_as_annotations():
     for found in (of_records, outcomes_of_annotations(rows)):
         [said] = build_board(found, seed=0).warnings
         assert "'a' and 'b' (100%)" in said
+
+
+@pytest.mark.parametrize(
+    ("credit", "when_first", "when_second"),
+    # The system is the second completion: by hand 1 - 0.4 where it was shown first, 1 - 0.7 where it came second.
+    [("verdict", 1.0, 0.0), ("probability", 0.6, 0.3)],
+)
+def test_a_pair_asked_in_both_orders_was_shown_first_once_and_second_once(credit, when_first, when_second):
+    comparisons = [compare(number) for number in range(30)]
+    # Always for what stands first: of the first completion's probabilities one is above and one below one half.
+    preferences = [prefer_in_both_orders(row, ("first", "second"), (0.7, 0.4)) for row in comparisons]
+    assert {one.preferred for one in preferences} == {"tie"}
+    systems = outcomes_of(preferences, comparisons, judge="j", reference="old", credit=credit)
+    board = build_board(systems, seed=0)
+    [row] = board.rows
+    assert row.share_shown_first == 0.5
+    assert row.rate_when_first == pytest.approx(when_first)
+    assert row.rate_when_second == pytest.approx(when_second)
+    # 30 pairs in two orders are 60 verdicts, all of them for the first place.
+    [said] = board.warnings
+    assert said == (
+        "j preferred what it was shown first in 100% of 60 verdicts, asked in both orders: these rates say little "
+        "about the answers. Ask another judge."
+    )
+
+
+def test_a_judge_that_stands_by_its_verdicts_in_both_orders_is_not_said_to_go_by_the_place():
+    comparisons = [compare(number) for number in range(60)]
+    sides = ["first" if number % 2 else "second" for number in range(60)]
+    preferences = [prefer_in_both_orders(row, (side, side)) for row, side in zip(comparisons, sides, strict=True)]
+    board = build_board(outcomes_of(preferences, comparisons, judge="j", reference="old"), seed=0)
+    assert board.warnings == ()
+    # Half of the pairs are the system's, whatever the order.
+    assert (board.rows[0].rate_when_first, board.rows[0].rate_when_second) == (0.5, 0.5)
+
+
+def test_places_are_those_of_verdicts_that_were_asked_for():
+    comparisons = [compare(number) for number in range(4)]
+    preferences = [
+        prefer_in_both_orders(comparisons[0], ("second", "second")),
+        prefer_in_both_orders(comparisons[1], ("second", "unjudged")),  # unjudged as a whole
+        prefer(comparisons[2], "tie", evidence={"identical": True}),  # settled without asking
+        prefer(comparisons[3], "first", shown_first="second", evidence={"orders": ["of a person's own making"]}),
+    ]
+    [row] = build_board(outcomes_of(preferences, comparisons, judge="j", reference="old"), seed=0).rows
+    # Shown first: comparison 0 (won) and 3 (lost); shown second: comparison 0 (won).
+    assert row.share_shown_first == pytest.approx(2 / 3)
+    assert (row.rate_when_first, row.rate_when_second) == (0.5, 1.0)
+    assert row.win_rate.judged == 3
+
+
+def test_orders_that_hold_no_verdict_name_the_comparison():
+    comparison = compare(0)
+    orders = [{"shown_first": "first", "preferred": "perhaps", "probability_first": None}]
+    preference = prefer(comparison, "tie", evidence={"orders": orders})
+    with pytest.raises(DataError, match=rf"about comparison '{comparison.id}'.*'perhaps'.*Judge the comparison again"):
+        outcomes_of([preference], [comparison], judge="j", reference="old")

@@ -1,11 +1,13 @@
 """Corrections by human labels find people's rate from a biased judge, with intervals that hold."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from pasture.core.errors import DataError
-from pasture.evaluate.human_corrected import CorrectedRate, prediction_powered, rogan_gladen
-from pasture.evaluate.outcomes import Outcomes
+from pasture.evaluate.human_corrected import CorrectedRate, corrected_rates, prediction_powered, rogan_gladen
+from pasture.evaluate.outcomes import Outcomes, answers_of
 from tests.evaluate.pairs import outcomes
 
 TRUTH, SENSITIVITY, SPECIFICITY = 0.4, 0.85, 0.7
@@ -91,3 +93,56 @@ def test_too_few_labels_and_labels_of_other_systems_are_refused():
         prediction_powered(judge, people)
     with pytest.raises(DataError, match="about the same two systems"):
         prediction_powered(judge, outcomes([1.0] * 30, system="other"))
+
+
+def exchanged(labels: Outcomes) -> Outcomes:
+    """The same labels as a file has them that puts the system where the reference stands, each won by the other."""
+    return replace(labels, system=labels.reference, reference=labels.system, credit=1 - labels.credit)
+
+
+def test_labels_of_the_same_pair_the_other_way_round_are_turned():
+    judge, people = labelled(np.random.default_rng(5))
+    straight = corrected_rates([judge], [people], seed=0)
+    assert corrected_rates([judge], [exchanged(people)], seed=0) == straight
+    assert prediction_powered(judge, exchanged(people)) == straight["new"][0]
+    # A file that mixes both orders is one set of labels.
+    first = np.arange(len(people)) % 2 == 0
+    mixed = [people.where(first), exchanged(people.where(~first))]
+    assert corrected_rates([judge], mixed, seed=0) == straight
+
+
+def test_what_was_the_systems_is_the_references_when_turned_round():
+    one = replace(
+        outcomes([1.0, 0.25, np.nan], lengths=([10, 20, 30], [1, 2, 3])),
+        verdict=np.array([1.0, 0.0, np.nan]),
+        system_list=np.array([True, False, False]),
+        answer=answers_of(["a", "b", "c"]),
+    )
+    turned = one.turned_round()
+    assert (turned.system, turned.reference, turned.judge) == ("old", "new", "j")
+    np.testing.assert_array_equal(turned.credit, [0.0, 0.75, np.nan])
+    np.testing.assert_array_equal(turned.verdict, [0.0, 1.0, np.nan])
+    np.testing.assert_array_equal(turned.system_length, [1, 2, 3])
+    np.testing.assert_array_equal(turned.reference_length, [10, 20, 30])
+    assert turned.system_list.tolist() == [False, False, False]
+    assert turned.reference_list.tolist() == [True, False, False]
+    assert turned.answer is None
+    # The system was shown first on the first instruction and second on the next.
+    when_first, when_second = turned.by_place()
+    np.testing.assert_array_equal(when_first, [np.nan, 0.75, np.nan])
+    np.testing.assert_array_equal(when_second, [0.0, np.nan, np.nan])
+    again = turned.turned_round()
+    np.testing.assert_array_equal(again.credit, one.credit)
+    np.testing.assert_array_equal(again.shown_first, one.shown_first)
+
+
+def test_labels_of_nobody_and_of_others_are_told_apart():
+    judge, people = labelled(np.random.default_rng(6))
+    with pytest.raises(
+        DataError, match=r"people's labels are an empty list.* Give annotations by people of at least 20"
+    ):
+        corrected_rates([judge], [], seed=0)
+    with pytest.raises(
+        DataError, match="about 'other' against 'old', the judge's about 'new' against 'old': none in c"
+    ):
+        corrected_rates([judge], [replace(people, system="other")], seed=0)

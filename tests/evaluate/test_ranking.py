@@ -161,3 +161,9 @@ def test_ties_alone_bound_a_strength_on_both_sides_around_the_other_systems():
         (np.log(rate / (1 - rate)) / 2, -np.log(rate / (1 - rate)) / 2), abs=1e-3
     )
     assert (row.rank_low, row.rank_high) == (1, 2)
+
+
+def test_comparisons_of_shares_of_wins_are_counted_whole():
+    # 805 times 0.1 and 805 times 0.9 add up to less than 805 in floats.
+    first, second = bradley_terry([duel("a", "b", np.tile([0.1, 0.3, 0.7, 0.6, 0.2], 161))], seed=0, draws=2).systems
+    assert (first.judged, second.judged) == (805, 805)

@@ -5,9 +5,10 @@ import pytest
 
 from pasture.core.errors import DataError
 from pasture.core.records import Preference
+from pasture.evaluate.alpaca_eval import outcomes_of_annotations
 from pasture.evaluate.outcomes import Credit, outcomes_of
-from pasture.evaluate.win_rate import paired_difference, summarize, summarize_all, win_rate
-from tests.evaluate.pairs import compare, outcomes, prefer
+from pasture.evaluate.win_rate import discrete_rate, paired_difference, summarize, summarize_all, win_rate
+from tests.evaluate.pairs import compare, outcomes, prefer, prefer_in_both_orders
 
 
 def test_a_tie_counts_half_a_win_and_a_failure_counts_nothing():
@@ -70,6 +71,33 @@ def test_a_probability_is_used_only_when_asked_for_and_never_against_noise():
     for preference, credit, expected in cases:
         [columns] = outcomes_of([preference], [row], judge="j", reference="old", credit=credit)
         assert columns.credit.tolist() == pytest.approx([expected])
+
+
+def test_a_judge_that_changed_its_mind_with_the_order_called_a_tie_whatever_its_probability():
+    comparisons = [compare(number) for number in range(5)]
+    preferences = [
+        prefer_in_both_orders(comparisons[0], ("second", "second"), (0.1, 0.2)),  # a win of 0.85
+        prefer_in_both_orders(comparisons[1], ("first", "second"), (0.9, 0.4)),  # a tie of 0.35
+        prefer_in_both_orders(comparisons[2], ("first", "second"), (0.6, 0.2)),  # a tie of 0.6
+        prefer_in_both_orders(comparisons[3], ("first", "first"), (0.7, 0.9)),  # a loss of 0.2
+        prefer_in_both_orders(comparisons[4], ("first", "unjudged"), (0.7, 0.9)),
+    ]
+    [columns] = outcomes_of(preferences, comparisons, judge="j", reference="old", credit="probability")
+    for record in (summarize(columns, seed=0), summarize_all([columns], seed=0)[0]):
+        assert (record.wins, record.losses, record.ties, record.unjudged) == (1, 1, 2, 1)
+        assert discrete_rate(record) == 0.5
+        assert record.rate == pytest.approx((0.85 + 0.35 + 0.6 + 0.2) / 4)
+
+
+def test_annotations_that_hold_but_a_number_are_counted_by_it():
+    names = {"generator_1": "old", "generator_2": "new", "output_1": "a", "output_2": "b", "annotator": "j"}
+    rows: list[dict[str, object]] = [
+        {**names, "instruction": str(row), "preference": value}
+        for row, value in enumerate([1.85, 1.35, 1.6, 1.5, None])
+    ]
+    [columns] = outcomes_of_annotations(rows)
+    record = summarize(columns, seed=0)
+    assert (record.wins, record.losses, record.ties, record.unjudged) == (2, 1, 1, 1)
 
 
 def test_errors_name_what_is_missing():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pasture.core.errors import PastureError, RecipeError, RunFolderError
+from pasture.core.errors import PastureError, RecipeError, RunFolderError, TrainingError
 from pasture.core.records import Completion, Instruction
 from pasture.core.templates import TEMPLATES
 from pasture.flow import Run, execute, prepare
@@ -108,6 +108,45 @@ def test_one_that_leaves_no_model_or_no_rounds_is_told_so(recipe: Path, file: Pa
     several = prepare(recipe, ["learn.mine.rounds=2"], out=tmp_path / "run", allow_code=True)
     with pytest.raises(PastureError, match="saved no policy to pick from, as its setting 'rounds' promises"):
         execute(several, Silence(), update=True)
+
+
+BREAKS = {
+    "1 / 0": r"line 6 raised ZeroDivisionError: division by zero, while it trained\. All of it stands in ",
+    "open('stopwords.txt')": r"line 6 raised FileNotFoundError: .*stopwords\.txt",
+    "raise SystemExit(0)": r"line 6 raised SystemExit: 0",
+    "progress(1)": r"line 6 raised TypeError: .*missing",
+}
+
+
+@pytest.mark.parametrize("more", BREAKS)
+def test_what_it_raises_as_it_trains_is_told_with_its_line(recipe: Path, file: Path, tmp_path: Path, more: str) -> None:
+    recipe.write_text(re.sub(r"learn.mine = .*", f'learn.mine.method = "{file}"', recipe.read_text()))
+    nothing_left(file, more)
+    with pytest.raises(TrainingError, match=BREAKS[more]) as raised:
+        execute(prepare(recipe, out=tmp_path / "run", allow_code=True), Silence())
+    place = re.search(r"stands in (\S+);", str(raised.value))
+    assert place is not None
+    assert f'{file}", line 6' in Path(place[1]).read_text()
+
+
+def test_it_may_log_nothing_but_must_leave_its_tokenizer(recipe: Path, file: Path, tmp_path: Path) -> None:
+    recipe.write_text(re.sub(r"learn.mine = .*", f'learn.mine.method = "{file}"', recipe.read_text()))
+    copied = "import shutil; shutil.copytree(start, folder / 'model', dirs_exist_ok=True)"
+    nothing_left(file, f"{copied}; [one.unlink() for one in (folder / 'model').glob('tokenizer*')]")
+    with pytest.raises(PastureError, match="its train left a model without its tokenizer"):
+        execute(prepare(recipe, out=tmp_path / "run", allow_code=True), Silence())
+    nothing_left(file, copied)
+    execute(prepare(recipe, out=tmp_path / "run", allow_code=True), Silence(), update=True)
+    assert not (tmp_path / "run" / "4-learn" / "mine" / "metrics.jsonl").exists()
+
+
+def test_a_method_that_is_none_and_a_name_that_is_taken_are_refused(recipe: Path) -> None:
+    with pytest.raises(RecipeError, match=r"\[learn\.mine\] method = 'dppo' is none\. Did you mean 'ppo'\? Methods: "):
+        prepare(recipe, ["learn.mine.method=dppo"], allow_code=True)
+    with pytest.raises(RecipeError, match=r"\[learn\.other\] has no method: say method = \.\.\."):
+        prepare(recipe, ["learn.other.n=3"], allow_code=True)
+    with pytest.raises(RecipeError, match="a system cannot be called 'demonstrations'"):
+        prepare(recipe, ["learn.demonstrations.method=dpo"], allow_code=True)
 
 
 class Counted:

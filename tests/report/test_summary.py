@@ -31,6 +31,18 @@ def test_the_winner_is_named_with_rate_interval_and_count() -> None:
     )
 
 
+def test_a_system_alone_has_no_first_place() -> None:
+    # By 0.497 the reference wins more often: nobody may read that the system is first.
+    board = Leaderboard(title="people", rows=(row("ppo", 0.497, 0.463, 0.531),))
+    assert sentences((board,)) == [
+        "Judged by people, ppo wins 49.7% (95% interval 46.3% to 53.1%) of 1,000 comparisons with demos.",
+        "The interval holds 50%, so it cannot be told apart from demos.",
+    ]
+    # Nor has the only one of two that was judged.
+    unjudged = row("sft", None, judged=0, unjudged=1000)
+    assert "first" not in text(Leaderboard(title="people", rows=(row("ppo", 0.6, 0.57, 0.63), unjudged)))
+
+
 def test_equal_rates_are_called_level() -> None:
     assert "a comes first, level with b:" in text(Leaderboard(title="people", rows=(row("b", 0.5), row("a", 0.5))))
 

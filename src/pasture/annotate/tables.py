@@ -17,7 +17,7 @@ from typing import Any
 from pasture.core.errors import DataError, DependencyError
 from pasture.core.files import atomic_file, require_writable, write_json_lines, write_text
 from pasture.core.hostile import disarmed
-from pasture.core.tables import SUFFIXES, read_rows
+from pasture.core.tables import SUFFIXES, read_rows, text_field
 
 Row = dict[str, Any]
 FORMATS = ".json, .jsonl, .csv or .parquet"
@@ -43,7 +43,7 @@ class Table:
         if taken is not None:
             raise DataError(
                 f"{self.origin} has a column {taken!r} already, and it is not overwritten. "
-                "Give the new columns a prefix, such as prefix='judge_'."
+                "Give the new columns a prefix, such as --prefix judge_ (in Python, prefix='judge_')."
             )
 
     def with_columns(self, columns: Mapping[str, list[Any]]) -> Any:
@@ -153,24 +153,23 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 
 
 def text_of(row: Mapping[str, Any], column: str, where: str, *, optional: bool = False) -> str:
-    """The text in a column; where it is optional, empty for what is missing, None or NaN.
+    """The text in a column, as `text_field` reads it; where it is optional, empty for what is missing, None or NaN.
 
     Raises:
         DataError: naming row and column, if there is no text.
     """
     value = row.get(column)
-    if isinstance(value, str):
-        return value
-    if optional and (
-        value is None or (isinstance(value, float) and math.isnan(value)) or _is(value, "pandas", "NAType")
-    ):
+    missing = value is None or (isinstance(value, float) and math.isnan(value)) or _is(value, "pandas", "NAType")
+    if missing and optional:
         return ""
+    if isinstance(value, str | bool | int | float) and not missing:
+        return text_field(dict(row), column, where)
     if column not in row:
         raise DataError(
             f"{where}: expected text in column {column!r}, got columns {', '.join(map(str, row))}. Rename one of them; "
             "two systems' outputs are joined by --head2head, several outputs of an instruction paired by --samples."
         )
-    got = "nothing" if value is None else type(value).__name__
+    got = "nothing" if missing else type(value).__name__
     raise DataError(f"{where}: expected text in column {column!r}, got {got}. Mend or remove the row.")
 
 

@@ -61,7 +61,7 @@ def analyze_annotators(
 
     def read(columns: tuple[str, ...], name: str | None) -> dict[str, CrossAnnotations]:
         places = Columns(labels=columns, pair=pair, system=system, rows_are_pairs=in_file)
-        return read_cross_annotations(rows, places, name=name)
+        return read_cross_annotations(rows, places, name=name, origin=file)
 
     found: dict[str, CrossAnnotations] = {}
     for column in labels.split(","):
@@ -70,7 +70,8 @@ def analyze_annotators(
     if in_file:
         crowd = read(crowd_columns, PEOPLE)[PEOPLE]
     elif people is not None:
-        crowd = read_cross_annotations(read_rows(Path(people)), Columns(pair=pair, system=system), name=PEOPLE)[PEOPLE]
+        places = Columns(pair=pair, system=system)
+        crowd = read_cross_annotations(read_rows(Path(people)), places, name=PEOPLE, origin=people)[PEOPLE]
     reports = [analyze(annotator, crowd, seed=0) for annotator in found.values()]
     if crowd is not None:
         reports.append(analyze(crowd, crowd, seed=0))

@@ -145,7 +145,9 @@ def _local(who: Answerer, decoding: Decoding, asked: list[Instruction], kept: Pa
     defaults = {"temperature": 0.7, "max_new_tokens": 300}
     config = SamplerConfig(**defaults | {name: value for name, value in given.items() if value is not None})
     template = chosen_template(decoding.template, who.model)
-    system = who.system or who.model.name
+    place = who.model.resolve()
+    # What a training leaves is called "model"; its folder has the name that tells it from others.
+    system = who.system or (place.parent if place.name == "model" else place).name
     facts = {"system": system, "model": str(who.model), "template": template, "samples": decoding.samples}
     facts |= {"seed": decoding.seed, "decoding": config.model_dump(exclude={"batch_tokens"})}
     alone = training_module("pasture.steps.alone")

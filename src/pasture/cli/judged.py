@@ -16,8 +16,8 @@ from pasture.core.records import Comparison, Preference
 from pasture.evaluate.audit import AuditFinding, audit_comparisons, audit_findings
 from pasture.evaluate.board import Board
 from pasture.evaluate.human_corrected import corrected_rates
-from pasture.evaluate.orders import BothOrders, both_orders, single_orders
-from pasture.evaluate.outcomes import Credit, Outcomes, judge_label, outcomes_of
+from pasture.evaluate.orders import BothOrders, both_orders
+from pasture.evaluate.outcomes import Credit, Outcomes, judge_label, outcomes_of, single_orders
 from pasture.evaluate.outputs import Pairing
 from pasture.evaluate.table import short_name
 from pasture.evaluate.win_rate import against_even

@@ -12,10 +12,17 @@ import typer
 from rich.console import Console
 
 from pasture.annotate.campaign import acts
-from pasture.annotate.campaign.address import SUFFIX, name_of, open_journal
+from pasture.annotate.campaign.address import SUFFIX, name_of, open_journal, require_apart_from
 from pasture.annotate.campaign.desk import Desk
 from pasture.annotate.campaign.events import OWNER, Event
-from pasture.annotate.campaign.export import LAYOUTS, Layout, comparisons, labelled_rows, write_export
+from pasture.annotate.campaign.export import (
+    LAYOUTS,
+    Layout,
+    comparisons,
+    files_of_export,
+    labelled_rows,
+    write_export,
+)
 from pasture.annotate.campaign.quality import all_quality
 from pasture.annotate.campaign.state import Campaign
 from pasture.annotate.campaign.tokens import new_token
@@ -103,8 +110,11 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
 ) -> None:
     """Say how far it is and how annotators agree; with --judge, how simulated ones stand among them."""
+    where = _address(campaign)
+    if report is not None:
+        require_apart_from(where, report)
     rows, pairs, quality, counts = _seen(
-        campaign,
+        where,
         lambda state: (labelled_rows(state), comparisons(state), all_quality(state), _counts(state)),
     )
     standing = agreement(rows)
@@ -141,6 +151,7 @@ def export(
     where = _address(campaign)
     default = {"records": ".labels", "trl": ".trl.jsonl", "alpaca-eval": ".annotations.json"}
     target = out or Path(name_of(where) + default.get(chosen, ".crossannotations.json"))
+    require_apart_from(where, *files_of_export(chosen, target))
     for line in _seen(where, lambda state: write_export(state, chosen, target)):
         Console(highlight=False).print(line, markup=False, soft_wrap=True)
 

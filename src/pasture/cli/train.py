@@ -26,6 +26,11 @@ from pasture.machine.launch import Sharding
 from pasture.machine.tracker_settings import trackers_named
 from pasture.recipe import BUILT_IN, apply_override, start_folder
 
+_CAME_FROM = {
+    "new": "",
+    "begun": "Went on from what was there. ",
+    "finished": "It was trained before, and nothing was done. ",
+}
 DATA_HELP = "JSON, JSONL, CSV or Parquet, a folder, or hub:ORG/NAME/FILES@REVISION; see docs/data.md."
 Settings = Annotated[
     list[str] | None,
@@ -168,8 +173,9 @@ def train(
         if data.judge:
             name, annotator = opened.enter_context(judges.open_judge(data.judge))
             training = replace(training, annotator=annotator, names={**training.names, "judge": name})
+        before = alone.standing(running.out)
         model = alone.train(training, opened.enter_context(shown_progress(console, "training")))
-        console.print(f"Model and its card: {model}", soft_wrap=True, markup=False)
+        console.print(f"{_CAME_FROM[before]}Model and its card: {model}", soft_wrap=True, markup=False)
 
 
 def _list_settings(method: str) -> None:

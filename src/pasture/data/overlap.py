@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pasture.core.errors import LeakError
+from pasture.core.hostile import on_one_line, shortened
 from pasture.core.records import Instruction
 
 NEARLY_SAME = 0.7
 """Share of word triples in common (Jaccard) from which two instructions are taken for one."""
 
+_SHOWN_CHARACTERS = 60
+"""Of an instruction in an error."""
 _WORD = re.compile(r"\w+")
 
 
@@ -60,18 +63,26 @@ def require_no_overlap(
     """The overlaps, for the report; unless they are allowed there are none. `repair` says how to allow them.
 
     Raises:
-        LeakError: naming how many and the first, if there are any and `allow` is not set.
+        LeakError: naming how many, and how the first begins, if there are any and `allow` is not set.
     """
     overlaps = find_overlaps(training, evaluation, threshold)
     if overlaps and not allow:
         first = overlaps[0]
+        trained = {(one.split, one.id): one for one in training}[first.training_split, first.training_id]
+        judged = {one.id: one for one in evaluation}[first.evaluation_id]
         splits = ", ".join(sorted({repr(overlap.training_split) for overlap in overlaps}))
         raise LeakError(
             f"{len(overlaps)} of {len(evaluation)} evaluation instructions are also in split {splits} "
-            f"(first: {first.training_id} is {first.similarity:.0%} the same as {first.evaluation_id}). "
+            f"(first: {_beginning(trained)}, is {first.similarity:.0%} the same as {_beginning(judged)}). "
             f"Remove them, or {repair}."
         )
     return overlaps
+
+
+def _beginning(instruction: Instruction) -> str:
+    """Which instruction it is, for somebody who does not know ids by heart."""
+    text = shortened(on_one_line(instruction.instruction), _SHOWN_CHARACTERS)
+    return f"{on_one_line(instruction.id)}, {text!r}"
 
 
 def require_no_leak(

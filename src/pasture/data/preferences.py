@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -34,6 +34,9 @@ from pasture.data.hub import data_files
 
 COMPARISONS_FILE = "comparisons.jsonl"
 PREFERENCES_FILE = "preferences.jsonl"
+_PAIRS_OF_A_RUN, _LABELS_OF_A_RUN = ("2-generate", "preference"), ("3-annotate", "preference")
+_NUMBER_COLUMN, _VERDICT_COLUMN = "preference", "preferred"
+"""What `pasture annotate` writes of one verdict, perhaps with a prefix before both."""
 
 Judged = tuple[Comparison, Preference]
 
@@ -115,14 +118,17 @@ class _LeftOutError(Exception):
 
 
 def _joined(path: Path) -> list[Judged]:
-    """Our own preferences with the comparisons beside them."""
-    comparisons = {one.id: one for one in read_records(path.with_name(COMPARISONS_FILE), Comparison)}
+    """Our own preferences with the comparisons beside them, or where a run keeps them."""
+    beside = path.with_name(COMPARISONS_FILE)
+    if not beside.exists() and path.parts[-3:-1] == _LABELS_OF_A_RUN:
+        beside = path.parents[2].joinpath(*_PAIRS_OF_A_RUN, COMPARISONS_FILE)
+    comparisons = {one.id: one for one in read_records(beside, Comparison)}
     judged = []
     for number, preference in enumerate(read_records(path, Preference), start=1):
         if preference.comparison_id not in comparisons:
             raise DataError(
                 f"{path}:{number}: judges comparison {preference.comparison_id!r}, which is not in "
-                f"{path.with_name(COMPARISONS_FILE)}. Put the file of the same run or campaign there."
+                f"{beside}. Put the file of the same run or campaign there."
             )
         judged.append((comparisons[preference.comparison_id], preference))
     return judged
@@ -182,33 +188,54 @@ def _labelled(row: Row, labels: Sequence[str], where: str, source: str) -> list[
 
 
 def _preference(comparison: Comparison, row: Row, label: str, annotator: str, where: str) -> Preference:
+    """What a label says; a verdict of ours beside it has the last word, and the number stays as its probability."""
     if label not in row:
         raise DataError(f"{where}: no column {label!r}. Columns: {', '.join(map(str, row))}.")
     value = _number(row[label], label, where)
-    preferred: Verdict
-    if value is None or value == -1:
+    preferred = _verdict_beside(row, label) or _verdict(value)
+    if preferred == "unjudged":
         reason = f"no label under {label!r}"
         return Preference(comparison_id=comparison.id, annotator=annotator, preferred="unjudged", error=reason)
-    if value == 0:
-        value = 1.5
-    if not 1 <= value <= 2:
-        raise DataError(
-            f"{where}: {label} is {value:g}. Expected 1 or 2 for the output that is better, 1.5 or 0 for a tie, a "
-            "number between for a probability, and nothing or -1 where there is no label."
-        )
-    preferred = "tie" if value == 1.5 else "first" if value < 1.5 else "second"
-    graded = None if value in (1, 1.5, 2) else 2 - value
+    graded = None if value in (None, 1, 1.5, 2) else 2 - value
     return Preference(comparison_id=comparison.id, annotator=annotator, preferred=preferred, probability_first=graded)
 
 
+def _verdict_beside(row: Row, label: str) -> Verdict | None:
+    """The verdict in the column `preferred` that annotating writes beside `preference`, with the same prefix.
+
+    It is not always the number's: a judge that changes its mind with the order says a tie, whatever the mean of its
+    two probabilities. A column of that name with other words in it is somebody else's, and says nothing.
+    """
+    if not label.endswith(_NUMBER_COLUMN):
+        return None
+    beside = row.get(label.removesuffix(_NUMBER_COLUMN) + _VERDICT_COLUMN)
+    return next((verdict for verdict in get_args(Verdict) if verdict == beside), None)
+
+
+def _verdict(value: float | None) -> Verdict:
+    if value is None:
+        return "unjudged"
+    return "tie" if value == 1.5 else "first" if value < 1.5 else "second"
+
+
 def _number(value: object, label: str, where: str) -> float | None:
+    """A label from 1 to 2; 1.5 also for 0, and None where there is no label."""
     if value is None or value == "":
         return None
     try:
         number = float(str(value))
     except ValueError as error:
         raise DataError(f"{where}: {label} is {value!r}, expected a number.") from error
-    return None if math.isnan(number) else number
+    if math.isnan(number) or number == -1:
+        return None
+    if number == 0:
+        return 1.5
+    if not 1 <= number <= 2:
+        raise DataError(
+            f"{where}: {label} is {number:g}. Expected 1 or 2 for the output that is better, 1.5 or 0 for a tie, a "
+            "number between for a probability, and nothing or -1 where there is no label."
+        )
+    return number
 
 
 def _chosen(row: Row, where: str, source: str) -> Judged:

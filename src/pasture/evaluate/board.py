@@ -42,7 +42,7 @@ class BoardRow:
 
     win_rate: WinRate
     discrete_rate: float | None
-    """Win rate with every judgement rounded to win, tie or loss."""
+    """Win rate by verdicts alone, whatever credit their probabilities give."""
     by_source: Mapping[str, SourceRate]
     mean_reference_length: float
     share_longer: float
@@ -50,7 +50,10 @@ class BoardRow:
     share_list: float
     """How often the system's answer is laid out as a list."""
     share_shown_first: float | None
-    """Of the judged, how often the judge saw the system's answer first."""
+    """Of the judged, how often the judge saw the system's answer first: half the time where asked in both orders.
+
+    Equal answers that nobody was asked about have no place.
+    """
     rate_when_first: float | None
     rate_when_second: float | None
     """The rate at each position: far apart, they show what position is worth to this judge."""
@@ -134,8 +137,8 @@ def _rank(row: BoardRow) -> tuple[float, str]:
 
 
 def _row(outcomes: Outcomes, record: WinRate, controlled: LengthControlled | None) -> BoardRow:
-    judged = outcomes.judged
-    first = outcomes.shown_first
+    when_first, when_second = (credit[~np.isnan(credit)] for credit in outcomes.by_place())
+    shown = len(when_first) + len(when_second)
     return BoardRow(
         win_rate=record,
         discrete_rate=discrete_rate(record),
@@ -143,9 +146,9 @@ def _row(outcomes: Outcomes, record: WinRate, controlled: LengthControlled | Non
         mean_reference_length=float(outcomes.reference_length.mean()),
         share_longer=float((outcomes.system_length > outcomes.reference_length).mean()),
         share_list=float(outcomes.system_list.mean()),
-        share_shown_first=float(first[judged].mean()) if judged.any() else None,
-        rate_when_first=_mean(outcomes.credit[judged & first]),
-        rate_when_second=_mean(outcomes.credit[judged & ~first]),
+        share_shown_first=len(when_first) / shown if shown else None,
+        rate_when_first=_mean(when_first),
+        rate_when_second=_mean(when_second),
         date=outcomes.date,
         length_controlled=controlled,
     )

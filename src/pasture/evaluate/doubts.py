@@ -46,19 +46,21 @@ def judges_by_place(systems: Sequence[Outcomes]) -> list[str]:
     """Which judges chose by the place that an answer was shown in, a sentence each."""
     found = []
     for judge in sorted({outcomes.judge for outcomes in systems}):
-        judged = [outcomes.where(outcomes.judged) for outcomes in systems if outcomes.judge == judge]
-        shown_first = np.concatenate([outcomes.shown_first for outcomes in judged])
-        credit = np.concatenate([outcomes.credit for outcomes in judged])
-        if min(shown_first.sum(), (~shown_first).sum()) < _LEAST_BY_PLACE:
+        places = [outcomes.by_place() for outcomes in systems if outcomes.judge == judge]
+        when_first, when_second = (np.concatenate(credit) for credit in zip(*places, strict=True))
+        is_first, is_second = ~np.isnan(when_first), ~np.isnan(when_second)
+        if min(is_first.sum(), is_second.sum()) < _LEAST_BY_PLACE:
             continue
+        won_first, won_second = (np.sign(each - 1 / 2) / 2 + 1 / 2 for each in (when_first, when_second))
         # Both orders weigh the same: else a strong system that is mostly shown first would look like a biased judge.
-        first = (credit[shown_first].mean() + 1 - credit[~shown_first].mean()) / 2
+        first = (won_first[is_first].mean() + 1 - won_second[is_second].mean()) / 2
         place, share = ("first", first) if first > 1 / 2 else ("second", 1 - first)
         if share >= _BY_PLACE:
+            both = bool((is_first & is_second).any())
             found.append(
                 f"{shortened(judge, _NAMED_CHARACTERS)} preferred what it was shown {place} in {share:.0%} of "
-                f"{len(credit):,} comparisons: these rates say little about the answers. Ask another judge, or in both "
-                "orders."
+                f"{is_first.sum() + is_second.sum():,} {'verdicts, asked in both orders' if both else 'comparisons'}: "
+                f"these rates say little about the answers. Ask another judge{'' if both else ', or in both orders'}."
             )
     return found
 

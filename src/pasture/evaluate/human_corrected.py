@@ -25,7 +25,7 @@ from pasture.core.statistics import (
     resampled_sums,
     student_quantile,
 )
-from pasture.evaluate.outcomes import Outcomes
+from pasture.evaluate.outcomes import Outcomes, pooled
 from pasture.evaluate.win_rate import instruction_means
 
 LEAST_LABELLED = 20
@@ -129,23 +129,40 @@ def corrected_rates(
 ) -> dict[str, list[CorrectedRate]]:
     """Both corrections of every system that carries labels, by name; Rogan-Gladen's only of a judge with skill.
 
+    Labels that have the reference as their system are turned round.
+
     Raises:
         DataError: if no system carries labels against its reference, or `prediction_powered` refuses one.
     """
-    people = {(outcomes.system, outcomes.reference): outcomes for outcomes in labelled}
-    pairs = [(outcomes, people.get((outcomes.system, outcomes.reference))) for outcomes in judged]
+    if not labelled:
+        raise DataError(
+            "people's labels are an empty list, so there is nothing to correct the judge by. Give annotations by "
+            f"people of at least {LEAST_LABELLED} of the pairs that it judges, a row each."
+        )
     found: dict[str, list[CorrectedRate]] = {}
-    for judge, human in pairs:
-        if human is None:
+    for judge in judged:
+        own = [facing for human in labelled if (facing := _facing(judge, human)) is not None]
+        if not own:
             continue
+        human = pooled(own)
         found[judge.system] = [prediction_powered(judge, human)]
         with contextlib.suppress(UnskilledJudgeError):
             found[judge.system].append(rogan_gladen(judge, human, seed))
     if not found:
         asked = ", ".join(f"{outcomes.system!r} against {outcomes.reference!r}" for outcomes in judged[:3])
-        labels = ", ".join(f"{system!r} against {reference!r}" for system, reference in list(people)[:3])
-        raise DataError(f"people's labels are about {labels}, the judge's about {asked}: none in common.")
+        labels = ", ".join(f"{outcomes.system!r} against {outcomes.reference!r}" for outcomes in labelled[:3])
+        raise DataError(
+            f"people's labels are about {labels}, the judge's about {asked}: none in common. Give labels of a pair of "
+            "systems that the judge compares, under the same two names; either may stand first."
+        )
     return found
+
+
+def _facing(judge: Outcomes, human: Outcomes) -> Outcomes | None:
+    """The labels as the judge's side has them; None where they are about other systems."""
+    if (human.system, human.reference) == (judge.system, judge.reference):
+        return human
+    return human.turned_round() if (human.reference, human.system) == (judge.system, judge.reference) else None
 
 
 def _turned_back(sums_D5: Floats, rest_D: Floats, count: int) -> tuple[Floats, Floats]:
@@ -160,12 +177,13 @@ def _turned_back(sums_D5: Floats, rest_D: Floats, count: int) -> tuple[Floats, F
 
 
 def _split(judge: Outcomes, human: Outcomes) -> _Split:
-    if (judge.system, judge.reference) != (human.system, human.reference):
+    labels = _facing(judge, human)
+    if labels is None:
         raise DataError(
             f"labels are about {human.system!r} against {human.reference!r}, judgements about {judge.system!r} "
             f"against {judge.reference!r}. Both must be about the same two systems."
         )
-    by_judge, by_people = instruction_means(judge), instruction_means(human)
+    by_judge, by_people = instruction_means(judge), instruction_means(labels)
     labelled = sorted(by_judge.keys() & by_people.keys())
     rest = sorted(by_judge.keys() - by_people.keys())
     if len(labelled) < LEAST_LABELLED or len(rest) < 2:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from pasture.core.errors import DataError
-from pasture.core.records import Preference
 from pasture.core.seeds import stream
 from pasture.core.statistics import Estimate, clustered_mean
 from pasture.evaluate.outcomes import Outcomes
@@ -26,27 +25,6 @@ class BothOrders:
     """Instructions judged in both orders."""
     single: int
     """Instructions judged in one order only, left out here."""
-
-
-def single_orders(preference: Preference) -> list[Preference]:
-    """The verdicts of the two orders that a pool asked in and kept as evidence; none where it asked in one.
-
-    An order without a verdict comes back unjudged.
-    """
-    orders = (preference.evidence or {}).get("orders")
-    if not isinstance(orders, list):
-        return []
-    return [
-        Preference(
-            comparison_id=preference.comparison_id,
-            annotator=preference.annotator,
-            preferred=order["preferred"],
-            probability_first=order["probability_first"],
-            shown_first=order["shown_first"],
-            error="no verdict in this order" if order["preferred"] == "unjudged" else None,
-        )
-        for order in orders
-    ]
 
 
 def both_orders(outcomes: Outcomes, seed: int) -> BothOrders:

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from pasture.core.errors import DataError
 from pasture.core.layout import has_list
@@ -20,6 +21,8 @@ Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
 
 _VERDICT_CREDIT = {"first": 1.0, "tie": 0.5, "second": 0.0, "unjudged": np.nan}
+_OF_AN_ORDER = {"shown_first", "preferred", "probability_first"}
+"""What a pool keeps of each of the two orders that it asked in, at the least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +47,11 @@ class Outcomes:
     reference_list: Booleans
     answer: Strings | None = None
     """Identity of the system's completion, by its text; None where texts are not at hand."""
+    verdict: Floats | None = None
+    """1, 1/2 or 0 by the judge's word, NaN where unjudged; None where there is but a number, which `credit` holds."""
+    credit_when_first: Floats | None = None
+    """Credit of the judgement that saw the system's completion first, NaN where none did; None as `by_place` says."""
+    credit_when_second: Floats | None = None
     date: str | None = None
     """Day of the judgements, as YYYY-MM-DD."""
 
@@ -68,6 +76,35 @@ class Outcomes:
         """Judge, system and reference."""
         return self.judge, self.system, self.reference
 
+    def by_place(self) -> tuple[Floats, Floats]:
+        """The credit where the judge saw the system's completion first, and where it saw it second.
+
+        NaN where it did not. A pair that was asked in both orders has both; where `credit_when_first` and
+        `credit_when_second` are absent each was asked in one, as `shown_first` says.
+        """
+        if self.credit_when_first is not None and self.credit_when_second is not None:
+            return self.credit_when_first, self.credit_when_second
+        return np.where(self.shown_first, self.credit, np.nan), np.where(self.shown_first, np.nan, self.credit)
+
+    def turned_round(self) -> Self:
+        """The same judgements, seen from the reference's side; its completions' identities are not at hand."""
+        when_first, when_second = self.by_place()
+        return replace(
+            self,
+            system=self.reference,
+            reference=self.system,
+            credit=1 - self.credit,
+            verdict=None if self.verdict is None else 1 - self.verdict,
+            shown_first=~self.shown_first,
+            credit_when_first=1 - when_second,
+            credit_when_second=1 - when_first,
+            system_length=self.reference_length,
+            reference_length=self.system_length,
+            system_list=self.reference_list,
+            reference_list=self.system_list,
+            answer=None,
+        )
+
     def where(self, chosen: Booleans) -> Self:
         """The entries that `chosen` marks."""
         return replace(self, **{name: column[chosen] for name, column in self._columns.items()})
@@ -80,6 +117,15 @@ class Outcomes:
 
 
 _COLUMNS = [field.name for field in fields(Outcomes) if field.name not in ("system", "reference", "judge", "date")]
+
+
+def pooled(parts: Sequence[Outcomes]) -> Outcomes:
+    """The entries of all `parts`, which are about one pair of systems; columns that one of them lacks are left out."""
+    joined: dict[str, Any] = {}
+    for name in _COLUMNS:
+        columns = [getattr(part, name) for part in parts]
+        joined[name] = None if any(column is None for column in columns) else np.concatenate(columns)
+    return replace(parts[0], **joined)
 
 
 def judge_label(name: str, identity: Mapping[str, object]) -> str:
@@ -152,16 +198,24 @@ def _columns(
     ]
     own = [getattr(row[0], side).text for row, side in zip(rows, sides, strict=True)]
     other = [(row[0].first if side == "second" else row[0].second).text for row, side in zip(rows, sides, strict=True)]
+    shown = [(row[1], side) for row, side in zip(rows, sides, strict=True)]
+    share = np.array([_credit(preference, side, credit) for preference, side in shown])
+    shown_first = np.array([preference is not None and preference.shown_first == side for preference, side in shown])
+    when_first, when_second = np.where(shown_first, share, np.nan), np.where(shown_first, np.nan, share)
+    for number, (preference, side) in enumerate(shown):
+        if preference is not None and preference.evidence and preference.preferred != "unjudged":
+            when_first[number], when_second[number] = _by_place(preference, side, credit)
     return Outcomes(
         system=system,
         reference=reference,
         judge=judge,
         instruction=np.array([comparison.instruction.id for comparison, _ in rows], dtype=np.str_),
         source=np.array([comparison.instruction.source for comparison, _ in rows], dtype=np.str_),
-        credit=np.array([_credit(row[1], side, credit) for row, side in zip(rows, sides, strict=True)]),
-        shown_first=np.array(
-            [row[1] is not None and row[1].shown_first == side for row, side in zip(rows, sides, strict=True)]
-        ),
+        credit=share,
+        shown_first=shown_first,
+        verdict=np.array([_credit(preference, side, "verdict") for preference, side in shown]),
+        credit_when_first=when_first,
+        credit_when_second=when_second,
         system_length=np.array([len(text) for text in own], dtype=np.float64),
         reference_length=np.array([len(text) for text in other], dtype=np.float64),
         system_list=_lists(own),
@@ -188,3 +242,47 @@ def _credit(preference: Preference | None, side: Literal["first", "second"], cre
     if credit == "probability" and preference.probability_first is not None and not preference.flipped_by_noise:
         value = preference.probability_first
     return value if side == "first" else 1.0 - value
+
+
+def _by_place(preference: Preference, side: Literal["first", "second"], credit: Credit) -> tuple[float, float]:
+    """The credit where the judge saw the completion of `side` first, and where second; NaN where it did not."""
+    # Of identical texts nobody was asked, so neither was shown.
+    if (preference.evidence or {}).get("identical"):
+        return np.nan, np.nan
+    when_first = when_second = np.nan
+    for single in single_orders(preference) or [preference]:
+        if single.shown_first == side:
+            when_first = _credit(single, side, credit)
+        else:
+            when_second = _credit(single, side, credit)
+    return when_first, when_second
+
+
+def single_orders(preference: Preference) -> list[Preference]:
+    """The verdicts of the two orders that a pool asked in and kept as evidence; none where it asked in one.
+
+    An order without a verdict comes back unjudged.
+
+    Raises:
+        DataError: if what is kept is no verdict.
+    """
+    orders = (preference.evidence or {}).get("orders")
+    if not isinstance(orders, list) or not all(isinstance(one, dict) and one.keys() >= _OF_AN_ORDER for one in orders):
+        return []
+    try:
+        return [
+            Preference(
+                comparison_id=preference.comparison_id,
+                annotator=preference.annotator,
+                preferred=order["preferred"],
+                probability_first=order["probability_first"],
+                shown_first=order["shown_first"],
+                error="no verdict in this order" if order["preferred"] == "unjudged" else None,
+            )
+            for order in orders
+        ]
+    except ValidationError as error:
+        raise DataError(
+            f"preference of {preference.annotator!r} about comparison {preference.comparison_id!r}: evidence['orders'] "
+            f"should hold a verdict for each order, got {orders!r:.200}. Judge the comparison again."
+        ) from error

@@ -139,7 +139,10 @@ def pair_outputs(system: SystemOutputs, reference: SystemOutputs) -> Pairing:
         DataError: if they share no instruction, or carry one name.
     """
     if system.system == reference.system:
-        raise DataError(f"both files are by {system.system!r}. Give one of them another name.")
+        raise DataError(
+            f"both files are by {system.system!r}. Call one of the two otherwise: by its column 'generator', or by "
+            "--system of pasture generate."
+        )
     answers = {completion.instruction_id: completion for completion in system.completions}
     comparisons = [
         Comparison.of(instruction, theirs, answers[instruction.id])

@@ -90,6 +90,8 @@ class _Pairs:
     second: Codes
     counts: Floats
     """Shape (instructions, 3 * pairs): wins of the first, of the second, ties."""
+    judged: Floats
+    """Comparisons of each pair, whole numbers; their shares in `counts` add up to these but for rounding."""
     system_count: int
 
 
@@ -235,6 +237,7 @@ def _pairs(comparisons: Sequence[Outcomes]) -> tuple[list[str], _Pairs]:
         first=np.array([code[outcomes.system] for outcomes in judged]),
         second=np.array([code[outcomes.reference] for outcomes in judged]),
         counts=counts,
+        judged=np.array([len(outcomes) for outcomes in judged], dtype=np.float64),
         system_count=len(names),
     )
 
@@ -301,8 +304,8 @@ def _centred(coefficients: Floats) -> Floats:
 
 
 def _judged(pairs: _Pairs) -> Floats:
-    by_pair = pairs.counts.sum(axis=0).reshape(-1, 3).sum(axis=1)
-    return _scatter(pairs.first, by_pair, pairs.system_count) + _scatter(pairs.second, by_pair, pairs.system_count)
+    size = pairs.system_count
+    return _scatter(pairs.first, pairs.judged, size) + _scatter(pairs.second, pairs.judged, size)
 
 
 def _rank_bounds(strength_S: Floats, drawn_DS: Floats, shown_SS: Floats) -> tuple[Codes, Codes]:

@@ -65,8 +65,10 @@ def summarize(outcomes: Outcomes, seed: int) -> WinRate:
 
 
 def win_rate_of(outcomes: Outcomes, estimate: Estimate) -> WinRate:
-    """The record of one system's outcomes, given the estimate of its mean credit."""
+    """The record of one system's outcomes, given the estimate of its mean credit; wins, losses, ties by verdict."""
     credit = outcomes.credit[outcomes.judged]
+    # By the judge's word: one that changed its mind with the order called a tie, whatever its mean probability.
+    verdict = (outcomes.credit if outcomes.verdict is None else outcomes.verdict)[outcomes.judged]
     count = len(credit)
     return WinRate(
         system=outcomes.system,
@@ -80,9 +82,9 @@ def win_rate_of(outcomes: Outcomes, estimate: Estimate) -> WinRate:
         asked=len(outcomes),
         judged=count,
         unjudged=len(outcomes) - count,
-        wins=int((credit > 0.5).sum()),
-        losses=int((credit < 0.5).sum()),
-        ties=int((credit == 0.5).sum()),
+        wins=int((verdict > 0.5).sum()),
+        losses=int((verdict < 0.5).sum()),
+        ties=int((verdict == 0.5).sum()),
         mean_length=float(np.mean(outcomes.system_length)) if len(outcomes) else None,
     )
 
@@ -93,7 +95,7 @@ def fraction_or_none(value: float) -> float | None:
 
 
 def discrete_rate(record: WinRate) -> float | None:
-    """The win rate with every judgement rounded to win, tie or loss."""
+    """The win rate by verdicts alone; a judgement without one is rounded to win, tie or loss."""
     return (record.wins + record.ties / 2) / record.judged if record.judged else None
 
 

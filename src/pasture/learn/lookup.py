@@ -77,14 +77,16 @@ def _check_parts(path: Path, module: ModuleType) -> None:
     learns_from = str(getattr(module, "LEARNS_FROM", None))
     if not (isinstance(config, type) and issubclass(config, BaseModel)):
         what = "a class Config that derives from pydantic.BaseModel"
+        found = "none" if config is None else repr(config)
     elif not callable(train):
-        what = "a function train"
+        what, found = "a function train", "none" if train is None else repr(train)
     elif learns_from not in HANDED:
         what = " or ".join(f'LEARNS_FROM = "{kind}"' for kind in HANDED)
+        found = "none" if learns_from == "None" else repr(learns_from)
     else:
         _check_signature(path, train, learns_from)
         return
-    raise RecipeError(f"method {str(path)!r}: expected {what}, and there is none. {_EXAMPLE}")
+    raise RecipeError(f"method {str(path)!r}: expected {what}, and found {found}. {_EXAMPLE}")
 
 
 def _check_signature(path: Path, train: Callable[..., object], learns_from: str) -> None:

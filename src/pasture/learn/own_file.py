@@ -1,17 +1,23 @@
 """A Python file of the user's own, taken into this process: a method, or a scorer."""
 
+import contextlib
 import hashlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.abc import Loader
 from pathlib import Path
 from types import ModuleType
 
-from pasture.core.errors import RecipeError
+from pasture.core.errors import PastureError, RecipeError, TrainingError
+from pasture.core.files import write_text
 
 OWN_FILE_SUFFIX = ".py"
+_SIGNALLED = 128
+"""Exit codes above it say which signal ended a process."""
+TRACEBACK_FILE = "traceback.txt"
+"""Where in a training's folder the whole of an error of a method of one's own lies."""
 
 
 def load_file(path: Path, what: str, check: Callable[[Path, ModuleType], None], code: str | None = None) -> ModuleType:
@@ -43,6 +49,34 @@ def file_hash(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise RecipeError(f"{str(path)!r} cannot be read ({error.strerror}).") from error
+
+
+@contextlib.contextmanager
+def explained(method: str, folder: Path) -> Iterator[None]:
+    """Say which line of a method of one's own ended its training; that it left by `sys.exit` is an error, too.
+
+    Raises:
+        TrainingError: if the block raises what is no error of ours; the whole of it lies in `folder`.
+    """
+    place = folder / TRACEBACK_FILE
+    try:
+        yield
+    except PastureError:
+        raise
+    except (Exception, SystemExit) as error:
+        if not method.endswith(OWN_FILE_SUFFIX) or _stopped(error):
+            raise
+        write_text(place, "".join(traceback.format_exception(error)))
+        raise TrainingError(
+            f"method {method!r}: {_raised(error, Path(method))}, while it trained. All of it stands in {place}; "
+            "what was finished before is safe, and the same command goes on."
+        ) from error
+    place.unlink(missing_ok=True)
+
+
+def _stopped(error: BaseException) -> bool:
+    """Whether it ends the process by a signal's number, as somebody asked for."""
+    return isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > _SIGNALLED
 
 
 def _run(path: Path, what: str, module_name: str) -> ModuleType:

@@ -1,6 +1,7 @@
 """What methods that learn from their own answers share: prompts to answer, answers drawn, answers scored."""
 
 import math
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -319,6 +320,12 @@ def checked_scores(
     return together(_checked_scores(scorer, instructions[own], completions[own]))
 
 
+def _where(error: BaseException) -> str:
+    """File and line that raised an error."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{last.filename}, line {last.lineno}"
+
+
 def _checked_scores(
     scorer: Scorer, instructions: Sequence[Instruction], completions: Sequence[Completion]
 ) -> list[float]:
@@ -330,7 +337,8 @@ def _checked_scores(
         raise
     except Exception as error:
         raise ScorerError(
-            f"the scorer raised {type(error).__name__}: {error}. It was given {len(completions)} completions; "
+            f"the scorer raised {type(error).__name__}: {error} ({_where(error)}). It was given {len(completions)} "
+            "completions; "
             "it must return one finite number for each."
         ) from error
     if len(scores) != len(completions):

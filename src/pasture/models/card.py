@@ -83,11 +83,21 @@ def source_of(name: str, records: Iterable[tuple[Record, ...]]) -> Source:
 
 
 def last_figures(path: Path) -> dict[str, float]:
-    """The latest value of every figure in a `metrics.jsonl`."""
+    """The latest value of every figure in a `metrics.jsonl`; none where a method of one's own wrote no such file."""
     latest: dict[str, float] = {}
-    for row in read_json_lines(path):
+    for row in read_json_lines(path) if path.exists() else ():
         latest |= {name: float(value) for name, value in row.items() if isinstance(value, int | float)}
     return latest
+
+
+def _how_to_load(method: str) -> str:
+    if method != "reward_model":
+        return "Load it with `from_pretrained`."
+    return (
+        "It scores answers: `pasture score`. With transformers, `AutoModel.from_pretrained` loads all but the head: a "
+        "score is the last hidden state at an answer's last token times `weight`, plus `bias`, less `offset`, which "
+        "`scalar_head.safetensors` holds. (`AutoModelForSequenceClassification` would draw a head at random.)"
+    )
 
 
 def _markdown(card: Card) -> str:
@@ -100,7 +110,8 @@ def _markdown(card: Card) -> str:
         f"# A model trained with {card.method}",
         "",
         f"Made by [Pasture](https://pypi.org/project/pasture/) {card.version}".rstrip() + ".",
-        "Load it with `from_pretrained`. Simulated or real, the preferences behind it are those of its judge alone.",
+        _how_to_load(card.method),
+        "Simulated or real, the preferences behind it are those of its judge alone.",
         "",
         "| | |",
         "|---|---|",

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from pasture.core.errors import DataError
+from pasture.core.hostile import on_one_line, shortened
 from pasture.core.records import Completion, Instruction
 from pasture.core.templates import PromptTemplate
 from pasture.models.chat import chat_frame, end_answers_with_turn
 from pasture.models.control_tokens import answer_prefix_ids, control_ids, control_token_id
 
+_TOLD_CHARACTERS = 60
 NO_LIMIT = 2**40
 """`max_tokens` of an encoder that cuts nothing."""
 
@@ -97,8 +99,9 @@ class Encoder:
             ]
         ids = self._prompts[text]
         if not ids or len(ids) >= self.max_tokens:
+            begins = on_one_line(shortened(text, _TOLD_CHARACTERS))
             raise DataError(
-                f"instruction {instruction.id!r}: expected a prompt of 1 to {self.max_tokens - 1} tokens, "
+                f"instruction {instruction.id!r}, {begins!r}: expected a prompt of 1 to {self.max_tokens - 1} tokens, "
                 f"got {len(ids)}. Shorten it; or raise max_tokens or max_prompt_tokens, or lower max_new_tokens, as "
                 "far as the model's context goes; or leave such rows out: leave_out_long under [data] of a recipe, "
                 "--leave-out-long of a command."

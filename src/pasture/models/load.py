@@ -306,6 +306,11 @@ def _resolve(folder: Source) -> Path | str:
     path = local_folder(folder)
     if not (path / "config.json").is_file():
         hint = inner_folder(path, "config.json") or " Name the folder that holds it."
+        if (path / "adapter_config.json").is_file():
+            hint = (
+                " It holds adapters alone: name the folder above it where a training of Pasture left them, which holds "
+                "the whole model, or merge them into their base model first (peft: merge_and_unload, save_pretrained)."
+            )
         raise ModelError(f"{path} has no config.json, so it is no model folder.{hint}")
     return path
 

@@ -71,10 +71,15 @@ def _load(
 ) -> PreTrainedModel:
     model = load_causal_lm(start, dtype=_DTYPES[weights.dtype], device=_loads_to(device), tokenizer=tokenizer)
     if weights.lora is not None:
-        add_adapters(model, weights.lora, seed=seed, base=str(start))
+        add_adapters(model, weights.lora, seed=seed, base=_named(start))
     if weights.gradient_checkpointing:
         compute_layers_again(model)
     return model
+
+
+def _named(base: Path) -> str:
+    """What adapters call the model that they belong to: where it is, from whatever folder they are loaded."""
+    return str(base.resolve()) if base.exists() else str(base)
 
 
 def _loads_to(device: str | torch.device) -> str | torch.device:
@@ -100,7 +105,7 @@ def load_trainable_scalar(
     """
     model = ScalarModel.load(folder, dtype=_DTYPES[weights.dtype], device=_loads_to(device))
     if weights.lora is not None:
-        add_adapters(model.backbone, weights.lora, seed=seed, base=str(folder))
+        add_adapters(model.backbone, weights.lora, seed=seed, base=_named(folder))
     if weights.gradient_checkpointing:
         compute_layers_again(model.backbone)
     return _share_out_scalar(model, device)

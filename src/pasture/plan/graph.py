@@ -10,7 +10,7 @@ from typing import Any
 from pasture.core.deciding import deciding
 from pasture.core.files import fingerprint
 
-WORK_VERSION = 6
+WORK_VERSION = 7
 """Raised when a release changes what a step computes, so that older results are not taken for new ones."""
 
 

@@ -53,11 +53,14 @@ def _with_interval(row: WinRate, board: Leaderboard) -> str:
 
 
 def _winner(board: Leaderboard, best: WinRate) -> str:
-    tied = [row.system for row in _judged(board)[1:] if row.rate == best.rate]
+    others = _judged(board)[1:]
+    tied = [row.system for row in others if row.rate == best.rate]
     level = f", level with {_some(tied)}" if tied else ""
+    # Of one system alone there is no first place: the reference may win more often.
+    first = f" comes first{level}: it" if others else ""
     return (
-        f"Judged by {_judge(board.title)}, {_name(best.system)} comes first{level}: "
-        f"it wins {_with_interval(best, board)} of {best.judged:,} comparisons with {_name(best.reference)}."
+        f"Judged by {_judge(board.title)}, {_name(best.system)}{first} "
+        f"wins {_with_interval(best, board)} of {best.judged:,} comparisons with {_name(best.reference)}."
     )
 
 

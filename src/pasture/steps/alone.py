@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -20,6 +20,7 @@ from pasture.core.records import Comparison, Completion, Instruction, Preference
 from pasture.core.templates import TEMPLATES
 from pasture.data.answers import Answers
 from pasture.generate.completions import LocalSystem
+from pasture.learn import own_file
 from pasture.learn.ensemble import first_reward_model, load_scorer
 from pasture.learn.judging import AnnotatedEnvironment, Remembered
 from pasture.learn.lookup import check_several, keywords_of, method_named
@@ -144,10 +145,21 @@ def train(training: Training, progress: Progress = silent) -> Path:
         claim(training.folder, identity, BEGUN_FILE)
         place = {"start": training.start, "folder": training.folder, "seed": training.seed, "progress": progress}
         tracking = _tracking(training, settings, identity)
-        with memory.explained(training.method, settings), tracked(tracking, training.folder):
+        with (
+            own_file.explained(training.method, training.folder),
+            memory.explained(training.method, settings),
+            tracked(tracking, training.folder),
+        ):
             module.train(config, **place, **_given(training, asked, config))
         on_main(lambda: _close(training, settings, sources, identity))
     return model
+
+
+def standing(folder: Path) -> Literal["new", "begun", "finished"]:
+    """How far a training in this folder has come."""
+    if (folder / FINISHED_FILE).exists():
+        return "finished"
+    return "begun" if any((folder / name).exists() for name in _LEARNED) else "new"
 
 
 def _free_if_unused(folder: Path) -> None:

@@ -10,6 +10,7 @@ from pasture.core.records import Comparison, Completion, Instruction, Preference
 from pasture.core.statistics import standard_error_of_mean
 from pasture.core.templates import TEMPLATES, PromptTemplate
 from pasture.learn import best_of_n as best_of_n_method
+from pasture.learn import own_file
 from pasture.learn import sft as sft_method
 from pasture.learn.drift import drift
 from pasture.learn.ensemble import LIST_FILE, EnsembleScorer, first_reward_model, load_scorer
@@ -180,7 +181,7 @@ def _train(task: Task, **what: Any) -> Outcome:
     settings = task.settings
     method = _method(task)
     check_several(settings["method"], method)
-    with memory.explained(settings["method"], settings["config"]):
+    with own_file.explained(settings["method"], task.folder), memory.explained(settings["method"], settings["config"]):
         method.train(
             method.Config(**settings["config"]),
             start=task.inputs["model"] / "model",
@@ -197,8 +198,18 @@ def _train(task: Task, **what: Any) -> Outcome:
 def _check_left(settings: Mapping[str, Any], folder: Path, steps: Sequence[str]) -> None:
     """See that a method left what later steps take up: one's own may have forgotten."""
     method, config = settings["method"], settings["config"]
-    if settings.get("code") and not (folder / MODEL_FOLDER / "config.json").is_file():
-        raise DataError(f"{method}: its train left no model. Let it write one to folder / {MODEL_FOLDER!r}.")
+    model = folder / MODEL_FOLDER
+    if settings.get("code") and not (model / "config.json").is_file():
+        what = "no config.json in the folder of its model" if model.is_dir() else "no model"
+        raise DataError(
+            f"{method}: its train left {what}. Let it write one to folder / {MODEL_FOLDER!r}, by save_model or "
+            "save_pretrained."
+        )
+    if settings.get("code") and not any(model.glob("tokenizer*")):
+        raise DataError(
+            f"{method}: its train left a model without its tokenizer. Let it write both, by save_model(model, "
+            f"tokenizer, folder / {MODEL_FOLDER!r})."
+        )
     promised = "save_every" if "save_every" in config else "rounds" if config.get("rounds", 1) > 1 else None
     if promised and not steps:
         raise DataError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,9 +72,11 @@ class CrossAnnotations:
 
 
 def read_cross_annotations(
-    rows: Sequence[Row], columns: Columns, *, name: str | None = None
+    rows: Sequence[Row], columns: Columns, *, name: str | None = None, origin: str | Path | None = None
 ) -> dict[str, CrossAnnotations]:
     """The cross-annotations of every annotator in `rows`, by name; `name` makes all rows one annotator's.
+
+    `origin` is what errors call the rows, such as the path of their file.
 
     A label is 1 for the first, 2 for the second, 0, 1.5 or "tie" for a tie, a number between 1 and 2 for a
     probability, and null, "", -1 or "garbage" for a judge that failed. A pair's labels keep the order of their rows. A
@@ -83,19 +86,19 @@ def read_cross_annotations(
         DataError: naming the row, if a column is missing or a label is none of these.
     """
     if not rows:
-        raise DataError("no annotations: the file holds no rows.")
+        raise DataError(f"no annotations: {origin or 'the file'} holds no rows.")
+    called = "" if origin is None else f"{origin}, "
     groups: dict[str, dict[str, list[tuple[Row, list[float]]]]] = {}
     for number, row in enumerate(map(flat, rows), start=1):
-        where = f"row {number}"
+        where = f"{called}row {number}"
         annotator = name or text_field(row, columns.annotator, where, "annotator")
-        pair = _pair(row, columns, number)
+        pair = _pair(row, columns, number, where)
         labels = [_label(row, column, where) for column in columns.labels]
         groups.setdefault(annotator, {}).setdefault(pair, []).append((row, labels))
-    return {annotator: _gathered(annotator, pairs, columns) for annotator, pairs in groups.items()}
+    return {annotator: _gathered(annotator, pairs, columns, called) for annotator, pairs in groups.items()}
 
 
-def _pair(row: Row, columns: Columns, number: int) -> str:
-    where = f"row {number}"
+def _pair(row: Row, columns: Columns, number: int, where: str) -> str:
     if columns.pair is not None:
         return text_field(row, columns.pair, where)
     texts = [text_field(row, columns.instruction, where), text_field(row, columns.material, where, "")]
@@ -103,13 +106,15 @@ def _pair(row: Row, columns: Columns, number: int) -> str:
     return content_id(*texts, *([number] if columns.rows_are_pairs else []))
 
 
-def _gathered(annotator: str, pairs: dict[str, list[tuple[Row, list[float]]]], columns: Columns) -> CrossAnnotations:
+def _gathered(
+    annotator: str, pairs: dict[str, list[tuple[Row, list[float]]]], columns: Columns, called: str
+) -> CrossAnnotations:
     by_pair = [[label for _, labels in found for label in labels] for found in pairs.values()]
     table = np.full((len(pairs), max(len(labels) for labels in by_pair)), np.nan)
     for number, labels in enumerate(by_pair):
         table[number, : len(labels)] = labels
-    first = [text_field(found[0][0], columns.first, "pairs") for found in pairs.values()]
-    second = [text_field(found[0][0], columns.second, "pairs") for found in pairs.values()]
+    first = [text_field(found[0][0], columns.first, f"{called}pairs") for found in pairs.values()]
+    second = [text_field(found[0][0], columns.second, f"{called}pairs") for found in pairs.values()]
     everything = [row for found in pairs.values() for row, _ in found]
     return CrossAnnotations(
         annotator=annotator,
@@ -120,7 +125,7 @@ def _gathered(annotator: str, pairs: dict[str, list[tuple[Row, list[float]]]], c
         list_first=np.array([has_list(text) for text in first]),
         list_second=np.array([has_list(text) for text in second]),
         asked=np.array([len(labels) for labels in by_pair]),
-        systems=tuple(_system(found[0][0], columns) for found in pairs.values()),
+        systems=tuple(_system(found[0][0], columns, called) for found in pairs.values()),
         price_usd=_known(everything, columns.price),
         seconds=_known(everything, columns.seconds),
     )
@@ -128,15 +133,18 @@ def _gathered(annotator: str, pairs: dict[str, list[tuple[Row, list[float]]]], c
 
 def _label(row: Row, column: str, where: str) -> float:
     if column not in row:
-        raise DataError(f"{where}: no column {column!r}. Columns: {', '.join(map(str, row))}. Name the label's column.")
+        raise DataError(
+            f"{where}: no column {column!r}, where a label is looked for. Columns: {', '.join(map(str, row))}. "
+            f"Name the label's column, or call it {column!r} in the file."
+        )
     try:
         return share_of_second(row[column])
     except ValueError as error:
         raise DataError(f"{where}: label {row[column]!r} under {column!r} {error}.") from error
 
 
-def _system(row: Row, columns: Columns) -> str | None:
-    return None if columns.system is None else text_field(row, columns.system, "systems")
+def _system(row: Row, columns: Columns, called: str) -> str | None:
+    return None if columns.system is None else text_field(row, columns.system, f"{called}systems")
 
 
 def _known(rows: Sequence[Mapping[str, object]], column: str) -> Floats:

@@ -10,11 +10,13 @@ from pathlib import Path
 from pasture.annotate.campaign.desk import begin
 from pasture.annotate.campaign.events import Event
 from pasture.annotate.campaign.journal import CampaignExistsError, Journal, SqliteJournal
-from pasture.core.errors import DependencyError, StoreError
+from pasture.core.errors import DataError, DependencyError, StoreError
 
 SUFFIX = ".campaign"
 """What the names of campaigns' files end in."""
 _DATABASES = ("postgresql://", "postgres://")
+_BESIDE = ("", "-wal", "-shm", "-journal")
+"""What the names of SQLite's files add to a campaign's."""
 
 
 def open_journal(address: str, *, create: bool = False) -> Journal:
@@ -64,6 +66,29 @@ def new_campaign(address: str, events: Sequence[Event]) -> None:
 def _begin(address: str, events: Sequence[Event]) -> None:
     with contextlib.closing(open_journal(address, create=True)) as journal:
         begin(journal, events)
+
+
+def require_apart_from(address: str, *targets: Path) -> None:
+    """See that nothing is to be written over a campaign's file, or where SQLite keeps its files beside it.
+
+    Raises:
+        DataError: naming the target, by whatever path or link it leads there.
+    """
+    if address.startswith(_DATABASES):
+        return
+    campaign = Path(address)
+    own = [path.with_name(path.name + end) for path in (campaign, campaign.resolve()) for end in _BESIDE]
+    for target in targets:
+        if any(_same_file(target, file) for file in own):
+            raise DataError(
+                f"{target} is a file of the campaign {campaign}, which is read here and never overwritten. "
+                "Name another file."
+            )
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    """Also where there is none yet."""
+    return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
 
 
 def is_campaign(address: str) -> bool:

@@ -76,6 +76,13 @@ def majority(votes: Sequence[Voted]) -> Literal["first", "second"] | None:
     return "first" if count["first"] > count["second"] else "second"
 
 
+def files_of_export(layout: Layout, target: Path) -> Sequence[Path]:
+    """What `write_export` writes, the folder among them where it makes one."""
+    if layout != "records":
+        return (target,)
+    return target, target / "comparisons.jsonl", target / "preferences.jsonl"
+
+
 def write_export(campaign: Campaign, layout: Layout, target: Path) -> Sequence[str]:
     """Write an export; what was written and what was left out comes back, a line each.
 
@@ -86,9 +93,10 @@ def write_export(campaign: Campaign, layout: Layout, target: Path) -> Sequence[s
     """
     said = preferences(campaign)
     if layout == "records":
-        write_records(target / "comparisons.jsonl", comparisons(campaign))
-        write_records(target / "preferences.jsonl", said)
-        return [f"{target / 'preferences.jsonl'}: {len(said)} answers", f"{target / 'comparisons.jsonl'}"]
+        _, pairs_file, answers_file = files_of_export(layout, target)
+        write_records(pairs_file, comparisons(campaign))
+        write_records(answers_file, said)
+        return [f"{answers_file}: {len(said)} answers", f"{pairs_file}"]
     if layout == "trl":
         rows, without = trl_rows(campaign)
         write_json_lines(target, rows)

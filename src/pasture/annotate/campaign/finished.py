@@ -32,7 +32,10 @@ def finished(path: Path, name: str, labels: Sequence[str], annotator_column: str
         raise DataError("expected one column of labels where a column names the annotator.")
     answers: list[tuple[str, Comparison, Said]] = []
     pairs: dict[str, Comparison] = {}
-    for number, row in enumerate(read_rows(path), start=1):
+    rows = read_rows(path)
+    if annotator_column is not None:
+        _check_named(path, rows, annotator_column)
+    for number, row in enumerate(rows, start=1):
         where = f"{path}, row {number}"
         texts = {column: text_field(row, column, where) for column in ("instruction", "output_1", "output_2")}
         texts["input"] = text_field(row, "input", where, "")
@@ -62,6 +65,16 @@ def finished(path: Path, name: str, labels: Sequence[str], annotator_column: str
         for annotator, comparison, said in answers
     ]
     return [opened, *added, *votes, Closed()]
+
+
+def _check_named(path: Path, rows: Sequence[Mapping[str, Any]], column: str) -> None:
+    """See that any row names its annotator; where others do, a row without a name is that of one who is unknown."""
+    if rows and not any(column in row for row in rows):
+        names = dict.fromkeys(name for row in rows for name in row)
+        raise DataError(
+            f"{path}: no column {column!r}, which is to name the annotators. Columns: {', '.join(names)}. "
+            "Name one of them with --annotator."
+        )
 
 
 def _annotator(row: Mapping[str, Any], column: str) -> str:

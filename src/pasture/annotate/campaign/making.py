@@ -10,11 +10,11 @@ from pydantic import ValidationError
 
 from pasture.annotate.campaign.events import OWNER, Opened, PairAdded, Settings
 from pasture.annotate.campaign.shares import check_overlap
-from pasture.annotate.entry import Columns, Listener, annotate_head2head, annotate_pairs, annotate_samples
+from pasture.annotate.entry import Columns, Listener, annotate_head2head, annotate_samples, comparison_of
+from pasture.annotate.tables import as_table
 from pasture.core.errors import DataError
 from pasture.core.records import Comparison
 from pasture.core.seeds import uniform
-from pasture.core.tables import read_rows
 
 Expected = Literal["first", "second", "tie"]
 _EXPECTED: Mapping[object, Expected] = {
@@ -51,7 +51,7 @@ def read_pairs(
     elif samples is not None:
         left_out = annotate_samples(path, listener, which=samples, seed=seed).left_out
     else:
-        annotate_pairs([_bare(row) for row in read_rows(path)], listener)
+        listener.heard = _comparisons(path, as_table(path).rows)
     made = _unique(listener.heard)
     return Pairs(made.comparisons, (*left_out, *made.left_out))
 
@@ -68,12 +68,10 @@ def read_answered(path: Path, columns: Columns | None = None) -> list[tuple[Comp
     Raises:
         DataError: naming the row whose answer is missing or none of 1, 2, 0, 1.5, first, second and tie.
     """
-    rows = read_rows(path)
-    listener = Listener()
-    annotate_pairs([_bare(row) for row in rows], listener, columns=columns)
+    rows = as_table(path).rows
+    pairs = zip(_comparisons(path, rows, columns), rows, strict=True)
     return [
-        (comparison, _expected(row, f"{path}, row {number}"))
-        for number, (comparison, row) in enumerate(zip(listener.heard, rows, strict=True), start=1)
+        (comparison, _expected(row, f"{path}, row {number}")) for number, (comparison, row) in enumerate(pairs, start=1)
     ]
 
 
@@ -157,10 +155,11 @@ def _unique(comparisons: Sequence[Comparison]) -> Pairs:
     return Pairs(list(kept.values()), (f"{twice} pairs that are there twice, word for word",) if twice else ())
 
 
-def _bare(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row without the columns of an earlier annotation, which would be in the way of a new one."""
-    wanted = (*Comparison.model_fields, "input", "output_1", "output_2", "generator_1", "generator_2", "dataset")
-    return {name: row[name] for name in wanted if name in row}
+def _comparisons(path: Path, rows: Sequence[Mapping[str, Any]], columns: Columns | None = None) -> Sequence[Comparison]:
+    """One for each row; columns of an earlier annotation are not in the way, for nothing is added to the rows."""
+    return [
+        comparison_of(row, columns or Columns(), f"{path}, row {number}") for number, row in enumerate(rows, start=1)
+    ]
 
 
 def _expected(row: Mapping[str, Any], where: str) -> Expected:
