@@ -121,7 +121,10 @@ def train(config, *, environment, **more):
 @pytest.mark.parametrize(
     ("scorer", "message"),
     [
-        ("raise KeyError('judge')", r"the scorer raised KeyError: 'judge'\. It was given 4 completions"),
+        (
+            "raise KeyError('judge')",
+            r"the scorer raised KeyError: 'judge' \(.*mine\.py, line \d+\)\. It was given",
+        ),
         ("return [0.0]", "the scorer returned 1 numbers for 4 completions"),
         ("return None", "the scorer raised TypeError"),
     ],

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from pasture.cli import application
@@ -68,7 +69,7 @@ def reward(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_trained_model_is_a_plain_folder_with_a_card_that_says_how_it_came_to_be(base: Path, tmp_path: Path):
     file = demonstrations(tmp_path)
     command = ("train", "sft", *QUICK, "--start", base, "--demonstrations", file, "--template", "plain", "-o", tmp_path)
-    assert "Model and its card" in call(*command)
+    assert call(*command).startswith("Model and its card: ")
     AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     facts = json.loads((tmp_path / "model" / "pasture.json").read_text())
     assert (facts["method"], facts["template"], facts["settings"]["batch_size"]) == ("sft", "plain", 8)
@@ -86,7 +87,7 @@ def test_what_is_finished_is_not_trained_again_and_another_training_is_refused(b
     call(*command)
     weights = tmp_path / "model" / "model.safetensors"
     before = weights.stat().st_mtime_ns
-    call(*command)
+    assert "It was trained before, and nothing was done. Model and its card: " in call(*command)
     assert weights.stat().st_mtime_ns == before
     with pytest.raises(RunFolderError, match="finished training with another"):
         call(*command, "--seed", 1)
@@ -114,7 +115,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(base: Path, tmp_path: Pa
         patch.setattr("pasture.learn.sft.take_step", stopping_at_the_second())
         with pytest.raises(RunFolderError, match="disk"):
             call(*command, "-o", tmp_path / "stopped")
-    call(*command, "-o", tmp_path / "stopped")
+    assert "Went on from what was there. Model and its card: " in call(*command, "-o", tmp_path / "stopped")
     whole, stopped = ((tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "stopped"))
     assert whole == stopped
 
@@ -153,6 +154,19 @@ def test_a_reward_model_scores_pairs_in_one_call_and_says_how_often_it_agrees(re
     call("score", reward, tmp_path / "scored.jsonl", "--prefix", "again_", "-o", tmp_path / "again.json")
     again = json.loads((tmp_path / "again.json").read_text())
     assert [row["again_score_chosen"] for row in again] == [row["score_chosen"] for row in rows]
+
+
+def test_a_score_comes_about_as_the_card_of_a_reward_model_says(reward: Path, tmp_path: Path):
+    assert "times `weight`, plus `bias`, less `offset`" in (reward / "README.md").read_text()
+    call("score", reward, pairs(tmp_path), "-o", tmp_path / "scored.jsonl")
+    row = json.loads((tmp_path / "scored.jsonl").read_text().splitlines()[0])
+    tokenizer, head = AutoTokenizer.from_pretrained(reward), load_file(reward / "scalar_head.safetensors")
+    prompt, answer = (tokenizer(text)["input_ids"] for text in (row["prompt"] + "\n", row["chosen"]))
+    ids_1T = torch.tensor([[*prompt, *answer, tokenizer.eos_token_id]])
+    with torch.no_grad():
+        hidden = AutoModel.from_pretrained(reward)(input_ids=ids_1T).last_hidden_state[0, -1]
+    by_hand = float(hidden @ head["weight"][0] + head["bias"][0] - head["offset"])
+    assert row["score_chosen"] == pytest.approx(by_hand, abs=1e-4)
 
 
 def test_single_answers_are_scored_like_those_of_pairs(reward: Path, tmp_path: Path):
@@ -265,6 +279,10 @@ def test_a_models_answers_come_in_every_layout_and_with_how_it_was_asked(base: P
     assert list(rows[0])[:5] == ["instruction", "input", "output", "generator", "dataset"]
     facts = json.loads((tmp_path / "a.json.facts.json").read_text())
     assert (facts["template"], facts["asked"]) == ("plain", 3)
+    # A training's model is called by the folder around it.
+    assert {row["generator"] for row in rows} == {base.parent.name}
+    call("generate", file, *more, "--system", "mine", "-o", tmp_path / "c.json")
+    assert {row["generator"] for row in json.loads((tmp_path / "c.json").read_text())} == {"mine"}
     assert facts["decoding"] == {"temperature": 0.7, "top_p": 1.0, "max_new_tokens": 6}
     call("generate", file, *more, "--layout", "trl-chat", "-o", tmp_path / "b.jsonl")
     split = load_demonstrations(str(tmp_path / "b.jsonl"))

@@ -142,7 +142,7 @@ def test_nothing_to_learn_from_is_refused_before_any_step(tmp_path, base):
 
 
 def test_a_prompt_that_leaves_no_room_is_refused_by_name(tmp_path, base):
-    with pytest.raises(DataError, match=r"instruction 'i\d+': expected a prompt of 1 to 3 tokens"):
+    with pytest.raises(DataError, match=r"instruction 'i\d+', 'w\d.*': expected a prompt of 1 to 3 tokens"):
         _train(tmp_path, base, QUICK.model_copy(update={"max_tokens": 4}))
 
 

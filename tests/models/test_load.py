@@ -81,6 +81,12 @@ def test_a_folder_without_config_is_named(tmp_path):
         load_causal_lm(tmp_path)
 
 
+def test_adapters_alone_are_told_from_a_model(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"holds adapters alone: .* merge them into their base model first"):
+        load_causal_lm(tmp_path)
+
+
 def test_a_tokenizer_without_end_token_is_refused(folder):
     change_json(folder / "tokenizer_config.json", eos_token=None)
     with pytest.raises(ModelError, match="no end token"):
