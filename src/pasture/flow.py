@@ -109,13 +109,6 @@ def _completed(recipe: Recipe, origin: str, allow_code: bool) -> Recipe:
     return recipe.model_copy(update={"learn": learn})
 
 
-def _no_method(method: str, known: Sequence[str], *, told: bool) -> str:
-    """What is wrong with the method that a table names, or with its name where it names none."""
-    wrong = f"method = {method!r} is none" if told else "has no method: say method = ..., or call it by a method's name"
-    methods = f"{recipes.probably(method, known)} Methods: {', '.join(sorted(known))}"
-    return f"{wrong}.{methods}. A method of your own is a file that ends in .py."
-
-
 def _complete(
     name: str, table: Mapping[str, Any], weights: Mapping[str, Any], origin: str, allow_code: bool
 ) -> dict[str, Any]:
@@ -126,9 +119,8 @@ def _complete(
         facts["code"] = _allowed_hash(method, f"{origin}: [learn.{name}]", allow_code)
         facts["learns_from"] = lookup.method_named(method).LEARNS_FROM
     elif method not in lookup.METHODS:
-        raise RecipeError(
-            f"{origin}: [learn.{name}] {_no_method(method, list(lookup.METHODS), told='method' in table)}"
-        )
+        more = "" if "method" in table else " A table of another name needs a line that begins with method =."
+        raise RecipeError(f"{origin}: [learn.{name}]: {lookup.unknown(method)}{more}")
     if "scorer" in table:
         facts |= _scorer_facts(str(table["scorer"]), f"{origin}: [learn.{name}]", allow_code)
     told = ("method", "code", "learns_from", "scorer", "scorer_code")

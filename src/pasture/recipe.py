@@ -374,13 +374,9 @@ def describe_unknown(key: str, known: Sequence[str], section: str) -> str:
 
 
 def _no_key(key: str, known: Sequence[str]) -> str:
-    return f"has no key {key!r}.{probably(key, known)} Keys: {', '.join(sorted(known))}."
-
-
-def probably(word: str, known: Sequence[str]) -> str:
-    """A question for the word that was probably meant; empty where none is like it."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"has no key {key!r}.{hint} Keys: {', '.join(sorted(known))}."
 
 
 def _keys_at(kind: type[BaseModel], path: Sequence[str]) -> list[str]:

@@ -63,6 +63,11 @@ def test_adapters_change_nothing_at_first_and_are_all_that_learns(start: Path):
     assert not any(name.startswith(("lm_head", "embed_out")) for name in learning)
 
 
+def test_adapters_name_their_model_so_that_it_is_found_from_any_folder(start: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(start.parent)
+    assert trainable(Path("start")).peft_config["default"].base_model_name_or_path == str(start.resolve())
+
+
 def test_adapters_compute_as_the_paper_has_it(start: Path):
     model, plain = trainable(start), load_causal_lm(start)
     move_adapters(model)

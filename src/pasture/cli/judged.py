@@ -40,8 +40,6 @@ class Judged:
     tricks: Sequence[Comparison] = ()
     """Comparisons of the audit's systems."""
     audited: Sequence[Preference] = ()
-    by_rule: bool = False
-    """Whether the judge is one of the meadow's, who gives the same answer when asked again."""
 
     def systems(self) -> list[Outcomes]:
         """The outcomes of each system."""
@@ -77,7 +75,8 @@ class Judged:
         if not reasons:
             return ""
         [(reason, times)] = reasons.most_common(1)
-        again = "" if self.by_rule else " Ask about these alone with --judge retry_unjudged=true."
+        # Votes are of the meadow's judges, who say the same when they are asked again.
+        again = "" if self.credit == "verdict" else " Ask about these alone with --judge retry_unjudged=true."
         return (
             f"{reasons.total()} of {len(every)} judgements are no verdict, {times} of them for this reason: "
             f"{on_one_line(shortened(reason, _REASON_CHARACTERS)).rstrip('.')}.{again}"
@@ -116,7 +115,6 @@ def put_to_judge(
         preferences=preferences,
         tricks=tricks,
         audited=audited,
-        by_rule=name in judges.MEADOW,
     )
 
 

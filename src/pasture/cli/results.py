@@ -195,7 +195,7 @@ def found_systems(folder: Path, judge: str | None = None) -> Found:
     """The outcomes of every judgement in a folder or below it; of `judge` alone where one is named.
 
     Known are what `pasture evaluate --out` wrote, the judged evaluations of a run folder, and AlpacaEval's
-    annotations.json.
+    annotations.json; that file may also be named itself.
 
     Raises:
         DataError: if there is none, or none by `judge`.

@@ -120,8 +120,13 @@ def require_apart(target: Path, *sources: Path) -> None:
         DataError: naming the file.
     """
     for source in sources:
-        if target.exists() and source.exists() and target.samefile(source):
-            raise DataError(f"{target} is what is read, and it is not overwritten. Name another file with --out.")
+        if _same(target, source):
+            raise DataError(f"{target} is what is read, and it is not overwritten. Name another file.")
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file, or will once there is one."""
+    return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -17,6 +17,7 @@ _TWINS = 0.9
 """Share of answers in common from which on two systems are taken for one; a method that learns shares under half of
 them with what it began as, and the best of 8 samples half of them with the best of 16."""
 _LEAST_OF_TWINS = 20
+"""Answers in common without which nothing is said of twins."""
 _NAMED = 5
 _NAMED_CHARACTERS = 120
 

@@ -35,11 +35,17 @@ def method_named(name: str, code: str | None = None) -> Any:
     """
     if not name.endswith(OWN_FILE_SUFFIX):
         if name not in METHODS:
-            close = difflib.get_close_matches(name, METHODS, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise RecipeError(f"there is no method {name!r}.{hint} Methods: {', '.join(METHODS)}.")
+            raise RecipeError(unknown(name))
         return METHODS[name]
     return load_file(Path(name), KIND, _check_parts, code)
+
+
+def unknown(name: str) -> str:
+    """The sentence that says there is no such method, and which was probably meant."""
+    close = difflib.get_close_matches(name, METHODS, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    methods = ", ".join(METHODS)
+    return f"there is no method {name!r}.{hint} Methods: {methods}; one of your own is a file that ends in .py."
 
 
 def keywords_of(module: Any) -> set[str]:

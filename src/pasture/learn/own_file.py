@@ -58,13 +58,16 @@ def explained(method: str, folder: Path) -> Iterator[None]:
     Raises:
         TrainingError: if the block raises what is no error of ours; the whole of it lies in `folder`.
     """
+    if not method.endswith(OWN_FILE_SUFFIX):
+        yield
+        return
     place = folder / TRACEBACK_FILE
     try:
         yield
     except PastureError:
         raise
     except (Exception, SystemExit) as error:
-        if not method.endswith(OWN_FILE_SUFFIX) or _stopped(error):
+        if _stopped(error):
             raise
         write_text(place, "".join(traceback.format_exception(error)))
         raise TrainingError(

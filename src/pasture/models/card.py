@@ -91,6 +91,8 @@ def last_figures(path: Path) -> dict[str, float]:
 
 
 def _how_to_load(method: str) -> str:
+    if method == "reward_model_ensemble":
+        return "It scores answers: `pasture score`. Its members are reward models."
     if method != "reward_model":
         return "Load it with `from_pretrained`."
     return (

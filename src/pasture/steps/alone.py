@@ -164,7 +164,7 @@ def standing(folder: Path) -> Literal["new", "begun", "finished"]:
 
 def _free_if_unused(folder: Path) -> None:
     """Let a folder go to another training where the one that it was begun for failed before it learned anything."""
-    if not any((folder / name).exists() for name in _LEARNED):
+    if standing(folder) == "new":
         (folder / BEGUN_FILE).unlink(missing_ok=True)
 
 

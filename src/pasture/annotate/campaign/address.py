@@ -10,7 +10,8 @@ from pathlib import Path
 from pasture.annotate.campaign.desk import begin
 from pasture.annotate.campaign.events import Event
 from pasture.annotate.campaign.journal import CampaignExistsError, Journal, SqliteJournal
-from pasture.core.errors import DataError, DependencyError, StoreError
+from pasture.core.errors import DependencyError, StoreError
+from pasture.core.files import require_apart
 
 SUFFIX = ".campaign"
 """What the names of campaigns' files end in."""
@@ -79,16 +80,7 @@ def require_apart_from(address: str, *targets: Path) -> None:
     campaign = Path(address)
     own = [path.with_name(path.name + end) for path in (campaign, campaign.resolve()) for end in _BESIDE]
     for target in targets:
-        if any(_same_file(target, file) for file in own):
-            raise DataError(
-                f"{target} is a file of the campaign {campaign}, which is read here and never overwritten. "
-                "Name another file."
-            )
-
-
-def _same_file(one: Path, other: Path) -> bool:
-    """Also where there is none yet."""
-    return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
+        require_apart(target, *own)
 
 
 def is_campaign(address: str) -> bool:
