@@ -9,6 +9,7 @@ Outside of `processes` there is one process, and what is given to a function her
 """
 
 import contextlib
+import gc
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -113,6 +114,8 @@ def processes(*, expected: int | None = None, sharding: Sharding = "none", on_cp
         _State.joined = None
     state.destroy_process_group()
     PartialState._reset_state()
+    # The group's threads end with the last that holds it, and models that are done with hold it in cycles.
+    gc.collect()
 
 
 def _is_first_error() -> bool:

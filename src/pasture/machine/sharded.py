@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -37,7 +37,7 @@ def share_out(model: nn.Module) -> None:
     place = joined()
     if place is None or place.sharding == "none":
         return
-    mesh = init_device_mesh(place.device.type, (place.count,))
+    mesh = _mesh(place)
     layers = set(getattr(model, "_no_split_modules", None) or ())
     for part in model.modules():
         if type(part).__name__ in layers:
@@ -59,8 +59,20 @@ def share_out_head(head: nn.Module) -> None:
     place = joined()
     if place is None or place.sharding == "none":
         return
-    fully_shard(head, mesh=init_device_mesh(place.device.type, (place.count,)))
+    fully_shard(head, mesh=_mesh(place))
     _sum_gradients_within(head)
+
+
+def _mesh(place: Joined) -> DeviceMesh:
+    """The processes in a row.
+
+    torch's caches keep every mesh until the interpreter ends, and a mesh its processes' group, for compiled code alone.
+    A group that is kept never ends its threads, and one of them that still holds a tensor when the interpreter ends
+    aborts the process.
+    """
+    mesh = init_device_mesh(place.device.type, (place.count,))
+    getattr(mesh, "_pg_registry", {}).clear()
+    return mesh
 
 
 def _sum_gradients_within(model: nn.Module) -> None:
