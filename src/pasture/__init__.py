@@ -13,7 +13,7 @@ HOMES = {
     "pasture.core.errors": ("PastureError",),
     "pasture.core.files": ("read_records", "write_records"),
     "pasture.core.ports": ("Annotator", "Engine", "Scorer"),
-    "pasture.core.records": ("Comparison", "Completion", "Instruction", "Preference", "Score", "WinRate"),
+    "pasture.core.records": ("Comparison", "Completion", "Instruction", "Preference", "Rating", "Score", "WinRate"),
     "pasture.data.instructions": ("load_demonstrations", "load_prompts"),
     "pasture.data.load": ("load_split",),
     "pasture.data.preferences": ("FeedbackFile", "load_feedback"),

@@ -240,6 +240,25 @@ def test_methods_that_learn_from_scores_take_an_ensemble(base: Path, ensemble: P
     AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "model")
 
 
+def test_kto_takes_thumbs_and_methods_that_learn_from_pairs_do_not(base: Path, tmp_path: Path):
+    rows = [
+        {"prompt": comparison.instruction.instruction, "completion": side.text, "label": number == 0}
+        for comparison, _ in toy.separable_feedback(8)
+        for number, side in enumerate((comparison.first, comparison.second))
+    ]
+    file = write(tmp_path / "thumbs.jsonl", rows)
+    more = (*QUICK, "--start", base, "--feedback", file, "--template", "plain")
+    call("train", "kto", *more, "-o", tmp_path / "kto")
+    facts = json.loads((tmp_path / "kto" / "model" / "pasture.json").read_text())
+    assert (facts["data"]["feedback"]["count"], facts["judge"]) == (16, "thumbs")
+    assert facts["results"]["answers_desirable"] == 8
+    with pytest.raises(
+        DataError, match=r"holds 16 answers that were rated alone\. Methods that learn from those: kto\."
+    ):
+        call("train", "dpo", *more, "-o", tmp_path / "dpo")
+    assert not (tmp_path / "dpo").exists()
+
+
 def test_online_dpo_learns_from_a_judge_that_is_named_and_keeps_what_it_said(tmp_path: Path):
     rows = [{"prompt": one.instruction} for one in meadow.instructions("unlabeled", 8, seed=0)]
     settings = ("judge=annotator", "steps=1", "rollout_batch_size=8", "minibatch_size=4", "save_every=1")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pandas as pd
 import pytest
 from pyarrow import Table, parquet
 
@@ -39,6 +40,13 @@ def preferred_texts(path: str) -> list[tuple[str, str, str]]:
         [other] = sides.values()
         found.append((comparison.instruction.instruction, best, other))
     return found
+
+
+def rated(path: str) -> list[tuple[str, str, bool]]:
+    """Prompt, answer, whether it is desirable."""
+    found = load_feedback(FeedbackFile(file=path))
+    assert not found.pairs
+    return [(one.instruction.instruction, one.completion.text, one.desirable) for one in found.ratings]
 
 
 def pair(label: Any, **more: Any) -> dict[str, Any]:
@@ -191,7 +199,7 @@ def test_rows_that_hold_no_comparison_are_counted(tmp_path: Path):
     loaded = load_feedback(FeedbackFile(file=write(tmp_path / "a.jsonl", rows)))
     assert len(loaded.pairs) == 1
     assert sorted(loaded.left_out.values()) == [1, 1]
-    with pytest.raises(DataError, match="no comparison to learn from"):
+    with pytest.raises(DataError, match="nothing to learn from"):
         load_feedback(FeedbackFile(file=write(tmp_path / "b.jsonl", rows[:2])))
 
 
@@ -244,3 +252,58 @@ def test_peoples_labels_of_pandalm_are_counted_as_its_file_has_them():
     expected = [names[row[f"human_{n}"]] for row in rows for n in (1, 2, 3)]
     assert len(rows) == 463
     assert [preference.preferred for _, preference in loaded.pairs] == expected
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Say hi", "completion": "hi", "label": True},  # TRL: the unpaired preference type
+        {"instruction": "Say hi", "output": "hi", "label": 1},
+        {
+            "prompt": [{"role": "user", "content": "Say hi"}],
+            "completion": [{"role": "assistant", "content": "hi"}],
+            "label": "True",
+        },
+    ],
+)
+def test_answers_that_were_rated_alone_come_in_trls_columns_and_alpacas(tmp_path: Path, row: dict[str, Any]):
+    file = write(tmp_path / "thumbs.jsonl", [row, {**row, "label": 0}, {**row, "label": None}])
+    assert rated(file) == [("Say hi", "hi", True), ("Say hi", "hi", False)]
+    found = load_feedback(FeedbackFile(file=file))
+    assert found.left_out == {"no label": 1}
+    assert {one.annotator for one in found.ratings} == {"thumbs"}
+    assert found.rows == [(one,) for one in found.ratings]
+
+
+def test_thumbs_of_a_table_with_gaps_are_read_as_pandas_writes_them(tmp_path: Path):
+    # A column of 1, 0 and nothing is one of floats.
+    file = tmp_path / "thumbs.csv"
+    pd.DataFrame({"prompt": ["a b", "c", "d"], "completion": ["x", "y", "z"], "label": [1, 0, None]}).to_csv(file)
+    assert rated(str(file)) == [("a b", "x", True), ("c", "y", False)]
+
+
+def test_ratings_of_our_own_come_back_as_they_were_beside_judged_pairs(tmp_path: Path):
+    file = write(tmp_path / "thumbs.jsonl", [{"prompt": "p", "completion": "a", "label": True}])
+    pairs = load_feedback(FeedbackFile(file=write(tmp_path / "pairs.jsonl", [pair(1)]))).pairs
+    ratings = load_feedback(FeedbackFile(file=file)).ratings
+    folder = tmp_path / "ours"
+    folder.mkdir()
+    write_records(folder / "comparisons.jsonl", [comparison for comparison, _ in pairs])
+    write_records(folder / "preferences.jsonl", [preference for _, preference in pairs])
+    write_records(folder / "ratings.jsonl", ratings)
+    found = load_feedback(FeedbackFile(file=str(folder)))
+    assert (found.pairs, found.ratings) == (pairs, ratings)
+    assert load_feedback(FeedbackFile(file=str(folder / "ratings.jsonl"))).ratings == ratings
+
+
+def test_count_takes_so_many_ratings(tmp_path: Path):
+    rows = [{"prompt": "p", "completion": text, "label": False} for text in "abc"]
+    found = load_feedback(FeedbackFile(file=write(tmp_path / "thumbs.jsonl", rows), count=2))
+    assert [one.completion.text for one in found.ratings] == ["a", "b"]
+
+
+@pytest.mark.parametrize("label", [2, -1, "good", [True]])
+def test_a_thumb_that_is_neither_up_nor_down_is_an_error_with_its_row(tmp_path: Path, label: Any):
+    rows = [{"prompt": "p", "completion": "a", "label": value} for value in (True, label)]
+    with pytest.raises(DataError, match=r"row 2: label is .*Expected true or false"):
+        load_feedback(FeedbackFile(file=write(tmp_path / "thumbs.json", rows)))

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from pasture.learn import dpo, grpo, kto, online_dpo, rloo, simpo
+from pasture.learn.ratings import RatedAnswers
 from pasture.learn.rollouts import Environment, draw
 from pasture.models.sample import SamplerConfig
 from tests.learn import alone, pairwise, toy
@@ -73,7 +74,9 @@ def test_simpo_learns_from_the_mean_loss_per_pair(base):
 
 def test_kto_learns_from_the_mean_loss_per_answer(tmp_path, base, imitator):
     config = kto.Config(beta=0.05, desirable_weight=1.5, undesirable_weight=0.5)
-    judged = [pair for pair in pairwise.pairs(base, pairwise.mixed_feedback()) if pair.first_preferred != 0.5]
+    pairs = [pair for pair in pairwise.pairs(base, pairwise.mixed_feedback()) if pair.first_preferred != 0.5]
+    alone = [RatedAnswers(pair.instruction_id, (pair.preferred,), (True,)) for pair in pairs[:3]]
+    judged = [*map(RatedAnswers.of_pair, pairs), *alone]
     reference, layout = pairwise.policy(base)
     lent = kto.mismatched_answers(judged, max_tokens=32, seed=0)
     material = kto.prepare(config, reference, layout, judged, lent, folder=tmp_path)
@@ -82,10 +85,11 @@ def test_kto_learns_from_the_mean_loss_per_answer(tmp_path, base, imitator):
     ratios = [_ratio(policy.model, reference.model, answer) for group in lent for answer in group]
     drift = torch.stack(ratios).mean().detach().clamp(min=0)
     loss = torch.zeros(())
-    for pair in judged:
-        gains = [0.05 * (_ratio(policy.model, reference.model, one) - drift) for one in (pair.preferred, pair.rejected)]
-        loss = loss + 1.5 * (1 - gains[0].sigmoid()) + 0.5 * (1 - (-gains[1]).sigmoid())
-    _check(policy.model, loss / (2 * len(judged)))
+    for one in judged:
+        for answer, desirable in zip(one.answers, one.desirable, strict=True):
+            gain = 0.05 * (_ratio(policy.model, reference.model, answer) - drift)
+            loss = loss + (1.5 * (1 - gain.sigmoid()) if desirable else 0.5 * (1 - (-gain).sigmoid()))
+    _check(policy.model, loss / (2 * len(pairs) + 3))
 
 
 def test_online_dpo_learns_from_the_mean_loss_per_pair(imitator, models):

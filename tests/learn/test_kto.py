@@ -7,6 +7,7 @@ import torch
 from pasture.core.errors import DataError
 from pasture.core.records import Instruction
 from pasture.learn import kto
+from pasture.learn.ratings import RatedAnswers
 from tests.learn import pairwise, toy
 from tests.learn.alone import check_equal_gradients, gradients, token_logprobs
 
@@ -15,7 +16,11 @@ train = partial(pairwise.train, kto)
 
 
 def decided(base, count=12):
-    return [pair for pair in pairwise.pairs(base, pairwise.mixed_feedback(count)) if pair.first_preferred != 0.5]
+    return rated(pair for pair in pairwise.pairs(base, pairwise.mixed_feedback(count)) if pair.first_preferred != 0.5)
+
+
+def rated(pairs):
+    return [RatedAnswers.of_pair(pair) for pair in pairs]
 
 
 def material(base, judged, tmp_path, config=QUICK):
@@ -36,11 +41,10 @@ def test_loss_and_drift_are_those_of_answers_read_one_by_one(tmp_path, base, imi
         return token_logprobs(policy.model, answer).sum() - token_logprobs(reference, answer).sum()
 
     # Eq. 8 of the paper in NumPy, each answer on its own.
-    drift = max(0.0, np.mean([ratio(answer) for group in prepared.mismatched for answer in group]))
+    drift = max(0.0, np.mean([ratio(answer) for row in prepared for answer in row.mismatched]))
     losses = []
     for pair in judged:
-        for number, answer in enumerate(pair.answers):
-            desirable = (number == 0) == (pair.first_preferred == 1)
+        for desirable, answer in zip(pair.desirable, pair.answers, strict=True):
             gain = 0.3 * (ratio(answer) - drift)
             value = 1 / (1 + np.exp(-gain if desirable else gain))
             losses.append((1.5 if desirable else 0.5) * (1 - value))
@@ -107,17 +111,17 @@ def test_mismatched_answers_are_held_to_the_models_context(tmp_path, monkeypatch
 def test_mismatched_answers_are_of_other_instructions_and_fit_behind_the_prompt(base):
     instructions = toy.instructions(4)
     feedback = [toy.judged("w1 w2 w3 w4", f"w{5 + turn}", instruction=one) for one in instructions for turn in range(3)]
-    judged = pairwise.pairs(base, feedback)
+    judged = rated(pairwise.pairs(base, feedback))
     words = {answer: pair.instruction_id for pair in judged for answer in map(id, pair.answers)}
     assert len(words) == 24
     mismatched = kto.mismatched_answers(judged, max_tokens=8, seed=0)
     for pair, (first, second) in zip(judged, mismatched, strict=True):
-        assert first.prompt_ids == second.prompt_ids == pair.first.prompt_ids
+        assert first.prompt_ids == second.prompt_ids == pair.answers[0].prompt_ids
         assert len(first) <= 8
         assert len(second) <= 8
     # Another pair's prompt in front of its own answers, of another instruction: texts tell which.
-    told_apart = pairwise.pairs(
-        base, [toy.judged(f"w{n}", f"w{n + 4}", instruction=i) for n, i in enumerate(instructions)]
+    told_apart = rated(
+        pairwise.pairs(base, [toy.judged(f"w{n}", f"w{n + 4}", instruction=i) for n, i in enumerate(instructions)])
     )
     for pair, group in zip(told_apart, kto.mismatched_answers(told_apart, 32, seed=0), strict=True):
         own = [answer.response_ids for answer in pair.answers]
@@ -130,11 +134,12 @@ def test_mismatched_answers_are_of_other_instructions_and_fit_behind_the_prompt(
 def test_loss_and_gradients_do_not_depend_on_the_micro_batch_or_on_sharing_prompts(
     tmp_path, base, pairs_at_once, shares
 ):
-    prepared = material(base, decided(base, 24), tmp_path)
+    judged = decided(base, 24)
+    prepared = material(base, judged, tmp_path)
     whole, layout = pairwise.policy(base, moved=0.05)
     expected = kto.accumulate_gradients(QUICK, whole, layout, prepared)
     cut, layout = pairwise.policy(base, moved=0.05, shares=shares)
-    budget = pairs_at_once * max(layout.token_count(pair.answers) for pair in prepared.pairs)
+    budget = pairs_at_once * max(layout.token_count(pair.answers) for pair in judged)
     found = kto.accumulate_gradients(QUICK.model_copy(update={"micro_batch_tokens": budget}), cut, layout, prepared)
     assert {name: float(value) for name, value in found.items()} == pytest.approx(
         {name: float(value) for name, value in expected.items()}, abs=1e-5

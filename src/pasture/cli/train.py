@@ -67,7 +67,7 @@ class Data:
 
     title: ClassVar[str] = "Data"
     demonstrations: Annotated[str | None, typer.Option("--demonstrations", help=f"To imitate. {DATA_HELP}")] = None
-    feedback: Annotated[str | None, typer.Option("--feedback", help=f"Preferences. {DATA_HELP}")] = None
+    feedback: Annotated[str | None, typer.Option("--feedback", help=f"Preferences or ratings. {DATA_HELP}")] = None
     labels: Annotated[
         str, typer.Option("--labels", help="Columns of labels beside output_1 and output_2, with commas between.")
     ] = "preference"
@@ -98,7 +98,7 @@ class Data:
         if self.feedback is not None:
             labels = tuple(self.labels.split(","))
             loaded = load_feedback(FeedbackFile(file=self.feedback, labels=labels, count=self.count))
-            given["feedback"] = loaded.pairs
+            given["feedback"] = loaded.rows
             _say_left_out(console, loaded.left_out)
         if self.instructions is not None:
             given["instructions"] = load_prompts(self.instructions, self.count)

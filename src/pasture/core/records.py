@@ -124,6 +124,27 @@ class Preference(Record):
         return self
 
 
+class Rating(Record):
+    """What one annotator said of one completion on its own, without another beside it: a thumb up or down."""
+
+    instruction: Instruction
+    completion: Completion
+    annotator: NonEmpty
+    desirable: bool
+
+    @model_validator(mode="after")
+    def _completion_answers_the_instruction(self) -> Self:
+        if self.completion.instruction_id != self.instruction.id:
+            raise ValueError(
+                f"completion answers instruction {self.completion.instruction_id!r}, expected {self.instruction.id!r}"
+            )
+        return self
+
+
+Judgement = tuple[Comparison, Preference] | tuple[Rating]
+"""What somebody said of a pair of completions, or of one alone."""
+
+
 class Score(Record):
     """What a scorer made of one completion; higher is better, the scale is the scorer's own."""
 

@@ -1,4 +1,4 @@
-"""Preferences from files, whoever made them: one loader for people's, a judge's and our own.
+"""Preferences and ratings from files, whoever made them: one loader for people's, a judge's and our own.
 
 | Rows hold | Layout |
 |---|---|
@@ -7,6 +7,8 @@
 | `chosen` and `rejected` as whole dialogues, texts or messages | HH-RLHF; TRL's with an implicit prompt |
 | `comparison_id`, `preferred`, with `comparisons.jsonl` beside the file | what a run or a campaign leaves |
 | `comparison` and `preference`, each a record | both in one file |
+| `prompt`, `completion` or `instruction`, `output`, and `label`, true or false | TRL's, unpaired; thumbs up or down |
+| `instruction`, `completion`, `annotator`, `desirable` | ratings of our own |
 """
 
 import math
@@ -20,7 +22,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pasture.core.errors import DataError
 from pasture.core.files import read_records
-from pasture.core.records import Comparison, Completion, Instruction, Preference, Verdict, content_id
+from pasture.core.records import (
+    Comparison,
+    Completion,
+    Instruction,
+    Judgement,
+    Preference,
+    Rating,
+    Verdict,
+    content_id,
+)
 from pasture.core.tables import Row, read_rows, text_field
 from pasture.data.dialogues import (
     Turn,
@@ -34,9 +45,13 @@ from pasture.data.hub import data_files
 
 COMPARISONS_FILE = "comparisons.jsonl"
 PREFERENCES_FILE = "preferences.jsonl"
+RATINGS_FILE = "ratings.jsonl"
 _PAIRS_OF_A_RUN, _LABELS_OF_A_RUN = ("2-generate", "preference"), ("3-annotate", "preference")
 _NUMBER_COLUMN, _VERDICT_COLUMN = "preference", "preferred"
 """What `pasture annotate` writes of one verdict, perhaps with a prefix before both."""
+
+_RATED = ({"prompt", "completion", "label"}, {"instruction", "output", "label"})
+_THUMBS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
 Judged = tuple[Comparison, Preference]
 
@@ -51,55 +66,62 @@ class FeedbackFile(BaseModel):
     labels: tuple[str, ...] = Field(("preference",), min_length=1)
     """Columns that hold a label, where rows have `output_1` and `output_2`; each is a person or a judge."""
     count: int | None = Field(None, ge=1)
-    """Comparisons to take, from the first, each with all its labels; None takes all."""
+    """Comparisons to take, from the first, each with all its labels, or ratings; None takes all."""
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """Judged comparisons, and what a file held beside them."""
+    """Judged comparisons, answers that were rated alone, and what a file held beside them."""
 
     pairs: Sequence[Judged]
     """Each preference with its comparison; a comparison comes once for each label that it has."""
     left_out: Mapping[str, int]
-    """Rows that no comparison could be made of, by reason."""
+    """Rows that nothing could be made of, by reason."""
+    ratings: Sequence[Rating] = ()
+
+    @property
+    def rows(self) -> list[Judgement]:
+        """All of it, as methods take it that learn from ratings too."""
+        return [*self.pairs, *((rating,) for rating in self.ratings)]
 
 
 def load_feedback(settings: FeedbackFile) -> Feedback:
-    """The preferences of a file, in order.
+    """The preferences and the ratings of a file, each in order.
 
     Of a chosen and a rejected answer, which one is called first is drawn by their texts, so that a label says nothing
     but who was preferred. Labels that are missing come out as unjudged.
 
     Raises:
-        DataError: naming file and row, if a layout is unknown or broken, or no comparison is left.
+        DataError: naming file and row, if a layout is unknown or broken, or nothing is left.
     """
     left_out: Counter[str] = Counter()
-    pairs: list[Judged] = []
+    found: list[Judged | Rating] = []
     taken: set[str] = set()
     for path in _files(settings.file):
-        for judged in _judged_in(path, settings, left_out):
-            identity = judged[0].id
+        for number, row in enumerate(_judged_in(path, settings, left_out)):
+            identity = f"{path}, {number}" if isinstance(row, Rating) else row[0].id
             if identity in taken or settings.count is None or len(taken) < settings.count:
                 taken.add(identity)
-                pairs.append(judged)
-    if not pairs:
+                found.append(row)
+    if not found:
         reasons = "; ".join(f"{count} rows: {reason}" for reason, count in left_out.items()) or "it holds no rows"
-        raise DataError(f"{settings.file}: no comparison to learn from ({reasons}).")
-    return Feedback(pairs, dict(left_out))
+        raise DataError(f"{settings.file}: nothing to learn from ({reasons}).")
+    ratings = [row for row in found if isinstance(row, Rating)]
+    return Feedback([row for row in found if not isinstance(row, Rating)], dict(left_out), ratings)
 
 
 def _files(name: str) -> list[Path]:
     ours = Path(name) / PREFERENCES_FILE
     if ours.is_file():
-        return [ours]
+        return [path for path in (ours, ours.with_name(RATINGS_FILE)) if path.is_file()]
     return data_files(name)
 
 
-def _judged_in(path: Path, settings: FeedbackFile, left_out: Counter[str]) -> list[Judged]:
+def _judged_in(path: Path, settings: FeedbackFile, left_out: Counter[str]) -> list[Judged | Rating]:
     rows = read_rows(path)
     if rows and {"comparison_id", "preferred"} <= set(rows[0]):
-        return _joined(path)
-    judged = []
+        return [*_joined(path)]
+    judged: list[Judged | Rating] = []
     for number, row in enumerate(rows, start=1):
         where = f"{path}: row {number}"
         try:
@@ -114,7 +136,7 @@ def _judged_in(path: Path, settings: FeedbackFile, left_out: Counter[str]) -> li
 
 
 class _LeftOutError(Exception):
-    """Why no comparison is made of a row."""
+    """Why nothing is made of a row."""
 
 
 def _joined(path: Path) -> list[Judged]:
@@ -134,7 +156,7 @@ def _joined(path: Path) -> list[Judged]:
     return judged
 
 
-def _of_row(row: Row, labels: Sequence[str], where: str, source: str) -> list[Judged]:
+def _of_row(row: Row, labels: Sequence[str], where: str, source: str) -> Sequence[Judged | Rating]:
     columns = set(row)
     if {"comparison", "preference"} <= columns:
         comparison = Comparison.model_validate(row["comparison"])
@@ -146,10 +168,15 @@ def _of_row(row: Row, labels: Sequence[str], where: str, source: str) -> list[Ju
         return _labelled(row, labels, where, source)
     if {"chosen", "rejected"} <= columns:
         return [_chosen(row, where, source)]
+    if set(Rating.model_fields) <= columns:
+        return [Rating.model_validate({name: row[name] for name in Rating.model_fields})]
+    if any(layout <= columns for layout in _RATED):
+        return [_rated(row, where, source)]
     check_both_sides(row, where)
     raise DataError(
         f"{where}: no layout of preferences has the columns {', '.join(map(str, row))}. Expected output_1 and "
-        "output_2 with a label, or prompt, chosen and rejected, or records of ours; see docs/data.md."
+        "output_2 with a label, or prompt, chosen and rejected, or prompt, completion and label, or records of ours; "
+        "see docs/data.md."
     )
 
 
@@ -263,6 +290,36 @@ def _chosen(row: Row, where: str, source: str) -> Judged:
         evidence=scores or None,
     )
     return comparison, preference
+
+
+def _rated(row: Row, where: str, source: str) -> Rating:
+    """One answer with a thumb up or down."""
+    if "completion" in row:
+        turns, text = answered(row, "completion", where)
+        asked, material = prompt_text(turns), ""
+    else:
+        asked, material = text_field(row, "instruction", where), text_field(row, "input", where, "")
+        text = text_field(row, "output", where)
+    instruction = _instruction(asked, material, text_or(row, "source", source))
+    return Rating(
+        instruction=instruction,
+        completion=Completion(
+            instruction_id=instruction.id, text=text, system=text_or(row, "generator", source), seed=0
+        ),
+        annotator=text_or(row, "annotator", source),
+        desirable=_thumb(row["label"], where),
+    )
+
+
+def _thumb(value: object, where: str) -> bool:
+    if value is None or value == "" or value != value:  # noqa: PLR0124 - NaN, what pandas writes for nothing
+        raise _LeftOutError("no label")
+    found = _THUMBS.get(str(value).lower())
+    if found is None:
+        raise DataError(
+            f"{where}: label is {value!r}. Expected true or false, or 1 or 0: whether the answer is desirable."
+        )
+    return found
 
 
 def answered(row: Row, side: str, where: str) -> tuple[list[Turn], str]:

@@ -2,17 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pasture.core.errors import DataError
-from pasture.core.records import Comparison, Completion, Preference
+from pasture.core.records import Comparison, Completion, Instruction, Preference
 from pasture.core.seeds import stream
 from pasture.models.batches import token_budget_batches
 from pasture.models.encode import EncodedPair, Encoder
 from pasture.models.shared_prompt import AnswerLayout
+
+
+class _OfInstruction(Protocol):
+    @property
+    def instruction_id(self) -> str: ...
+
+
+_Row = TypeVar("_Row", bound=_OfInstruction)
 
 TIE = 0.5
 _TARGETS = {"first": 1.0, "second": 0.0, "tie": TIE}
@@ -66,7 +75,10 @@ def encode_feedback(
         elif comparison.first.text == comparison.second.text:
             equal += 1
         else:
-            first, second = (_encode(encoder, comparison, side) for side in (comparison.first, comparison.second))
+            first, second = (
+                encode_answer(encoder, comparison.instruction, side, f"comparison {comparison.id!r}")
+                for side in (comparison.first, comparison.second)
+            )
             pairs.append(JudgedPair(comparison.instruction.id, first, second, _TARGETS[preference.preferred]))
     if not pairs:
         raise DataError(
@@ -76,12 +88,17 @@ def encode_feedback(
     return pairs, {"pairs_asked": len(feedback), "pairs_unjudged": unjudged, "pairs_equal": equal}
 
 
-def _encode(encoder: Encoder, comparison: Comparison, answer: Completion) -> EncodedPair:
-    pair = encoder.pair(comparison.instruction, answer)
+def encode_answer(encoder: Encoder, instruction: Instruction, answer: Completion, where: str) -> EncodedPair:
+    """An answer behind its prompt.
+
+    Raises:
+        DataError: naming `where`, if the answer has no token, or the prompt is too long.
+    """
+    pair = encoder.pair(instruction, answer)
     if not pair.response_ids:
         raise DataError(
-            f"comparison {comparison.id!r}: an answer to instruction {answer.instruction_id!r} has no token: it is "
-            "empty and was cut before its end. Leave the comparison out."
+            f"{where}: an answer to instruction {answer.instruction_id!r} has no token: it is "
+            "empty and was cut before its end. Leave it out."
         )
     return pair
 
@@ -98,18 +115,18 @@ def without_ties(pairs: Sequence[JudgedPair], left_out: dict[str, float]) -> tup
     return decided, left_out | {"pairs_tied": len(pairs) - len(decided)}
 
 
-def split(pairs: list[JudgedPair], held_out_count: int, seed: int) -> tuple[list[JudgedPair], list[JudgedPair]]:
-    """Pairs to train on, and pairs of at least `held_out_count` to measure on, which share no instruction.
+def split(rows: list[_Row], held_out_count: int, seed: int) -> tuple[list[_Row], list[_Row]]:
+    """Rows, such as pairs, to train on, and at least `held_out_count` to measure on, which share no instruction.
 
-    Methods that are given the same pairs, count and seed hold out the same.
+    Methods that are given the same rows, count and seed hold out the same.
 
     Raises:
         DataError: if nothing is left to train on.
     """
-    identifiers = sorted({pair.instruction_id for pair in pairs})
+    identifiers = sorted({row.instruction_id for row in rows})
     per_instruction = dict.fromkeys(identifiers, 0)
-    for pair in pairs:
-        per_instruction[pair.instruction_id] += 1
+    for row in rows:
+        per_instruction[row.instruction_id] += 1
     held_out: set[str] = set()
     count = 0
     for number in stream(seed, "reward-held-out").permutation(len(identifiers)):
@@ -118,10 +135,10 @@ def split(pairs: list[JudgedPair], held_out_count: int, seed: int) -> tuple[list
         held_out.add(identifiers[number])
         count += per_instruction[identifiers[number]]
     if len(held_out) == len(identifiers):
-        raise DataError(f"held_out_count = {held_out_count} leaves nothing to train on: there are {len(pairs)} pairs.")
+        raise DataError(f"held_out_count = {held_out_count} leaves nothing to train on: there are {len(rows)} rows.")
     return (
-        [pair for pair in pairs if pair.instruction_id not in held_out],
-        [pair for pair in pairs if pair.instruction_id in held_out],
+        [row for row in rows if row.instruction_id not in held_out],
+        [row for row in rows if row.instruction_id in held_out],
     )
 
 

@@ -2,14 +2,14 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel
 
-from pasture.core.errors import RecipeError
+from pasture.core.errors import DataError, RecipeError
 from pasture.learn import METHODS
 from pasture.learn.own_file import OWN_FILE_SUFFIX, load_file
 from pasture.machine.distributed import count
@@ -70,6 +70,21 @@ def check_several(name: str, module: Any) -> None:
             f"{name} does not say that its loop shares work between processes, and gradients are summed over them: "
             "each would count its whole batch. Take micro-batches from pasture.machine.distributed.share, sum figures "
             "with total, and set SEVERAL_PROCESSES = True; or start one process."
+        )
+
+
+def check_ratings(name: str, module: Any, feedback: Sequence[tuple[object, ...]]) -> None:
+    """See that a method takes ratings of single answers, where there are any.
+
+    Raises:
+        DataError: if it learns from pairs alone.
+    """
+    ratings = sum(len(row) == 1 for row in feedback)
+    if ratings and not getattr(module, "TAKES_RATINGS", False):
+        takers = ", ".join(name for name, one in METHODS.items() if getattr(one, "TAKES_RATINGS", False))
+        raise DataError(
+            f"{name} learns from pairs, and the feedback holds {ratings:,} answers that were rated alone. Methods that "
+            f"learn from those: {takers}."
         )
 
 

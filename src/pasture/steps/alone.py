@@ -16,14 +16,14 @@ from pasture.core.deciding import deciding
 from pasture.core.errors import RecipeError, RunFolderError
 from pasture.core.files import fingerprint, read_json_lines, write_text
 from pasture.core.ports import Annotator, Progress, silent
-from pasture.core.records import Comparison, Completion, Instruction, Preference
+from pasture.core.records import Completion, Instruction, Judgement
 from pasture.core.templates import TEMPLATES
 from pasture.data.answers import Answers
 from pasture.generate.completions import LocalSystem
 from pasture.learn import own_file
 from pasture.learn.ensemble import first_reward_model, load_scorer
 from pasture.learn.judging import AnnotatedEnvironment, Remembered
-from pasture.learn.lookup import check_several, keywords_of, method_named
+from pasture.learn.lookup import check_ratings, check_several, keywords_of, method_named
 from pasture.learn.resume import CHECKPOINT_FOLDER, IDENTITY_FILE, METRICS_FILE, MODEL_FOLDER, claim
 from pasture.learn.rollouts import Environment
 from pasture.machine import memory
@@ -56,7 +56,8 @@ class Training:
     seed: int
     folder: Path
     demonstrations: Sequence[tuple[Instruction, Completion]] = ()
-    feedback: Sequence[tuple[Comparison, Preference]] = ()
+    feedback: Sequence[Judgement] = ()
+    """What was said of pairs, or of answers alone where the method takes ratings."""
     instructions: Sequence[Instruction] = ()
     scorer: Path | None = None
     """Folder of the reward model that answers are scored with, where the method asks for it."""
@@ -124,6 +125,7 @@ def train(training: Training, progress: Progress = silent) -> Path:
 
     Raises:
         RecipeError: if a setting does not fit, or the method needs what is not given.
+        DataError: if it learns from pairs and is given ratings.
         DependencyError: if a tracker is not installed.
         RunFolderError: if the folder holds another training, finished or not.
     """
@@ -135,6 +137,7 @@ def train(training: Training, progress: Progress = silent) -> Path:
     if training.leave_out_long:
         training = _without_long(training, config)
     asked = keywords_of(module)
+    check_ratings(training.method, module, training.feedback)
     sources = _sources(training, asked)
     identity = _identity(training, settings, sources)
     model = training.folder / MODEL_FOLDER
@@ -191,7 +194,7 @@ def _without_long(training: Training, config: Any) -> Training:
         return fitting_ids(instructions, config, training.start, training.template)
 
     shown = fitting([one for one, _ in training.demonstrations])
-    judged = fitting([comparison.instruction for comparison, _ in training.feedback])
+    judged = fitting([row[0].instruction for row in training.feedback])
     asked = fitting(list(training.instructions))
     fit = replace(
         training,
@@ -306,7 +309,7 @@ def _is_finished(folder: Path, identity: str) -> bool:
 
 
 def _card(training: Training, config: Mapping[str, Any], sources: Mapping[str, Source]) -> Card:
-    annotators = sorted({preference.annotator for _, preference in training.feedback})
+    annotators = sorted({row[-1].annotator for row in training.feedback})
     judge = ", ".join(annotators[:5]) + (" and others" if len(annotators) > 5 else "")
     return Card(
         method=training.method,

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 from pasture.core.errors import DataError
 from pasture.core.files import read_records, write_records
-from pasture.core.records import Preference
+from pasture.core.records import Preference, Rating
 from pasture.data.instructions import DEMONSTRATED, InstructionFiles, Split, load_instructions
 from pasture.data.load import load_split
 from pasture.data.overlap import leaking_ids, require_no_leak
-from pasture.data.preferences import FeedbackFile, load_feedback
+from pasture.data.preferences import RATINGS_FILE, FeedbackFile, load_feedback
 from pasture.recipe import MEADOW
 from pasture.steps import Outcome, Task
 
@@ -75,18 +75,23 @@ def _written(task: Task, splits: Mapping[str, Split]) -> dict[str, object]:
 
 
 def feedback(task: Task) -> Outcome:
-    """Preferences that a file holds: `comparisons.jsonl`, one for each label, and `preferences.jsonl`."""
+    """What a file holds: `comparisons.jsonl`, one for each label, `preferences.jsonl`, and `ratings.jsonl` if any."""
     settings = task.settings
     loaded = load_feedback(
         FeedbackFile(file=settings["file"], labels=tuple(settings["labels"]), count=settings["count"])
     )
     write_records(task.folder / "comparisons.jsonl", [comparison for comparison, _ in loaded.pairs])
     write_records(task.folder / "preferences.jsonl", [preference for _, preference in loaded.pairs])
-    return Outcome(details={"preferences": len(loaded.pairs), "left_out": dict(loaded.left_out)})
+    details: dict[str, object] = {"preferences": len(loaded.pairs), "left_out": dict(loaded.left_out)}
+    if loaded.ratings:
+        details["ratings"] = write_records(task.folder / RATINGS_FILE, loaded.ratings)
+    return Outcome(details=details)
 
 
 def labels(task: Task) -> Outcome:
     """The labels that came with their comparisons, where an annotator's would lie."""
-    preferences = read_records(task.inputs["pairs"] / "preferences.jsonl", Preference)
-    count = write_records(task.folder / "preferences.jsonl", preferences)
+    given = task.inputs["pairs"]
+    count = write_records(task.folder / "preferences.jsonl", read_records(given / "preferences.jsonl", Preference))
+    if (given / RATINGS_FILE).exists():
+        count += write_records(task.folder / RATINGS_FILE, read_records(given / RATINGS_FILE, Rating))
     return Outcome(details={"given": count})

@@ -6,16 +6,17 @@ from typing import Any
 
 from pasture.core.errors import DataError
 from pasture.core.files import read_records, write_json_lines, write_records
-from pasture.core.records import Comparison, Completion, Instruction, Preference, Score
+from pasture.core.records import Comparison, Completion, Instruction, Judgement, Preference, Rating, Score
 from pasture.core.statistics import standard_error_of_mean
 from pasture.core.templates import TEMPLATES, PromptTemplate
+from pasture.data.preferences import RATINGS_FILE
 from pasture.learn import best_of_n as best_of_n_method
 from pasture.learn import own_file
 from pasture.learn import sft as sft_method
 from pasture.learn.drift import drift
 from pasture.learn.ensemble import LIST_FILE, EnsembleScorer, first_reward_model, load_scorer
 from pasture.learn.judging import AnnotatedEnvironment, Remembered
-from pasture.learn.lookup import check_several, method_named
+from pasture.learn.lookup import check_ratings, check_several, method_named
 from pasture.learn.own_scorer import OwnScorer
 from pasture.learn.resume import MODEL_FOLDER
 from pasture.learn.reward_model import ModelScorer
@@ -170,7 +171,8 @@ def from_judgements(task: Task) -> Outcome:
 def from_preferences(task: Task) -> Outcome:
     """Learn from the labels themselves: a policy, or a reward model for others to learn from."""
     labels = _feedback(task)
-    fits = _fitting(task, [one.instruction for one, _ in labels], _method(task), task.inputs["model"] / "model")
+    check_ratings(task.settings["method"], _method(task), labels)
+    fits = _fitting(task, [row[0].instruction for row in labels], _method(task), task.inputs["model"] / "model")
     feedback = [row for row in labels if row[0].instruction.id in fits]
     outcome = _train(task, feedback=feedback, template=_template(task))
     write_step_card(task, task.settings["method"], "3-annotate/preference", feedback)
@@ -234,12 +236,15 @@ def _left_out(rows: Sequence[object], kept: Sequence[object]) -> dict[str, int]:
     return {"left_out_long": len(rows) - len(kept)} if len(rows) > len(kept) else {}
 
 
-def _feedback(task: Task) -> list[tuple[Comparison, Preference]]:
-    """Each label with what it is about; people may have given several for one comparison."""
+def _feedback(task: Task) -> list[Judgement]:
+    """Each label with what it is about; people may have given several for one comparison. Then ratings, if any."""
     comparisons = read_records(task.inputs["pairs"] / "comparisons.jsonl", Comparison)
     preferences = read_records(task.inputs["labels"] / "preferences.jsonl", Preference)
     by_id = {comparison.id: comparison for comparison in comparisons}
-    return [(by_id[preference.comparison_id], preference) for preference in preferences]
+    rated = task.inputs["labels"] / RATINGS_FILE
+    ratings = read_records(rated, Rating) if rated.exists() else []
+    pairs = [(by_id[preference.comparison_id], preference) for preference in preferences]
+    return [*pairs, *((rating,) for rating in ratings)]
 
 
 def _template(task: Task) -> PromptTemplate:
