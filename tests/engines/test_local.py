@@ -1,9 +1,11 @@
 """A model on this machine as an engine, against transformers itself."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from pasture.core.errors import ModelError
 from pasture.core.requests import Message, Request, Role
@@ -132,6 +134,28 @@ def test_other_weights_have_another_hash(folder: Path, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(folder)
     save_model(tiny_model("llama", len(tokenizer), seed=4), tokenizer, tmp_path)
     assert weights_hash(tmp_path) != weights_hash(folder)
+
+
+def test_adapters_in_the_middle_of_a_model_change_its_hash(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "other")
+    weights = load_file(folder / "model.safetensors")
+    # Neither end of the file: the embeddings and the last norm stay.
+    weights["model.layers.0.self_attn.q_proj.weight"][0, 0] += 1
+    save_file(weights, tmp_path / "other" / "model.safetensors", metadata={"format": "pt"})
+    assert weights_hash(tmp_path / "other") != weights_hash(folder)
+
+
+def test_a_higher_limit_is_another_question_to_the_store(folder: Path) -> None:
+    short, long = (LocalSettings(folder=folder, max_completion_tokens=limit) for limit in (4, 60))
+    assert store_salt(short) != store_salt(long)
+    assert store_salt(short) == store_salt(short.model_copy(update={"batch_size": 1}))
+
+
+def test_a_prompt_to_be_continued_cannot_hold_a_control_token(engine: LocalEngine, folder: Path) -> None:
+    tokenizer = load_tokenizer(folder)
+    ids = engine._prompt_ids(Request(model="m", prompt="a <eos> b"))
+    assert ids
+    assert tokenizer.eos_token_id not in ids
 
 
 def asked_by(template: str, folder: Path, tmp_path: Path, *turns: tuple[Role, str]) -> list[str]:

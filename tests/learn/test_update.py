@@ -59,6 +59,10 @@ def test_rates_rise_in_a_line_and_fall_in_a_line_or_half_a_cosine():
     # By hand: two steps of six in which the rate rises, then four quarters of the way down.
     assert [linear_factor(step, 6, 2) for step in range(6)] == pytest.approx([1 / 3, 2 / 3, 1, 3 / 4, 1 / 2, 1 / 4])
     fall = [1, (1 + math.sqrt(0.5)) / 2, 1 / 2, (1 - math.sqrt(0.5)) / 2]
+    # A warmup longer than the training ends with it.
+    assert [linear_factor(step, 3, 5) for step in range(3)] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert [cosine_factor(step, 3, 5) for step in range(3)] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert linear_factor(0, 1, 5) == 1
     assert [cosine_factor(step, 6, 2) for step in range(6)] == pytest.approx([1 / 3, 2 / 3, *fall])
 
 

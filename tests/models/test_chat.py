@@ -119,6 +119,32 @@ def test_a_conversation_is_what_the_template_itself_renders():
     assert conversation_ids(tokenizer, said, advice="") == expected
 
 
+TRIMMING = "".join(
+    (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n",
+        "{{ m['content'] | trim if m['role'] == 'user' else m['content'] }}<|im_end|>\n{% endfor %}",
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+    )
+)
+"""As Llama 3's and Gemma's: what a user says is trimmed, here the user's alone."""
+
+
+@pytest.mark.parametrize("template", [TRIMMING, None])
+def test_white_space_around_what_is_said_stays_where_the_template_keeps_it(template: str | None):
+    tokenizer = chat_tokenizer(*([template] if template else []))
+    said = conversation(("user", "\n say hi\n"), ("assistant", "\nhi\n"), ("user", "say mark \n\n"))
+    rendered = tokenizer.apply_chat_template(
+        [{"role": turn.role, "content": turn.content} for turn in said], add_generation_prompt=True, tokenize=False
+    )
+    expected = tokenizer(rendered, add_special_tokens=False, split_special_tokens=False)["input_ids"]
+    assert conversation_ids(tokenizer, said, advice="") == expected
+    alone = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "say hi\n"}], add_generation_prompt=True, tokenize=False
+    )
+    prompt = Encoder(tokenizer, CHAT, max_tokens=64).prompt(instruction("say hi\n"))
+    assert prompt == tokenizer(alone, add_special_tokens=False, split_special_tokens=False)["input_ids"]
+
+
 def test_the_eleventh_message_is_not_taken_for_the_second():
     tokenizer = chat_tokenizer("{% for m in messages %}{{ m['content'] }}{% endfor %}")
     texts = ["say", "hi", *["say"] * 8, "mark"]

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from pasture.core.errors import ModelError, RunFolderError
 from pasture.models.control_tokens import add_control_tokens
@@ -255,6 +258,16 @@ def _forget_pad(folder, size):
     config = json.loads((folder / "tokenizer_config.json").read_text())
     config.pop("added_tokens_decoder", None)
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def test_a_pad_gets_its_row_where_the_ids_of_the_tokenizer_have_a_gap(tmp_path):
+    gap = Tokenizer(WordLevel({"<unk>": 0, "w1": 1, "w2": 2, "</s>": 40}, unk_token="<unk>"))
+    PreTrainedTokenizerFast(tokenizer_object=gap, unk_token="<unk>", eos_token="</s>").save_pretrained(tmp_path)
+    tiny_model("llama", 41, seed=0).save_pretrained(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.pad_token_id == 41
+    assert len(loaded) < 41
+    assert load_causal_lm(tmp_path).get_input_embeddings().weight.shape[0] == 42
 
 
 def test_a_distinct_pad_is_kept(folder):

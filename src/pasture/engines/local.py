@@ -14,7 +14,8 @@ from pasture.engines.loop import in_order, on_engine_loop
 from pasture.engines.settings import LocalSettings, model_facts, read_chat_template
 from pasture.engines.tokens import bias_by_id
 from pasture.models.chat import conversation_ids
-from pasture.models.control_tokens import answer_prefix_ids
+from pasture.models.control_tokens import answer_prefix_ids, text_ids
+from pasture.models.encode import opening_ids
 from pasture.models.load import load_causal_lm, load_tokenizer, stop_token_ids
 from pasture.models.sample import Sample, SamplerConfig, sample
 
@@ -44,6 +45,7 @@ class LocalEngine:
         self._model = load_causal_lm(settings.folder, dtype=dtype, device=settings.device, tokenizer=self._tokenizer)
         self._context: int | None = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         self._stops = stop_token_ids(self._model, self._tokenizer)
+        self._opening_ids = opening_ids(self._tokenizer)
         self._answer_prefix_ids = answer_prefix_ids(self._tokenizer)
         self._gatherer = Gatherer(self._answer, settings.batch_size, linger_seconds=LINGER_SECONDS)
         if settings.chat_template is not None:
@@ -125,10 +127,11 @@ class LocalEngine:
             hook.remove()
 
     def _prompt_ids(self, request: Request) -> list[int]:
-        if request.messages is None:
-            return [*self._tokenizer(request.prompt)["input_ids"], *self._answer_prefix_ids]
-        ids = conversation_ids(self._tokenizer, request.messages, advice=_OTHER_WAY)
-        return ids + self._answer_prefix_ids
+        if request.messages is not None:
+            asked = conversation_ids(self._tokenizer, request.messages, advice=_OTHER_WAY)
+        else:
+            asked = [*self._opening_ids, *text_ids(self._tokenizer, request.prompt or "")]
+        return asked + self._answer_prefix_ids
 
     def _reply(self, request: Request, prompt: list[int], drawn: Sample) -> Reply:
         text = self._tokenizer.decode(drawn.said_ids, skip_special_tokens=True)

@@ -150,13 +150,16 @@ def checked_settings(kind: str, table: Mapping[str, Any]) -> EngineSettings:
 def model_facts(settings: EngineSettings) -> dict[str, object]:
     """What tells apart models that answer under the same name, as plain JSON; empty for services, known by name alone.
 
+    The limit of an answer is part of it: a request need not name one.
+
     Raises:
         ModelError: if a local model's folder or its chat template cannot be read.
     """
     if isinstance(settings, ApiSettings | BatchSettings):
         return {}
     folder = settings.folder if isinstance(settings, LocalSettings) else Path(settings.model)
-    facts: dict[str, object] = {"model": folder.name, "dtype": settings.dtype}
+    limit = settings.max_completion_tokens
+    facts: dict[str, object] = {"model": folder.name, "dtype": settings.dtype, "max_completion_tokens": limit}
     if folder.is_dir():
         facts["weights"] = weights_hash(folder)
     elif isinstance(settings, LocalSettings):
@@ -166,7 +169,7 @@ def model_facts(settings: EngineSettings) -> dict[str, object]:
     else:
         facts["model"] = settings.model
     if isinstance(settings, VllmSettings):
-        facts["options"] = settings.options
+        facts |= {"options": settings.options, "max_model_tokens": settings.max_model_tokens}
     if settings.chat_template is not None:
         facts["chat_template"] = hashlib.sha256(read_chat_template(settings.chat_template).encode()).hexdigest()[:16]
     return facts

@@ -246,7 +246,7 @@ def train(
         TrainingError: if a figure becomes NaN or infinite.
     """
     tokenizer = load_tokenizer(start)
-    shared_tokens = len(tokenizer)
+    shared_tokens = max(tokenizer.get_vocab().values()) + 1
     room = config.max_prompt_tokens + (2 if config.train_on == "all" else 1)
     asking = Asking(config, Encoder(tokenizer, environment.template, max_tokens=room))
     prompts = check_instructions(asking.best, environment.instructions)

@@ -10,7 +10,8 @@ defaults: 1 epoch, 16 pairs a step, rate 3e-6, cosine with 3% warmup.
 What differs:
 1. The score is read at the answer's last token, the end token where it has one; AlpacaFarm read it at the last position
    of left-padded text without an end token.
-2. A tie counts half for each side, as in Rao & Kupper's limit of no threshold; AlpacaFarm had no ties.
+2. A tie counts half for each side, the weight that it has in Davidson 1970, https://doi.org/10.1080/01621459.1970.10481082;
+   AlpacaFarm had no ties.
 3. After training the score is shifted so that the judged answers (the SFT model's own) score 0 on average, as in
    Stiennon et al. 2020; differences between scores stay.
 4. Unjudged comparisons and pairs of equal answers teach nothing; they are left out and counted in the metrics.

@@ -107,8 +107,11 @@ def take_step(optimizer: torch.optim.Optimizer, *, learning_rate: float, max_gra
 def cosine_factor(step: int, total_steps: int, warmup_steps: int) -> float:
     """Share of the peak learning rate at `step` of 0 to total - 1: a linear rise, then half a cosine towards 0.
 
+    The last step of a training that ends within its warmup is at the peak.
+
     Source: Loshchilov & Hutter 2017, Eq. 5, https://arxiv.org/abs/1608.03983, with linear warmup before it.
     """
+    warmup_steps = min(warmup_steps, total_steps - 1)
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
@@ -116,7 +119,11 @@ def cosine_factor(step: int, total_steps: int, warmup_steps: int) -> float:
 
 
 def linear_factor(step: int, total_steps: int, warmup_steps: int) -> float:
-    """Share of the peak learning rate at `step` of 0 to total - 1: a linear rise, then a line towards 0."""
+    """Share of the peak learning rate at `step` of 0 to total - 1: a linear rise, then a line towards 0.
+
+    The last step of a training that ends within its warmup is at the peak.
+    """
+    warmup_steps = min(warmup_steps, total_steps - 1)
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
     return 1 - (step - warmup_steps) / max(1, total_steps - warmup_steps)

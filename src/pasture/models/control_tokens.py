@@ -25,10 +25,15 @@ def control_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     return marked.union(tokenizer.all_special_ids) - ({tokenizer.unk_token_id} - structure)
 
 
+def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a text: what reads like a control token in it is no such token."""
+    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+
 def add_control_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> None:
     """Make `tokens` control tokens of `tokenizer`; those that it has already stay as they are.
 
-    A model loaded with this tokenizer gets a row for each, the mean of its other rows.
+    A model loaded with this tokenizer gets a row for each that it has none for, the mean of its other rows.
 
     Raises:
         ModelError: if one is a word of the vocabulary, which any text could spell.

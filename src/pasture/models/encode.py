@@ -14,8 +14,8 @@ from pasture.core.errors import DataError
 from pasture.core.hostile import on_one_line, shortened
 from pasture.core.records import Completion, Instruction
 from pasture.core.templates import PromptTemplate
-from pasture.models.chat import chat_frame, end_answers_with_turn
-from pasture.models.control_tokens import answer_prefix_ids, control_ids, control_token_id
+from pasture.models.chat import Trimming, chat_frame, end_answers_with_turn
+from pasture.models.control_tokens import answer_prefix_ids, control_ids, control_token_id, text_ids
 
 _TOLD_CHARACTERS = 60
 NO_LIMIT = 2**40
@@ -49,7 +49,7 @@ class Encoder:
         Raises:
             ModelError: if the tokenizer lacks the chat template that a turn needs.
         """
-        opening, closing = self._frame(tokenizer, template)
+        opening, closing, self._trimming = self._frame(tokenizer, template)
         self.tokenizer = tokenizer
         self.template = template
         self.max_tokens = max_tokens
@@ -75,13 +75,13 @@ class Encoder:
         return other
 
     @staticmethod
-    def _frame(tokenizer: PreTrainedTokenizerBase, template: PromptTemplate) -> tuple[list[int], list[int]]:
-        """Token ids before and after a prompt's text."""
+    def _frame(tokenizer: PreTrainedTokenizerBase, template: PromptTemplate) -> tuple[list[int], list[int], Trimming]:
+        """Token ids before and after a prompt's text, and which white space is left out around it."""
         if template.is_turn:
             frame = chat_frame(tokenizer)
             end_answers_with_turn(tokenizer, frame)
-            return frame.before_ids, frame.after_ids
-        return _opening(tokenizer), []
+            return frame.before_ids, frame.after_ids, frame.trimming
+        return opening_ids(tokenizer), [], Trimming()
 
     def prompt(self, instruction: Instruction) -> list[int]:
         """Token ids of the rendered prompt, in the tokenizer's frame of a text or of a turn, and the control token.
@@ -89,7 +89,7 @@ class Encoder:
         Raises:
             DataError: if the prompt leaves no room for an answer.
         """
-        text = self.template.render(instruction)
+        text = self._trimming.of(self.template.render(instruction))
         if text not in self._prompts:
             self._prompts[text] = [
                 *self._opening_ids,
@@ -129,11 +129,10 @@ class Encoder:
         return str(self.tokenizer.decode(kept, clean_up_tokenization_spaces=False))
 
     def _text_ids(self, text: str) -> list[int]:
-        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return [token for token in ids if token not in self._control_ids]
+        return [token for token in text_ids(self.tokenizer, text) if token not in self._control_ids]
 
 
-def _opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def opening_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """What the tokenizer puts before a text; what it may put behind one is left out, and is often the same token."""
     framed, bare = tokenizer("a")["input_ids"], tokenizer("a", add_special_tokens=False)["input_ids"]
     begins = [at for at in range(len(framed)) if framed[at : at + len(bare)] == bare]

@@ -190,14 +190,15 @@ def _check_weights(source: Source, report: Mapping[str, Any]) -> None:
 def fit_to_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, row_for_pad: bool = True) -> None:
     """Give `model` a row for each token and the tokenizer's end and pad ids.
 
-    New rows of the input and output embeddings are the mean of the old ones. Rows beyond the tokenizer's size stay.
+    New rows of the input and output embeddings are the mean of the old ones. Rows that no token has stay.
     Without `row_for_pad`, a pad that follows all other tokens and has no row yet is left out.
 
     Source: AlpacaFarm, src/alpaca_farm/utils.py, stable_resize_token_embeddings
     """
     old_size = model.get_input_embeddings().weight.shape[0]
-    pad_is_last = tokenizer.pad_token_id == len(tokenizer) - 1
-    wanted = len(tokenizer) - (pad_is_last and not row_for_pad)
+    # Ids may have gaps, so that there are fewer tokens than rows they need.
+    needed = max(tokenizer.get_vocab().values()) + 1
+    wanted = needed - (tokenizer.pad_token_id == needed - 1 and not row_for_pad)
     if wanted > old_size:
         model.resize_token_embeddings(wanted, mean_resizing=False)
         matrices = {id(layer.weight): layer.weight for layer in (model.get_input_embeddings(), _output_layer(model))}
