@@ -247,3 +247,8 @@ def test_noise_of_an_annotator_who_is_not_in_the_pool_is_refused(tmp_path):
     path.write_text(f"{noise.format('kind')}\n{judge}")
     with pytest.raises(RecipeError, match=r"probabilities names 'kind', and no judge .* Judges: m/kind"):
         load_panel(str(path))
+
+
+def test_the_shipped_pools_are_named_whatever_was_asked_for():
+    with pytest.raises(RecipeError, match=r"no pool '../mine.py'\. Shipped: .*alpaca-farm-13"):
+        load_panel("../mine.py", [])

@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from pasture.cli import application
-from pasture.core.errors import DataError, PastureError, RecipeError, RunFolderError
+from pasture.core.errors import DataError, PastureError, RecipeError, RunFolderError, TrainingError
 from pasture.data.instructions import load_demonstrations
 from pasture.learn.update import take_step
 from pasture.world import meadow
@@ -33,7 +33,7 @@ def call(*arguments: object, code: int = 0) -> str:
     if isinstance(done.exception, PastureError):
         raise done.exception
     assert done.exit_code == code, (done.output, done.exception)
-    return str(done.output)
+    return str(done.stdout)
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -89,8 +89,8 @@ def test_what_is_finished_is_not_trained_again_and_another_training_is_refused(b
     before = weights.stat().st_mtime_ns
     assert "It was trained before, and nothing was done. Model and its card: " in call(*command)
     assert weights.stat().st_mtime_ns == before
-    with pytest.raises(RunFolderError, match="finished training with another"):
-        call(*command, "--seed", 1)
+    with pytest.raises(RunFolderError, match=r"finished training with another .*Different: config.epochs, seed\."):
+        call(*command, "epochs=2", "--seed", 1)
 
 
 def stopping_at_the_second() -> Any:
@@ -137,9 +137,44 @@ def test_a_stopped_training_does_not_go_on_with_another_reward_model(
         # What failed before it learned anything does not hold the folder.
         with pytest.raises(RunFolderError, match="disk"):
             call(*command, "--scorer", reward)
-    with pytest.raises(RunFolderError, match="a reward model and a judge count"):
+    with pytest.raises(RunFolderError, match=r"a reward model and a judge count\. Different: scorer\. Remove it"):
         call(*command, "--scorer", other)
     call(*command, "--scorer", reward)
+
+
+OWN = """
+from pasture.core.files import write_text
+from pasture.learn import dpo
+
+LEARNS_FROM = "preferences"
+
+
+class Config(dpo.Config):
+    pass
+
+
+def train(config, *, folder, **given):
+    left = folder / "left.txt"
+    if not left.exists():
+        write_text(left, "what was chosen")
+        raise ValueError("half-way")
+    dpo.train(config, folder=folder, **given)
+"""
+
+
+@pytest.mark.parametrize("as_far_as", ["half-way", "the end"])
+def test_a_method_of_ones_own_that_was_changed_does_not_go_on(base: Path, tmp_path: Path, as_far_as: str):
+    method = tmp_path / "mine.py"
+    method.write_text(OWN)
+    command = ["train", method, *QUICK, "--start", base, "--feedback", pairs(tmp_path), "--template", "plain"]
+    command += ["--allow-code", "-o", tmp_path / "out"]
+    with pytest.raises(TrainingError, match="half-way"):
+        call(*command)
+    if as_far_as == "the end":
+        call(*command)
+    method.write_text(OWN + "# Changed.\n")
+    with pytest.raises(RunFolderError, match=r"Different: code\."):
+        call(*command)
 
 
 def test_a_reward_model_scores_pairs_in_one_call_and_says_how_often_it_agrees(reward: Path, tmp_path: Path):

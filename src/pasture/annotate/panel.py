@@ -169,7 +169,7 @@ def _path(name: str, kind: str, noun: str, folder: Path = Path()) -> Path:
     if name.endswith(".toml"):
         return folder / name
     shipped = _HERE / kind / f"{name}.toml"
-    known = sorted(path.stem for path in shipped.parent.glob("*.toml"))
+    known = sorted(path.stem for path in (_HERE / kind).glob("*.toml"))
     if name not in known:
         raise RecipeError(
             f"there is no {noun} {name!r}.{_hint(name, known)} Shipped: {', '.join(known)}; or give the path of a "

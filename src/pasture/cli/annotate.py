@@ -26,8 +26,9 @@ from pasture.annotate.panel import Panel
 from pasture.annotate.quote import Quote
 from pasture.annotate.stored import StoredPool
 from pasture.annotate.tables import as_table, require_fit, require_target, write_rows
-from pasture.cli.asking import Service, Who, shown_progress
+from pasture.cli.asking import Service, Who
 from pasture.cli.options import Which, spread, which_samples
+from pasture.cli.progress import shown_progress
 from pasture.core.files import require_apart, require_writable, write_text
 from pasture.core.hostile import on_one_line
 from pasture.core.ports import Annotator
@@ -108,7 +109,7 @@ def annotate(
     require_apart(target, pairs, *([] if rows.head2head is None else [rows.head2head]))
     require_fit(target, work.done_by(Listener()).rows)
     with (
-        shown_progress(console) as progress,
+        shown_progress(console, "judging") as progress,
         StoredPool(
             panel, access, draws=draws, sample=how.sample, retry_unjudged=how.retry_unjudged, progress=progress
         ) as pool,
@@ -140,7 +141,7 @@ def bias(
         for number, row in enumerate(table.rows[:limit], start=1)
     ]
     with (
-        shown_progress(console) as progress,
+        shown_progress(console, "judging") as progress,
         StoredPool(panel, service.access(who.config), draws=draws, progress=progress) as pool,
     ):
         report = bias_report(pool.pool(), comparisons)

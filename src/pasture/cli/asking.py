@@ -1,14 +1,11 @@
 """Who is asked and how, from the options that `annotate` and `bias` share to a pool behind its store."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pasture.annotate.alpaca_eval.configs import load_config
 from pasture.annotate.alpaca_eval.judge import AlpacaEvalJudge
@@ -150,18 +147,3 @@ def _with_model(panel: Panel, models: Sequence[str]) -> Panel:
     if len(models) > 1:
         raise RecipeError(f"--models: an AlpacaEval config takes one model in place of its own, got {len(models)}.")
     return replace(panel, judges=[each.over(models[0]) for each in panel.judges if isinstance(each, AlpacaEvalJudge)])
-
-
-@contextlib.contextmanager
-def shown_progress(console: Console) -> Iterator[Any]:
-    """A bar where a terminal listens; what is called with (done, total)."""
-    bar = Progress(
-        TextColumn("judging"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True
-    )
-    task = bar.add_task("", total=None)
-
-    def advanced(done: int, total: int, **_: float) -> None:
-        bar.update(task, completed=done, total=total)
-
-    with bar:
-        yield advanced

@@ -17,7 +17,8 @@ from pasture.annotate.stored import Access
 from pasture.annotate.tables import require_target, write_rows
 from pasture.cli.asking import Service
 from pasture.cli.options import spread
-from pasture.cli.train import Template, chosen_template, shown_progress
+from pasture.cli.progress import shown_progress
+from pasture.cli.train import Template, chosen_template
 from pasture.core.errors import RecipeError
 from pasture.core.files import require_apart, write_text
 from pasture.core.records import Completion, Instruction

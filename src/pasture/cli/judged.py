@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from pasture.cli import judges
-from pasture.cli.asking import shown_progress
+from pasture.cli.progress import shown_progress
 from pasture.core.errors import DataError
 from pasture.core.hostile import on_one_line, shortened
 from pasture.core.records import Comparison, Preference
@@ -101,7 +101,7 @@ def put_to_judge(
         PastureError: as the judge does, or `judges.open_judge`.
     """
     tricks = audit_comparisons(comparisons, reference) if audit else []
-    with shown_progress(Console()) as progress, judges.open_judge(options, progress) as (name, annotator):
+    with shown_progress(Console(), "judging") as progress, judges.open_judge(options, progress) as (name, annotator):
         preferences = annotator.annotate(comparisons)
         audited = annotator.annotate(tricks) if tricks else []
         identity = dict(annotator.identity)

@@ -1,19 +1,18 @@
 """`pasture train` and `pasture score`: one method, or one scorer, on files of one's own."""
 
 import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pasture.annotate.tables import require_target, write_rows
 from pasture.cli import judges
 from pasture.cli.method_settings import settings_list, settings_of
 from pasture.cli.options import Track, spread
+from pasture.cli.progress import shown_progress
 from pasture.core.errors import DataError, RecipeError
 from pasture.core.files import require_apart
 from pasture.core.tables import read_rows
@@ -244,18 +243,3 @@ def _say_agreement(console: Console, rows: list[Answers], scores: list[dict[str,
     if judged:
         agreed = sum(max(values, key=lambda suffix: values[suffix]) == better for better, values in judged)
         console.print(f"Agrees with {agreed:,} of {len(judged):,} labels ({agreed / len(judged):.1%}).")
-
-
-@contextlib.contextmanager
-def shown_progress(console: Console, what: str) -> Iterator[Any]:
-    """A bar where a terminal listens; what is called with (done, total)."""
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, TextColumn("{task.fields[figures]}"), console=console, transient=True)
-    task = bar.add_task("", total=None, figures="")
-
-    def advanced(done: int, total: int, **figures: float) -> None:
-        shown = "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
-        bar.update(task, completed=done, total=total, figures=shown)
-
-    with bar:
-        yield advanced

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from pasture.core.errors import PastureError, RunFolderError
 from pasture.core.files import fingerprint as file_fingerprint
 from pasture.core.files import read_json_lines, write_json_lines
 from pasture.core.ports import Progress
+from pasture.core.run_folder import differing_keys
 from pasture.machine.checkpoint import (
     load_checkpoint,
     optimizer_tensors,
@@ -41,8 +42,10 @@ def keeps_copy(step: int, every: int, steps: int) -> bool:
     return (step + 1) % every == 0 or step + 1 == steps
 
 
-def claim(folder: Path, identity: str, file: str = IDENTITY_FILE) -> None:
+def claim(folder: Path, identity: str, file: str = IDENTITY_FILE, *, facts: Mapping[str, Any] | None = None) -> None:
     """Note in a file of `folder` what a training depends on, or see that it began with just that.
+
+    `facts` are what the identity was made of, plain JSON: where it began with something else, they say with what.
 
     Raises:
         RunFolderError: if it began with something else.
@@ -51,12 +54,21 @@ def claim(folder: Path, identity: str, file: str = IDENTITY_FILE) -> None:
     begun = path.exists()
     check_same(begun, str(path))
     if not begun:
-        on_main(lambda: write_json_lines(path, [{"identity": identity}]))
-    elif read_json_lines(path) != [{"identity": identity}]:
+        known = {} if facts is None else {"facts": facts}
+        on_main(lambda: write_json_lines(path, [{"identity": identity, **known}]))
+    elif [row.get("identity") for row in read_json_lines(path)] != [identity]:
         raise RunFolderError(
-            f"{folder} was begun with another model, other data or other settings; a reward model and a judge count. "
-            "Remove it to begin anew, or choose another folder."
+            f"{folder} was begun with another model, other data or other settings; a reward model and a judge count."
+            f"{different(path, facts)} Remove it to begin anew, or choose another folder."
         )
+
+
+def different(begun: Path, facts: Mapping[str, Any] | None) -> str:
+    """A sentence with the names of what is not as in a file that `claim` wrote; nothing where it does not say."""
+    rows = read_json_lines(begun) if begun.exists() else []
+    noted = [cast("Mapping[str, object]", row["facts"]) for row in rows if isinstance(row.get("facts"), Mapping)]
+    names = differing_keys(noted[0], facts) if noted and facts is not None else []
+    return f" Different: {', '.join(names)}." if names else ""
 
 
 class Resumable:

@@ -24,7 +24,8 @@ from pasture.learn import own_file
 from pasture.learn.ensemble import first_reward_model, load_scorer
 from pasture.learn.judging import AnnotatedEnvironment, Remembered
 from pasture.learn.lookup import check_ratings, check_several, keywords_of, method_named
-from pasture.learn.resume import CHECKPOINT_FOLDER, IDENTITY_FILE, METRICS_FILE, MODEL_FOLDER, claim
+from pasture.learn.own_file import OWN_FILE_SUFFIX, TRACEBACK_FILE
+from pasture.learn.resume import CHECKPOINT_FOLDER, IDENTITY_FILE, METRICS_FILE, MODEL_FOLDER, claim, different
 from pasture.learn.rollouts import Environment
 from pasture.machine import memory
 from pasture.machine.distributed import check_same, on_main
@@ -139,13 +140,14 @@ def train(training: Training, progress: Progress = silent) -> Path:
     asked = keywords_of(module)
     check_ratings(training.method, module, training.feedback)
     sources = _sources(training, asked)
-    identity = _identity(training, settings, sources)
+    facts = _facts(training, settings, sources)
+    identity = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     model = training.folder / MODEL_FOLDER
-    finished = _is_finished(training.folder, identity)
+    finished = _is_finished(training.folder, identity, facts)
     check_same((identity, finished), "inputs and --out")
     if not finished:
-        on_main(lambda: _free_if_unused(training.folder))
-        claim(training.folder, identity, BEGUN_FILE)
+        on_main(lambda: _free_if_unused(training))
+        claim(training.folder, identity, BEGUN_FILE, facts=facts)
         place = {"start": training.start, "folder": training.folder, "seed": training.seed, "progress": progress}
         tracking = _tracking(training, settings, identity)
         with (
@@ -165,9 +167,14 @@ def standing(folder: Path) -> Literal["new", "begun", "finished"]:
     return "begun" if any((folder / name).exists() for name in _LEARNED) else "new"
 
 
-def _free_if_unused(folder: Path) -> None:
-    """Let a folder go to another training where the one that it was begun for failed before it learned anything."""
-    if standing(folder) == "new":
+def _free_if_unused(training: Training) -> None:
+    """Let a folder go to another training where the one that it was begun for failed before it learned anything.
+
+    What a method of one's own keeps there is its own to know: it may be what was learned.
+    """
+    folder = training.folder
+    kept = {path.name for path in folder.glob("*")} - {BEGUN_FILE, METRICS_FILE, TRACKERS_FOLDER, TRACEBACK_FILE}
+    if standing(folder) == "new" and not (kept and training.method.endswith(OWN_FILE_SUFFIX)):
         (folder / BEGUN_FILE).unlink(missing_ok=True)
 
 
@@ -273,9 +280,12 @@ def _annotator(training: Training) -> Annotator:
     return training.annotator
 
 
-def _identity(training: Training, config: Mapping[str, Any], sources: Mapping[str, Source]) -> str:
-    facts = {
+def _facts(training: Training, config: Mapping[str, Any], sources: Mapping[str, Source]) -> dict[str, Any]:
+    """All that decides what is learned, as plain JSON."""
+    own = training.method.endswith(OWN_FILE_SUFFIX)
+    return {
         "method": training.method,
+        **({"code": own_file.file_hash(Path(training.method))} if own else {}),
         "config": deciding(config),
         "start": folder_fingerprint(training.start),
         "scorer": _content(training.scorer) if training.scorer is not None else None,
@@ -285,14 +295,13 @@ def _identity(training: Training, config: Mapping[str, Any], sources: Mapping[st
         "seed": training.seed,
         "data": {role: source.sha256 for role, source in sources.items()},
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _content(scorer: Path) -> str:
     return fingerprint(scorer) if scorer.is_file() else folder_fingerprint(scorer)
 
 
-def _is_finished(folder: Path, identity: str) -> bool:
+def _is_finished(folder: Path, identity: str, facts: Mapping[str, Any]) -> bool:
     path = folder / FINISHED_FILE
     if not path.exists():
         return False
@@ -302,8 +311,8 @@ def _is_finished(folder: Path, identity: str) -> bool:
         raise RunFolderError(f"{path}: cannot be read ({error}). Choose another folder with --out.") from error
     if found != identity:
         raise RunFolderError(
-            f"{folder} holds a finished training with another method, model, data or settings. "
-            "Choose another folder with --out, or remove it."
+            f"{folder} holds a finished training with another method, model, data or settings."
+            f"{different(folder / BEGUN_FILE, facts)} Choose another folder with --out, or remove it."
         )
     return True
 
