@@ -13,9 +13,11 @@ from typing import IO, Any, Protocol
 
 import pasture
 from pasture import recipe as recipes
+from pasture.annotate.own import AnnotatorFile, OwnAnnotator
 from pasture.core.errors import DependencyError, Missing, RecipeError, WaitingError
 from pasture.core.files import unwritable
 from pasture.core.looks import superseded
+from pasture.core.own_file import OWN_FILE_SUFFIX, file_hash
 from pasture.core.run_folder import RunFolder
 from pasture.machine.executor import Job, LocalWorkers, Workers, walk
 from pasture.machine.tracker_settings import TRACKERS_FOLDER, Tracking, check_trackers
@@ -106,7 +108,17 @@ def _completed(recipe: Recipe, origin: str, allow_code: bool) -> Recipe:
     """The recipe with the defaults of each method written out."""
     weights = recipe.model.weights.model_dump(mode="json", exclude_none=True)
     learn = {name: _complete(name, table, weights, origin, allow_code) for name, table in recipe.learn.items()}
-    return recipe.model_copy(update={"learn": learn})
+    annotators = {name: _known(name, one, origin, allow_code) for name, one in recipe.annotators.items()}
+    return recipe.model_copy(update={"learn": learn, "annotators": annotators})
+
+
+def _known(name: str, settings: AnnotatorFile, origin: str, allow_code: bool) -> AnnotatorFile:
+    """An annotator of the user's own with what its file holds, once it is seen that it can be asked."""
+    known = settings.model_copy(
+        update={"code": _allowed_hash(settings.file, f"{origin}: [annotators.{name}]", allow_code)}
+    )
+    OwnAnnotator(name, known, seed=0).check()
+    return known
 
 
 def _complete(
@@ -133,7 +145,7 @@ def _complete(
 
 def _scorer_facts(file: str, where: str, allow_code: bool) -> dict[str, str]:
     """A scorer of the user's own, by its file and what that holds, once it is seen that it can be asked."""
-    if not file.endswith(training_module("pasture.learn.own_file").OWN_FILE_SUFFIX):
+    if not file.endswith(OWN_FILE_SUFFIX):
         raise RecipeError(
             f"{where} scorer = {file!r}: expected a Python file with a function score. Leave the key out where the "
             "run's reward model is to score."
@@ -148,7 +160,7 @@ def _allowed_hash(file: str, where: str, allow_code: bool) -> str:
         raise RecipeError(
             f"{where} names the file {file!r}, which would run as part of Pasture. Read it, then pass --allow-code."
         )
-    return str(training_module("pasture.learn.own_file").file_hash(Path(file)))
+    return file_hash(Path(file))
 
 
 def training_module(name: str) -> Any:

@@ -5,6 +5,7 @@ import json
 import tomllib
 import types
 import typing
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from pasture.annotate.choose import PoolSettings
 from pasture.annotate.human import PeopleConfig
+from pasture.annotate.own import AnnotatorFile
 from pasture.core.errors import ModelError, RecipeError
 from pasture.core.templates import TEMPLATES
 from pasture.machine.launch import Sharding
@@ -94,9 +96,11 @@ class Feedback(Section):
     """Who says which of two sampled completions is better, for training."""
 
     annotator: str = "pool"
-    """The meadow's `people`, `pool`, `pool-N` (its first N raters) or `greedy`, or one of `pools` or `campaigns`."""
+    """The meadow's `people`, `pool`, `pool-N` (its first N raters) or `greedy`, or one of `pools`, `campaigns`
+    or `annotators`."""
     label_flip_probability: Annotated[float, Field(ge=0.0, le=0.5)] = 0.25
-    """Share of the pool's labels turned around by noise; people bring their own, and one greedy judge has none."""
+    """Share of the pool's labels turned around by noise; people and files of one's own bring their own, and one greedy
+    judge has none."""
     file: str = ""
     """Preferences that exist already, in place of an annotator's: people's, or another's; see docs/data.md."""
     labels: Annotated[tuple[str, ...], Field(min_length=1)] = ("preference",)
@@ -212,6 +216,8 @@ class Recipe(Section):
     """Language models that annotate, by the name that `feedback`, `selection` and `evaluate` call them."""
     campaigns: dict[str, PeopleConfig] = Field(default_factory=dict)
     """Campaigns of real people, likewise."""
+    annotators: dict[str, AnnotatorFile] = Field(default_factory=dict)
+    """Annotators that are Python files of the user's own, likewise."""
     learn: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings by system. The method is the one of that name, or what `method` says; each method checks its own."""
     baselines: dict[str, Baseline] = Field(default_factory=dict)
@@ -259,6 +265,9 @@ def parse(table: Mapping[str, Any], origin: str) -> Recipe:
     if recipe.model.template not in TEMPLATES:
         names = ", ".join(sorted(TEMPLATES))
         raise RecipeError(f"{origin}: [model] template: no template {recipe.model.template!r}. Templates: {names}.")
+    named = Counter([*recipe.pools, *recipe.campaigns, *recipe.annotators])
+    for name in (name for name, count in named.items() if count > 1):
+        raise RecipeError(f"{origin}: two of [pools], [campaigns] and [annotators] name {name!r}. Rename one.")
     if recipe.sharding != "none" and recipe.processes == 1:
         raise RecipeError(f"{origin}: sharding shares the weights out among several processes: set processes too.")
     return recipe if recipe.systems is None else _with_systems(recipe, recipe.systems, origin)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from pasture.core.errors import RecipeError
+from pasture.core.own_file import file_hash
 from pasture.learn import METHODS, dpo
 from pasture.learn.lookup import keywords_of, method_named
-from pasture.learn.own_file import file_hash
 
 WHOLE = """
 from pydantic import BaseModel

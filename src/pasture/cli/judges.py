@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import get_args
 
 from pasture.annotate.draws import ContentDraws
+from pasture.annotate.own import AnnotatorFile, OwnAnnotator
 from pasture.annotate.panel import Order, Panel, load_panel, shipped_pools
 from pasture.annotate.raters import MeadowPeople, MeadowPool
 from pasture.annotate.stored import Access, StoredPool
 from pasture.cli.asking import Service
 from pasture.core.errors import RecipeError
+from pasture.core.own_file import OWN_FILE_SUFFIX, file_hash
 from pasture.core.ports import Annotator, Progress, silent
 
 MEADOW = ("meadow-people", "meadow-pool")
 """Judges that need neither service nor key, and judge the meadow's instructions alone."""
 
 _MEADOW_KEYS = ("seed", "votes", "label_flip_probability")
+_OWN_KEYS = ("seed", "allow_code")
 _POOL_KEYS = (
     "models", "engine", "base_url", "api_key_env", "price", "price_unknown_ok", "budget_usd", "store", "seed", "order",
     "retry_unjudged",
@@ -26,7 +29,8 @@ _ENGINE = "engine."
 """What settings of the engine begin with, such as `engine.device=cuda`."""
 
 HELP = (
-    f"Who judges: {', '.join(MEADOW)}, a pool ({', '.join(shipped_pools())}) or a pool's TOML file. Repeat for its "
+    f"Who judges: {', '.join(MEADOW)}, a pool ({', '.join(shipped_pools())}), a pool's TOML file, or a Python file "
+    "with a function prefer(comparisons, seed) (with allow_code=true). Repeat for its "
     f"settings, KEY=VALUE: {', '.join(_POOL_KEYS)}, {_ENGINE}KEY."
 )
 
@@ -45,12 +49,17 @@ def open_judge(values: Sequence[str], progress: Progress = silent) -> Iterator[t
     if len(names) != 1:
         raise RecipeError(f"--judge: expected one judge's name, got {len(names)}: {names}. {HELP}")
     name = names[0]
-    known = _MEADOW_KEYS if name in MEADOW else _POOL_KEYS
+    own = name.endswith(OWN_FILE_SUFFIX)
+    known = _OWN_KEYS if own else _MEADOW_KEYS if name in MEADOW else _POOL_KEYS
     settings = dict(value.split("=", 1) for value in values if "=" in value)
-    unknown = [key for key in settings if key not in known and not (name not in MEADOW and key.startswith(_ENGINE))]
+    of_engine = tuple(key for key in settings if key.startswith(_ENGINE) and known is _POOL_KEYS)
+    unknown = [key for key in settings if key not in (*known, *of_engine)]
     if unknown:
         raise RecipeError(f"--judge {name}: no setting {unknown[0]!r}. Settings: {', '.join(known)}.")
     seed = int(_number(settings, "seed", 0))
+    if own:
+        yield Path(name).stem, _own(name, settings, seed)
+        return
     if name in MEADOW:
         yield name, _meadow(name, settings, seed)
         return
@@ -60,6 +69,14 @@ def open_judge(values: Sequence[str], progress: Progress = silent) -> Iterator[t
     access, draws = _access(settings), ContentDraws(seed)
     with StoredPool(panel, access, draws=draws, retry_unjudged=again, progress=progress) as pool:
         yield name, pool
+
+
+def _own(file: str, settings: dict[str, str], seed: int) -> OwnAnnotator:
+    if not _yes(settings, "allow_code"):
+        raise RecipeError(f"{file!r} would run as part of Pasture. Read it, then pass --judge allow_code=true.")
+    annotator = OwnAnnotator(Path(file).stem, AnnotatorFile(file=file, code=file_hash(Path(file))), seed=seed)
+    annotator.check()
+    return annotator
 
 
 def _access(settings: dict[str, str]) -> Access:

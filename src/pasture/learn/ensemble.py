@@ -27,13 +27,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pasture.core.deciding import NO_PART_OF_THE_RESULT
 from pasture.core.errors import ModelError, RecipeError
 from pasture.core.files import write_text
+from pasture.core.own_file import OWN_FILE_SUFFIX
 from pasture.core.ports import Progress
 from pasture.core.records import Comparison, Completion, Instruction, Preference
 from pasture.core.seeds import derived_seed
 from pasture.core.templates import PromptTemplate
 from pasture.learn import reward_model
 from pasture.learn.feedback import encode_feedback, split
-from pasture.learn.own_file import OWN_FILE_SUFFIX
 from pasture.learn.own_scorer import OwnScorer
 from pasture.learn.resume import METRICS_FILE, MODEL_FOLDER, claim, fingerprint
 from pasture.machine.distributed import check_same, on_main

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from pasture.core.errors import DataError, RecipeError
+from pasture.core.own_file import OWN_FILE_SUFFIX, load_file
 from pasture.learn import METHODS
-from pasture.learn.own_file import OWN_FILE_SUFFIX, load_file
 from pasture.machine.distributed import count
 
 KIND = "method"

@@ -6,8 +6,8 @@ from pathlib import Path
 from types import ModuleType
 
 from pasture.core.errors import RecipeError
+from pasture.core.own_file import load_file
 from pasture.core.records import Completion, Instruction
-from pasture.learn.own_file import load_file
 
 KIND = "scorer"
 

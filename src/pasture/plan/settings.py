@@ -83,7 +83,7 @@ def judge_settings(recipe: Recipe) -> dict[str, Any]:
 
 def own_annotators(recipe: Recipe) -> Annotators:
     """The annotators that the recipe describes itself."""
-    return Annotators(pools=recipe.pools, campaigns=recipe.campaigns)
+    return Annotators(pools=recipe.pools, campaigns=recipe.campaigns, files=recipe.annotators)
 
 
 def _retries(own: Annotators) -> bool:

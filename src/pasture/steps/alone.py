@@ -15,16 +15,16 @@ import pasture
 from pasture.core.deciding import deciding
 from pasture.core.errors import RecipeError, RunFolderError
 from pasture.core.files import fingerprint, read_json_lines, write_text
+from pasture.core.own_file import OWN_FILE_SUFFIX, file_hash
 from pasture.core.ports import Annotator, Progress, silent
 from pasture.core.records import Completion, Instruction, Judgement
 from pasture.core.templates import TEMPLATES
 from pasture.data.answers import Answers
 from pasture.generate.completions import LocalSystem
-from pasture.learn import own_file
+from pasture.learn import own_method
 from pasture.learn.ensemble import first_reward_model, load_scorer
 from pasture.learn.judging import AnnotatedEnvironment, Remembered
 from pasture.learn.lookup import check_ratings, check_several, keywords_of, method_named
-from pasture.learn.own_file import OWN_FILE_SUFFIX, TRACEBACK_FILE
 from pasture.learn.resume import CHECKPOINT_FOLDER, IDENTITY_FILE, METRICS_FILE, MODEL_FOLDER, claim, different
 from pasture.learn.rollouts import Environment
 from pasture.machine import memory
@@ -151,7 +151,7 @@ def train(training: Training, progress: Progress = silent) -> Path:
         place = {"start": training.start, "folder": training.folder, "seed": training.seed, "progress": progress}
         tracking = _tracking(training, settings, identity)
         with (
-            own_file.explained(training.method, training.folder),
+            own_method.explained(training.method, training.folder),
             memory.explained(training.method, settings),
             tracked(tracking, training.folder),
         ):
@@ -173,7 +173,8 @@ def _free_if_unused(training: Training) -> None:
     What a method of one's own keeps there is its own to know: it may be what was learned.
     """
     folder = training.folder
-    kept = {path.name for path in folder.glob("*")} - {BEGUN_FILE, METRICS_FILE, TRACKERS_FOLDER, TRACEBACK_FILE}
+    no_result = {BEGUN_FILE, METRICS_FILE, TRACKERS_FOLDER, own_method.TRACEBACK_FILE}
+    kept = {path.name for path in folder.glob("*")} - no_result
     if standing(folder) == "new" and not (kept and training.method.endswith(OWN_FILE_SUFFIX)):
         (folder / BEGUN_FILE).unlink(missing_ok=True)
 
@@ -285,7 +286,7 @@ def _facts(training: Training, config: Mapping[str, Any], sources: Mapping[str, 
     own = training.method.endswith(OWN_FILE_SUFFIX)
     return {
         "method": training.method,
-        **({"code": own_file.file_hash(Path(training.method))} if own else {}),
+        **({"code": file_hash(Path(training.method))} if own else {}),
         "config": deciding(config),
         "start": folder_fingerprint(training.start),
         "scorer": _content(training.scorer) if training.scorer is not None else None,

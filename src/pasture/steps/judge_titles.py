@@ -28,7 +28,8 @@ def selecting_judge(recipe: Mapping[str, Any], change: Mapping[str, Any]) -> str
     selection = {**recipe["selection"], **change.get("selection", {})}
     who, flips = selection["annotator"], selection["label_flip_probability"]
     title = judge_title(who)
-    if who in _OWN_NOISE or who in {**recipe.get("campaigns", {}), **change.get("campaigns", {})}:
+    bring_their_own = ("campaigns", "annotators")
+    if who in _OWN_NOISE or any(who in {**recipe.get(key, {}), **change.get(key, {})} for key in bring_their_own):
         return title
     if not flips:
         return f"{title} without label noise"

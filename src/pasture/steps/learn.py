@@ -11,7 +11,7 @@ from pasture.core.statistics import standard_error_of_mean
 from pasture.core.templates import TEMPLATES, PromptTemplate
 from pasture.data.preferences import RATINGS_FILE
 from pasture.learn import best_of_n as best_of_n_method
-from pasture.learn import own_file
+from pasture.learn import own_method
 from pasture.learn import sft as sft_method
 from pasture.learn.drift import drift
 from pasture.learn.ensemble import LIST_FILE, EnsembleScorer, first_reward_model, load_scorer
@@ -183,7 +183,8 @@ def _train(task: Task, **what: Any) -> Outcome:
     settings = task.settings
     method = _method(task)
     check_several(settings["method"], method)
-    with own_file.explained(settings["method"], task.folder), memory.explained(settings["method"], settings["config"]):
+    name = settings["method"]
+    with own_method.explained(name, task.folder), memory.explained(name, settings["config"]):
         method.train(
             method.Config(**settings["config"]),
             start=task.inputs["model"] / "model",

@@ -1,23 +1,17 @@
-"""A Python file of the user's own, taken into this process: a method, or a scorer."""
+"""A Python file of the user's own, taken into this process: a method, a scorer, or an annotator."""
 
-import contextlib
 import hashlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.abc import Loader
 from pathlib import Path
 from types import ModuleType
 
-from pasture.core.errors import PastureError, RecipeError, TrainingError
-from pasture.core.files import write_text
+from pasture.core.errors import RecipeError
 
 OWN_FILE_SUFFIX = ".py"
-_SIGNALLED = 128
-"""Exit codes above it say which signal ended a process."""
-TRACEBACK_FILE = "traceback.txt"
-"""Where in a training's folder the whole of an error of a method of one's own lies."""
 
 
 def load_file(path: Path, what: str, check: Callable[[Path, ModuleType], None], code: str | None = None) -> ModuleType:
@@ -51,37 +45,6 @@ def file_hash(path: Path) -> str:
         raise RecipeError(f"{str(path)!r} cannot be read ({error.strerror}).") from error
 
 
-@contextlib.contextmanager
-def explained(method: str, folder: Path) -> Iterator[None]:
-    """Say which line of a method of one's own ended its training; that it left by `sys.exit` is an error, too.
-
-    Raises:
-        TrainingError: if the block raises what is no error of ours; the whole of it lies in `folder`.
-    """
-    if not method.endswith(OWN_FILE_SUFFIX):
-        yield
-        return
-    place = folder / TRACEBACK_FILE
-    try:
-        yield
-    except PastureError:
-        raise
-    except (Exception, SystemExit) as error:
-        if _stopped(error):
-            raise
-        write_text(place, "".join(traceback.format_exception(error)))
-        raise TrainingError(
-            f"method {method!r}: {_raised(error, Path(method))}, while it trained. All of it stands in {place}; "
-            "what was finished before is safe, and the same command goes on."
-        ) from error
-    place.unlink(missing_ok=True)
-
-
-def _stopped(error: BaseException) -> bool:
-    """Whether it ends the process by a signal's number, as somebody asked for."""
-    return isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > _SIGNALLED
-
-
 def _run(path: Path, what: str, module_name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or not isinstance(spec.loader, Loader):
@@ -92,11 +55,11 @@ def _run(path: Path, what: str, module_name: str) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[module_name]
-        raise RecipeError(f"{what} {str(path)!r}: {_raised(error, path)}") from error
+        raise RecipeError(f"{what} {str(path)!r}: {raised_at(error, path)}") from error
     return module
 
 
-def _raised(error: BaseException, path: Path) -> str:
+def raised_at(error: BaseException, path: Path) -> str:
     """What running a file raised, and in which of its lines."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f"line {error.lineno} raised {type(error).__name__}: {error.msg}"
