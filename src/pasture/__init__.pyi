@@ -20,6 +20,7 @@ from pasture.core.records import Comparison as Comparison
 from pasture.core.records import Completion as Completion
 from pasture.core.records import Instruction as Instruction
 from pasture.core.records import Preference as Preference
+from pasture.core.records import Rating as Rating
 from pasture.core.records import Score as Score
 from pasture.core.records import WinRate as WinRate
 from pasture.data.instructions import load_demonstrations as load_demonstrations
