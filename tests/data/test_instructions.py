@@ -96,6 +96,39 @@ def test_the_papers_own_split_files_are_taken_as_they_are_and_counted(tmp_path: 
         load_instructions(settings.model_copy(update={"validation": 4}))
 
 
+def write_splits(folder: Path, content: list[dict[str, Any]], sft: dict[str, slice]) -> InstructionFiles:
+    """Files of the splits from rows 20 on, and of sft as `sft` cuts it; what asks for all of them."""
+    for name, part in sft.items():
+        write(folder / name, content[part])
+    for start, name in enumerate(("preference", "unlabeled", "val", "eval")):
+        write(folder / f"{name}.json", content[20 + 2 * start : 22 + 2 * start])
+    return InstructionFiles(source=str(folder), sft=6, preference=2, unlabeled=2, validation=2, evaluation=2)
+
+
+def test_a_split_in_several_parts_is_all_of_them_in_the_order_of_their_names(tmp_path: Path):
+    parts = {f"sft-{n:05}-of-00003.json": slice(2 * n, 2 * n + 2) for n in (2, 0, 1)}
+    settings = write_splits(tmp_path, rows(30), parts)
+    assert texts(settings)["sft"] == [f"Say {n}" for n in range(6)]
+
+
+def test_two_files_of_one_split_that_are_no_parts_are_refused(tmp_path: Path):
+    settings = write_splits(tmp_path, rows(30), {"sft.json": slice(6), "sft-old.json": slice(6, 12)})
+    with pytest.raises(DataError, match=r"after the split 'sft': sft-old\.json, sft\.json\. Keep one of them"):
+        load_instructions(settings)
+
+
+def test_what_is_chosen_on_may_not_be_trained_on_where_splits_come_as_files(tmp_path: Path):
+    content = rows(30)
+    content[25] = content[3]  # the second of val is the fourth of sft
+    settings = write_splits(tmp_path, content, {"sft.json": slice(6)})
+    with pytest.raises(
+        DataError,
+        match=r"1 of 6 instructions of the split 'sft' are also in 'validation' \(first: 'Say 3'\).*Remove them",
+    ):
+        load_instructions(settings)
+    assert len(texts(settings.model_copy(update={"sft": 3}))["sft"]) == 3  # of what is taken, nothing is in both
+
+
 @pytest.mark.parametrize(
     "row",
     [

@@ -1,9 +1,10 @@
 """Instructions from files, with their demonstrations, in the splits that learning takes them from.
 
 A split is drawn by a hash of seed and text: the same rows in another order, or in another format, are split alike.
-Rows with the same text go to the same split, so that no two splits share an instruction.
+Rows with the same text go to the same split, so that no two splits that are drawn share an instruction.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pasture.core.errors import DataError
+from pasture.core.hostile import on_one_line, shortened
 from pasture.core.records import Completion, Instruction, content_id
 from pasture.core.tables import Row, read_rows, text_field
 from pasture.data.dialogues import is_messages, prompt_text, turns_of_messages
@@ -30,6 +32,9 @@ _FILE_NAMES: Mapping[str, tuple[str, ...]] = {
     "validation": ("val", "validation"),
 }
 """How AlpacaFarm calls the files of its splits."""
+
+_SHARD = re.compile(r"-\d+-of-\d+\b")
+"""What the name of one of several parts of a file holds, as `datasets` writes them."""
 
 REFERENCE = "demonstrations"
 
@@ -75,11 +80,14 @@ class _Read:
 
 
 def load_instructions(settings: InstructionFiles) -> dict[str, Split]:
-    """The splits sft, preference, unlabeled, validation and evaluation; no instruction is in two of them.
+    """The splits sft, preference, unlabeled, validation and evaluation.
+
+    Splits that are drawn here share no instruction. Of splits that come as files, validation shares none with those to
+    train on; the paper's, known by their sizes, are taken as they are. `data.overlap` guards what is evaluated on.
 
     Raises:
         DataError: if a file cannot be read, is too small, or is not the paper's where the paper's sizes are asked for;
-            if an evaluation file holds instructions twice.
+            if an evaluation file holds instructions twice, or what is chosen on is trained on.
     """
     wanted = {name: getattr(settings, name) for name in (*PAPER_SPLITS, "evaluation")}
     paths = data_files(settings.source)
@@ -97,10 +105,13 @@ def load_instructions(settings: InstructionFiles) -> dict[str, Split]:
         by_split["evaluation"] = [row for path in data_files(settings.evaluation_source) for row in _rows(path)]
         _require_distinct(by_split["evaluation"], settings.evaluation_source)
     origins = {"evaluation": settings.evaluation_source or settings.source}
-    return {
+    splits = {
         name: _split(name, by_split.get(name, []), count, origins.get(name, settings.source))
         for name, count in wanted.items()
     }
+    if settings.splits != "paper":
+        _require_chosen_on_untrained(splits, settings.source)
+    return splits
 
 
 def load_demonstrations(name: str, count: int | None = None) -> Split:
@@ -172,16 +183,26 @@ def _one_text(value: object, row: Row, column: str, where: str) -> str:
 
 def _own_splits(paths: Sequence[Path]) -> dict[str, list[_Read]] | None:
     """The rows by split where there is a file for every split; None where there is not."""
-    named = {path.name.split(".")[0].split("-")[0]: path for path in paths}
-    found = {
-        split: next((named[name] for name in names if name in named), None) for split, names in _FILE_NAMES.items()
-    }
-    if None in found.values():
+    named: dict[str, list[Path]] = {}
+    for path in sorted(paths, key=lambda path: path.name):
+        named.setdefault(path.name.split(".")[0].split("-")[0], []).append(path)
+    found = {split: next((named[name] for name in names if name in named), []) for split, names in _FILE_NAMES.items()}
+    if not all(found.values()):
         return None
-    by_split = {split: _rows(path) for split, path in found.items() if path is not None}
     if "eval" in named:
-        by_split["evaluation"] = _rows(named["eval"])
-    return by_split
+        found["evaluation"] = named["eval"]
+    for split, files in found.items():
+        _require_one_or_shards(split, files)
+    return {split: [row for path in files for row in _rows(path)] for split, files in found.items()}
+
+
+def _require_one_or_shards(split: str, files: Sequence[Path]) -> None:
+    if len(files) > 1 and not all(_SHARD.search(path.name) for path in files):
+        names = ", ".join(path.name for path in files)
+        raise DataError(
+            f"{files[0].parent}: several files are called after the split {split!r}: {names}. Keep one of them; the "
+            f"parts of one are read together where they are called as in {split}-00000-of-00002.parquet."
+        )
 
 
 def _require_paper_sizes(by_split: Mapping[str, Sequence[_Read]], source: str) -> None:
@@ -203,6 +224,19 @@ def _require_distinct(rows: Sequence[_Read], source: str) -> None:
         if key in seen:
             raise DataError(f"{source}: rows {seen[key]} and {number} hold the same instruction. Remove one.")
         seen[key] = number
+
+
+def _require_chosen_on_untrained(splits: Mapping[str, Split], source: str) -> None:
+    validation = {(one.instruction, one.input) for one in splits["validation"].instructions}
+    for name in ("sft", "preference", "unlabeled"):
+        trained = splits[name].instructions
+        shared = [one for one in trained if (one.instruction, one.input) in validation]
+        if shared:
+            raise DataError(
+                f"{source}: {len(shared)} of {len(trained)} instructions of the split {name!r} are also in "
+                f"'validation' (first: {shortened(on_one_line(shared[0].instruction), 60)!r}), and what is chosen on "
+                "must not be trained on. Remove them from one of the two files."
+            )
 
 
 def _drawn_splits(
