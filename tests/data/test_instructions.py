@@ -3,6 +3,7 @@
 import json
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +11,17 @@ from typing import Any
 import pytest
 
 from pasture.core.errors import DataError, DependencyError
+from pasture.core.tables import read_rows
+from pasture.data.answers import answers_of_row
+from pasture.data.evaluation_set import load_evaluation_set
 from pasture.data.hub import data_files
-from pasture.data.instructions import PAPER_SPLITS, InstructionFiles, load_instructions
+from pasture.data.instructions import (
+    PAPER_SPLITS,
+    InstructionFiles,
+    load_demonstrations,
+    load_instructions,
+    load_prompts,
+)
 
 COUNTS = {"sft": 6, "preference": 5, "unlabeled": 4, "validation": 3, "evaluation": 2}
 REFERENCE = Path(__file__).parents[2].parent / "shared/data/alpaca_eval/model_outputs/text_davinci_003.json.gz"
@@ -127,6 +137,29 @@ def test_what_is_chosen_on_may_not_be_trained_on_where_splits_come_as_files(tmp_
     ):
         load_instructions(settings)
     assert len(texts(settings.model_copy(update={"sft": 3}))["sft"]) == 3  # of what is taken, nothing is in both
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        load_demonstrations,
+        load_prompts,
+        load_evaluation_set,
+        lambda name: [answers_of_row(row, f"{name}: row {n}") for n, row in enumerate(read_rows(Path(name)), start=1)],
+    ],
+)
+def test_half_of_a_cut_emoji_is_named_with_its_row(tmp_path: Path, read: Callable[[str], object]):
+    source = write(tmp_path / "a.json", [*rows(1), {"instruction": "Say \ud83d", "output": "hi"}])
+    with pytest.raises(
+        DataError, match=r"a\.json: row 2: instruction: holds a lone surrogate.* Mend or remove the row"
+    ):
+        read(source)
+
+
+def test_half_of_a_cut_emoji_in_a_demonstration_is_named_with_its_row(tmp_path: Path):
+    source = write(tmp_path / "a.json", [*rows(1), {"instruction": "Say hi", "output": "\ud83d"}])
+    with pytest.raises(DataError, match=r"a\.json: row 2: text: holds a lone surrogate"):
+        load_demonstrations(source)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pasture.core.errors import DataError
+from pasture.core.foreign import made
 from pasture.core.hostile import on_one_line, shortened
 from pasture.core.records import Completion, Instruction, content_id
 from pasture.core.tables import Row, read_rows, text_field
@@ -77,6 +78,8 @@ class _Read:
     material: str
     output: str | None
     source: str
+    where: str
+    """File and number, for errors."""
 
 
 def load_instructions(settings: InstructionFiles) -> dict[str, Split]:
@@ -158,12 +161,12 @@ def _read(row: Row, where: str, path: Path) -> _Read:
     if "messages" in row:
         turns = turns_of_messages(row["messages"], where)
         answer = turns.pop().text if turns[-1].role == "assistant" else None
-        read = _Read(prompt_text(turns), "", answer, source)
+        read = _Read(prompt_text(turns), "", answer, source, where)
     elif "prompt" in row and "instruction" not in row:
-        read = _Read(_one_text(row["prompt"], row, "prompt", where), "", _completion(row, where), source)
+        read = _Read(_one_text(row["prompt"], row, "prompt", where), "", _completion(row, where), source, where)
     else:
         output = text_field(row, "output", where, "") if row.get("output") is not None else None
-        read = _Read(text_field(row, "instruction", where), text_field(row, "input", where, ""), output, source)
+        read = _Read(text_field(row, "instruction", where), text_field(row, "input", where, ""), output, source, where)
     if not read.instruction.strip():
         raise DataError(f"{where}: the instruction is empty. Remove the row.")
     return read
@@ -288,17 +291,15 @@ def _split(name: str, rows: Sequence[_Read], count: int, origin: str) -> Split:
         taken = [row for row in taken if row.output and row.output.strip()]
     times: dict[tuple[str, str], int] = {}
     instructions = []
+    demonstrations = []
     for row in taken:
         key = row.instruction, row.material
         times[key] = times.get(key, 0) + 1
         identity = content_id(*key) if times[key] == 1 else content_id(*key, times[key])
-        instructions.append(
-            Instruction(id=identity, instruction=row.instruction, input=row.material, source=row.source, split=name)
-        )
-    demonstrations = [
-        Completion(instruction_id=one.id, text=row.output, system=REFERENCE, seed=0, finish_reason="stop")
-        for one, row in zip(instructions, taken, strict=True)
-        if row.output is not None
-    ]
+        asked = {"instruction": row.instruction, "input": row.material, "source": row.source, "split": name}
+        instructions.append(made(Instruction, row.where, id=identity, **asked))
+        if row.output is not None:
+            answer = {"text": row.output, "system": REFERENCE, "seed": 0, "finish_reason": "stop"}
+            demonstrations.append(made(Completion, row.where, instruction_id=identity, **answer))
     complete = name in DEMONSTRATED and len(demonstrations) == len(instructions)
     return Split(instructions, demonstrations if complete else [], left_out=count - len(taken))
