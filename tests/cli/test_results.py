@@ -82,7 +82,7 @@ def test_the_page_of_a_run_says_that_its_people_are_the_meadows_and_only_then(tm
 
 
 def judged(verdicts: Mapping[str, Sequence[str]], orders: Sequence[tuple[str, str]] = ()) -> Judged:
-    """What a judge said of systems; `orders` are its verdicts in both orders, of the last system."""
+    """What a judge said of systems; `orders` are its verdicts in both orders, of the last rows."""
     comparisons: list[Comparison] = []
     preferences: list[Preference] = []
     for system, said in verdicts.items():
@@ -126,6 +126,22 @@ def test_differences_orders_and_ranking_stand_in_the_data_file_of_an_evaluation(
     assert written["orders"]["bad"]["flip_rate"]["value"] == 1 / 8
     assert written["orders"]["bad"]["both"] == 8
     assert [row["system"] for row in written["ranking"]["systems"]] == ["good", "old", "bad"]
+
+
+def test_a_system_without_a_pair_judged_in_both_orders_is_left_out_of_the_orders(tmp_path):
+    said = judged(
+        {"bad": ["unjudged"] * 3 + ["second"], "good": ["second"] * 4},
+        orders=[("first", "unjudged")] * 3 + [("second", "second")] + [("second", "second")] * 4,
+    )
+    assert {name: both.both for name, both in said.orders().items()} == {"bad": 1, "good": 4}
+    said = judged(
+        {"bad": ["unjudged"] * 4, "good": ["second"] * 4},
+        orders=[("first", "unjudged")] * 4 + [("second", "second")] * 4,
+    )
+    assert list(said.orders()) == ["good"]
+    board = build_board(said.systems(), seed=0)
+    write_results(tmp_path, said, board, results_page("t", board, []), None)
+    assert list(json.loads((tmp_path / "leaderboard.json").read_text())["orders"]) == ["good"]
 
 
 def test_an_open_bound_of_a_strength_is_null_in_the_data_file():

@@ -16,7 +16,7 @@ from pasture.core.records import Comparison, Preference
 from pasture.evaluate.audit import AuditFinding, audit_comparisons, audit_findings
 from pasture.evaluate.board import Board
 from pasture.evaluate.human_corrected import corrected_rates
-from pasture.evaluate.orders import BothOrders, both_orders
+from pasture.evaluate.orders import BothOrders, both_orders, has_both_orders
 from pasture.evaluate.outcomes import Credit, Outcomes, judge_label, outcomes_of, single_orders
 from pasture.evaluate.outputs import Pairing
 from pasture.evaluate.table import short_name
@@ -59,14 +59,17 @@ class Judged:
         return audit_findings(self.audited, self.tricks, reference=self.reference, judge=self.judge, seed=0)
 
     def orders(self) -> dict[str, BothOrders]:
-        """The both-order estimate of each system, by name, where the judge was asked in both orders."""
+        """The both-order estimate of each system, by name, where the judge was asked in both orders.
+
+        A system of which no pair has a verdict in each order is not among them.
+        """
         split = [single for preference in self.preferences for single in single_orders(preference)]
         if not split:
             return {}
         asked = {single.comparison_id for single in split}
         comparisons = [comparison for comparison in self.comparisons if comparison.id in asked]
         found = outcomes_of(split, comparisons, judge=self.judge, reference=self.reference, credit=self.credit)
-        return {outcomes.system: both_orders(outcomes, seed=0) for outcomes in found}
+        return {outcomes.system: both_orders(outcomes, seed=0) for outcomes in found if has_both_orders(outcomes)}
 
     def failures(self) -> str:
         """How many judgements hold no verdict, the commonest reason and what to do; empty where there are none."""

@@ -53,8 +53,8 @@ def outcomes_of_annotations(
     """The outcomes of every pair of generators in AlpacaEval's annotations, rows in their order.
 
     `judge` is the name to give; left out, it is the annotators' own names, joined. With several columns of labels
-    each row is judged as often. Whose output was shown first
-    follows from nothing in these files: `shown_first` is False throughout unless a row has `is_switched`.
+    each row is judged as often. Whose output was shown first is known by `is_switched` alone: without it,
+    `shown_first` is False.
 
     Raises:
         DataError: naming the row, if a field is missing or a preference out of range.
@@ -111,9 +111,7 @@ def annotation_rows(
     rows: list[Row] = []
     for preference in preferences:
         comparison = by_id[preference.comparison_id]
-        probability = preference.probability_first
-        if credit == "verdict" or preference.flipped_by_noise:
-            probability = None
+        probability = None if credit == "verdict" else preference.probability_first
         value = _PREFERENCE.get(preference.preferred)
         rows.append(
             {

@@ -52,7 +52,8 @@ class BoardRow:
     share_shown_first: float | None
     """Of the judged, how often the judge saw the system's answer first: half the time where asked in both orders.
 
-    Equal answers that nobody was asked about have no place.
+    Equal answers have no place where a pool of language models says that nobody was asked about them; the meadow's
+    judges look at them too, in the order that they drew.
     """
     rate_when_first: float | None
     rate_when_second: float | None

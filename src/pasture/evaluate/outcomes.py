@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from pasture.core.errors import DataError
 from pasture.core.layout import has_list
-from pasture.core.records import Comparison, Preference, content_id
+from pasture.core.records import Comparison, Preference, Verdict, content_id
 
 Credit = Literal["verdict", "probability"]
 """What a judgement is worth: 1, 1/2 or 0 by its verdict, or the judge's own probability where it gives one."""
@@ -21,6 +21,7 @@ Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
 
 _VERDICT_CREDIT = {"first": 1.0, "tie": 0.5, "second": 0.0, "unjudged": np.nan}
+_OPPOSITE: Mapping[Verdict, Verdict] = {"first": "second", "second": "first"}
 _OF_AN_ORDER = {"shown_first", "preferred", "probability_first"}
 """What a pool keeps of each of the two orders that it asked in, at the least."""
 
@@ -238,8 +239,8 @@ def _credit(preference: Preference | None, side: Literal["first", "second"], cre
     if preference is None or preference.preferred == "unjudged":
         return np.nan
     value = _VERDICT_CREDIT[preference.preferred]
-    # Where noise chose the verdict, the judge's probability belongs to another label.
-    if credit == "probability" and preference.probability_first is not None and not preference.flipped_by_noise:
+    # Noise that turns a judgement over turns its probability over too; noise in a judgement's place has none.
+    if credit == "probability" and preference.probability_first is not None:
         value = preference.probability_first
     return value if side == "first" else 1.0 - value
 
@@ -261,7 +262,7 @@ def _by_place(preference: Preference, side: Literal["first", "second"], credit: 
 def single_orders(preference: Preference) -> list[Preference]:
     """The verdicts of the two orders that a pool asked in and kept as evidence; none where it asked in one.
 
-    An order without a verdict comes back unjudged.
+    An order without a verdict comes back unjudged. Where noise turned the whole over, so it does each order.
 
     Raises:
         DataError: if what is kept is no verdict.
@@ -270,7 +271,7 @@ def single_orders(preference: Preference) -> list[Preference]:
     if not isinstance(orders, list) or not all(isinstance(one, dict) and one.keys() >= _OF_AN_ORDER for one in orders):
         return []
     try:
-        return [
+        singles = [
             Preference(
                 comparison_id=preference.comparison_id,
                 annotator=preference.annotator,
@@ -286,3 +287,15 @@ def single_orders(preference: Preference) -> list[Preference]:
             f"preference of {preference.annotator!r} about comparison {preference.comparison_id!r}: evidence['orders'] "
             f"should hold a verdict for each order, got {orders!r:.200}. Judge the comparison again."
         ) from error
+    return [_turned_over(single) for single in singles] if preference.flipped_by_noise else singles
+
+
+def _turned_over(single: Preference) -> Preference:
+    """The opposite verdict, its probability the other answer's."""
+    probability = single.probability_first
+    return single.model_copy(
+        update={
+            "preferred": _OPPOSITE.get(single.preferred, single.preferred),
+            "probability_first": None if probability is None else 1 - probability,
+        }
+    )

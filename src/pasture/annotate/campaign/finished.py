@@ -1,5 +1,6 @@
 """A file of several people's labels as a campaign that is over: all that is asked of a campaign can be asked of it."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,12 +11,12 @@ from pasture.annotate.campaign.making import opening
 from pasture.annotate.campaign.tokens import item_id
 from pasture.annotate.entry import Columns, comparison_of
 from pasture.core.errors import DataError
+from pasture.core.labels import share_of_second
 from pasture.core.records import Comparison
 from pasture.core.tables import read_rows, text_field
 
-_SAID: Mapping[float, Said] = {1.0: "first", 2.0: "second", 0.0: "tie", 1.5: "tie"}
-NONE = ("", "-1", "nan", "none", "null")
-"""How files say that a label is missing."""
+_SAID: Mapping[float, Said] = {0.0: "first", 1.0: "second", 0.5: "tie"}
+"""By the share of a win that a label gives to the second; people give no probabilities."""
 
 
 def finished(path: Path, name: str, labels: Sequence[str], annotator_column: str | None = None) -> list[Event]:
@@ -85,9 +86,8 @@ def _said(row: Mapping[str, Any], column: str, where: str) -> Said | None:
     if column not in row:
         raise DataError(f"{where}: no column {column!r}. Columns: {', '.join(row)}.")
     value = row[column]
-    if value is None or str(value).strip().lower() in NONE:
-        return None
     try:
-        return _SAID[float(str(value))]
+        share = share_of_second(value)
+        return None if math.isnan(share) else _SAID[share]
     except (KeyError, ValueError):
         raise DataError(f"{where}: label {value!r} under {column!r}: expected 1, 2, 0 or 1.5.") from None

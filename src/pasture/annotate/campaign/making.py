@@ -13,15 +13,14 @@ from pasture.annotate.campaign.shares import check_overlap
 from pasture.annotate.entry import Columns, Listener, annotate_head2head, annotate_samples, comparison_of
 from pasture.annotate.tables import as_table
 from pasture.core.errors import DataError
+from pasture.core.labels import share_of_second
 from pasture.core.records import Comparison
 from pasture.core.seeds import uniform
 
 Expected = Literal["first", "second", "tie"]
-_EXPECTED: Mapping[object, Expected] = {
-    1: "first", "1": "first", "first": "first",
-    2: "second", "2": "second", "second": "second",
-    0: "tie", 1.5: "tie", "0": "tie", "1.5": "tie", "tie": "tie",
-}  # fmt: skip
+_EXPECTED: Mapping[float, Expected] = {0.0: "first", 1.0: "second", 0.5: "tie"}
+"""By the share of a win that a label gives to the second."""
+_WORDS: Mapping[str, Expected] = {"first": "first", "second": "second"}
 ANSWER_COLUMNS = ("preferred", "preference", "label")
 """Where the known answer of a pair is looked for, in this order."""
 
@@ -167,6 +166,11 @@ def _expected(row: Mapping[str, Any], where: str) -> Expected:
     if column is None:
         raise DataError(f"{where}: no known answer. Add a column {' or '.join(map(repr, ANSWER_COLUMNS))}.")
     value = row[column]
-    if not isinstance(value, str | int | float) or value not in _EXPECTED:
-        raise DataError(f"{where}: answer {value!r} under {column!r}: expected 1, 2, 1.5 or first, second, tie.")
-    return _EXPECTED[value]
+    if isinstance(value, str) and value in _WORDS:
+        return _WORDS[value]
+    try:
+        return _EXPECTED[share_of_second(value)]
+    except (KeyError, ValueError):
+        raise DataError(
+            f"{where}: answer {value!r} under {column!r}: expected 1, 2, 1.5 or first, second, tie."
+        ) from None
