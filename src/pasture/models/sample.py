@@ -6,6 +6,7 @@ log-probabilities of the sampled tokens come back instead of being computed agai
 prompt and seed, not on its company (but for float rounding at the boundary between two tokens).
 """
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,6 +69,12 @@ def _check(model: Any, prompts: Sequence[Sequence[int]], seeds: Sequence[int], c
     if kinds - {"full_attention", "sliding_attention"}:
         raise ModelError(
             f"{settings.model_type} has layers of kind {', '.join(sorted(kinds))}; this sampler knows attention only. "
+            "Serve the model with vLLM and sample from there."
+        )
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if "past_key_values" not in inspect.signature(base.forward).parameters:
+        raise ModelError(
+            f"{settings.model_type} keeps no keys and values of what it has read; this sampler knows attention only. "
             "Serve the model with vLLM and sample from there."
         )
     check_room(model.config, max(map(len, prompts), default=0), config.max_new_tokens)
