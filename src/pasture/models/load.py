@@ -30,6 +30,7 @@ from pasture.machine.distributed import is_main, wait
 from pasture.machine.sharded import whole_state
 from pasture.models.adapters import ADAPTER_FOLDER, adapted_layers, config_of_merged, merged_weights, save_adapters
 from pasture.models.hub_names import how_to_fetch, is_hub_name
+from pasture.models.reach import context
 
 Source: TypeAlias = Path | str
 """A folder, or a name such as "org/name" on the hub; a `Path` is always a folder."""
@@ -79,13 +80,12 @@ def load_tokenizer(folder: Source) -> PreTrainedTokenizerBase:
 
 
 def context_tokens(folder: Source) -> int | None:
-    """How many tokens of prompt and answer the model of a folder was made for; None where its config does not say.
+    """How many tokens of prompt and answer the model of a folder reads; None where its config does not say.
 
     Raises:
         ModelError: if there is no config, or it cannot be read.
     """
-    found: int | None = getattr(load_config(folder).get_text_config(), "max_position_embeddings", None)
-    return found
+    return context(load_config(folder))
 
 
 def load_config(folder: Source) -> PreTrainedConfig:
@@ -105,8 +105,8 @@ def within_context(folder: Source, wanted: int) -> int:
     Raises:
         ModelError: as `context_tokens` does.
     """
-    context = context_tokens(folder)
-    return wanted if context is None else min(wanted, context)
+    most = context_tokens(folder)
+    return wanted if most is None else min(wanted, most)
 
 
 def resting_dtype(folder: Source, device: str | torch.device) -> torch.dtype:

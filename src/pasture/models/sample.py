@@ -19,6 +19,7 @@ from pasture.core.ports import Progress, silent
 from pasture.models.decode_attention import fast_decoding
 from pasture.models.decoder import Decoder, Sample
 from pasture.models.output_layer import output_in_blocks
+from pasture.models.reach import context, unstretched_context
 from pasture.models.request_queue import Request
 from pasture.models.sampler_config import SamplerConfig
 
@@ -86,10 +87,13 @@ def check_room(model_config: PreTrainedConfig, longest_prompt: int, max_new_toke
     Raises:
         ModelError: if it does not.
     """
-    context = getattr(model_config.get_text_config(), "max_position_embeddings", None)
-    if context is not None and longest_prompt + max_new_tokens > context:
+    most = context(model_config)
+    if most is not None and longest_prompt + max_new_tokens > most:
+        longrope = ", up to where LongRoPE leaves the positions of short rows as they are," * (
+            unstretched_context(model_config) == most
+        )
         raise ModelError(
             f"the longest prompt has {longest_prompt} tokens and max_new_tokens is {max_new_tokens}, but the model's "
-            f"context holds {context}. Lower max_new_tokens, or leave out prompts over {context - max_new_tokens} "
+            f"context{longrope} holds {most}. Lower max_new_tokens, or leave out prompts over {most - max_new_tokens} "
             "tokens."
         )
