@@ -60,11 +60,13 @@ def test_longrope_reads_rows_alike_up_to_the_context_and_not_beyond_it():
     assert not torch.allclose(first_tokens(17), first_tokens(8), atol=1e-2)
 
 
-def test_longrope_limits_training_and_drawing_to_what_is_read_alike(tmp_path):
+def test_longrope_limits_training_and_drawing_to_what_is_read_alike(tmp_path, caplog):
     model, tokenizer = stretched(), word_tokenizer([f"w{n}" for n in range(28)])
     save_model(model, tokenizer, tmp_path)
-    assert within_context(tmp_path, 1000) == 16
     assert within_context(tmp_path, 12) == 12
+    assert "LongRoPE" not in caplog.text
+    assert within_context(tmp_path, 1000) == 16
+    assert "prompt and answer are held to 16 tokens; beyond them LongRoPE" in caplog.text
     config = SamplerConfig(max_new_tokens=6)
     # By hand: 10 tokens and an answer of 6 are 16, the 11 of another prompt one too many.
     sample(model, 1, [[3] * 10], [0], config)

@@ -6,6 +6,7 @@ to stop. `load_tokenizer` therefore picks a distinct pad, or adds one, and `load
 """
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -30,7 +31,9 @@ from pasture.machine.distributed import is_main, wait
 from pasture.machine.sharded import whole_state
 from pasture.models.adapters import ADAPTER_FOLDER, adapted_layers, config_of_merged, merged_weights, save_adapters
 from pasture.models.hub_names import how_to_fetch, is_hub_name
-from pasture.models.reach import context
+from pasture.models.reach import context, unstretched_context
+
+LOG = logging.getLogger("pasture.models")
 
 Source: TypeAlias = Path | str
 """A folder, or a name such as "org/name" on the hub; a `Path` is always a folder."""
@@ -105,8 +108,18 @@ def within_context(folder: Source, wanted: int) -> int:
     Raises:
         ModelError: as `context_tokens` does.
     """
-    most = context_tokens(folder)
-    return wanted if most is None else min(wanted, most)
+    config = load_config(folder)
+    most = context(config)
+    if most is None or wanted <= most:
+        return wanted
+    if most == unstretched_context(config):
+        LOG.warning(
+            "%s: prompt and answer are held to %d tokens; beyond them LongRoPE takes other positions for all rows of a "
+            "batch, short ones too.",
+            folder,
+            most,
+        )
+    return most
 
 
 def resting_dtype(folder: Source, device: str | torch.device) -> torch.dtype:
