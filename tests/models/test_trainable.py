@@ -291,6 +291,32 @@ def test_adapters_on_experts_are_refused_before_they_learn_what_could_not_be_sav
         trainable(start, Weights(lora=Lora(target_modules=names)))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "size", "told"), [("bfloat16", 1e-4, True), ("bfloat16", 1.0, False), ("float32", 1e-4, False)]
+)
+def test_a_change_that_is_lost_to_rounding_when_saved_is_told(start: Path, tmp_path, caplog, dtype, size, told):
+    model = trainable(start, Weights(dtype=dtype, lora=Lora(rank=2)))
+    move_adapters(model)
+    before = {name: layer.base_layer.weight.float() for name, layer in adapted_layers(model)}
+    with torch.no_grad():
+        for _, layer in adapted_layers(model):
+            layer.lora_B["default"].weight.mul_(size)
+    save_model(model, load_tokenizer(start), tmp_path / "out")
+    # The oracle: peft's own change of each layer, against how the weights of the folder differ from those before.
+    saved = load_causal_lm(tmp_path / "out").state_dict()
+    added = {name: layer.get_delta_weight("default").detach() for name, layer in adapted_layers(model)}
+    lost = sum(float((saved[f"{name}.weight"] - before[name] - one).square().sum()) for name, one in added.items())
+    share = (lost / sum(float(one.square().sum()) for one in added.values())) ** 0.5
+    assert (share > 0.5) == told
+    assert (f"{100 * share:.0f}% is lost where the sum is rounded" in caplog.text) == told
+    assert ("adapter/ beside it holds the adapters whole" in caplog.text) == told
+
+
+def test_adapters_that_have_not_moved_lose_nothing(start: Path, tmp_path, caplog):
+    save_model(trainable(start, Weights(dtype="bfloat16", lora=Lora(rank=2))), load_tokenizer(start), tmp_path / "out")
+    assert "lost" not in caplog.text
+
+
 def test_adapters_of_a_coarse_model_are_kept_and_merged_in_float32(start: Path):
     model = trainable(start, Weights(dtype="bfloat16", lora=Lora(rank=2)))
     assert {one.dtype for name, one in model.named_parameters() if ".lora_" in name} == {torch.float32}

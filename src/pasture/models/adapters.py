@@ -11,6 +11,7 @@ import copy
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -33,6 +34,9 @@ LOG = logging.getLogger("pasture.models")
 
 ADAPTER_FOLDER = "adapter"
 """Within a saved model's folder: the adapters alone, as `PeftModel.from_pretrained` reads them."""
+
+MUCH_LOST = 0.5
+"""Share of what adapters add, by norm, from which on its loss to rounding is told."""
 
 _TOLD = 3
 """Layers that an error names, at most."""
@@ -197,7 +201,7 @@ def distance_to_merged(backbone: nn.Module, merged: Mapping[str, Tensor], *, nam
     The largest, over weights, of the norm of the difference as a share of the norm.
     """
     farthest = 0.0
-    for key, tensor in _merged(backbone, backbone.state_dict(), name):
+    for key, tensor in _merged(backbone, backbone.state_dict(), name, _Rounding()):
         other = merged[key].to(tensor.device).float()
         farthest = max(farthest, float((tensor.float() - other).norm() / other.norm().clamp(min=1e-30)))
     return farthest
@@ -206,11 +210,43 @@ def distance_to_merged(backbone: nn.Module, merged: Mapping[str, Tensor], *, nam
 def merged_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of the model without adapters that computes the same, under its own names.
 
+    The same up to the rounding of each weight to the model's type: in bfloat16 a change of less than a 512th of a
+    weight is lost, and where most of all that the adapters add is, the log says so.
+
     `weights` are the model's state, each tensor whole; it stays as it is. What is new is on the CPU: on a card there
     may be no room for all of it.
     """
-    kept = {id(tensor) for tensor in weights.values()}
-    return {name: tensor if id(tensor) in kept else tensor.cpu() for name, tensor in _merged(model, weights, _NAME)}
+    kept, rounding = {id(tensor) for tensor in weights.values()}, _Rounding()
+    merged = _merged(model, weights, _NAME, rounding)
+    found = {name: tensor if id(tensor) in kept else tensor.cpu() for name, tensor in merged}
+    if rounding.share > MUCH_LOST:
+        LOG.warning(
+            "of what the adapters add to the weights, %.0f%% is lost where the sum is rounded to the model's type: "
+            "what is saved answers like a model that learned less. %s/ beside it holds the adapters whole, for peft on "
+            "the model that training began with; with weights.dtype = float32, model/ keeps it.",
+            100 * min(rounding.share, 1.0),
+            ADAPTER_FOLDER,
+        )
+    return found
+
+
+@dataclass
+class _Rounding:
+    """What adapters add to weights of 16 bits, and what rounding takes of it, as sums of squares."""
+
+    added: float = 0.0
+    lost: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """The norm of what was lost over that of what was added; 0 where nothing was added."""
+        return (self.lost / self.added) ** 0.5 if self.added else 0.0
+
+    def note(self, added: Tensor, exact: Tensor, rounded: Tensor) -> None:
+        """Count one weight in, unless it is not rounded."""
+        if rounded.dtype != exact.dtype:
+            self.added += float(added.norm()) ** 2
+            self.lost += float((rounded.float() - exact).norm()) ** 2
 
 
 @contextlib.contextmanager
@@ -229,8 +265,10 @@ def config_of_merged(model: PreTrainedModel) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _merged(model: nn.Module, weights: Mapping[str, Tensor], adapters: str) -> Iterator[tuple[str, Tensor]]:
-    """Each weight with the adapters of that name added to it, one by one."""
+def _merged(
+    model: nn.Module, weights: Mapping[str, Tensor], adapters: str, rounding: _Rounding
+) -> Iterator[tuple[str, Tensor]]:
+    """Each weight with the adapters of that name added to it, one by one; `rounding` counts what that loses."""
     layers = dict(adapted_layers(model))
     for name, tensor in weights.items():
         owner, _, last = name.rpartition(".")
@@ -240,10 +278,13 @@ def _merged(model: nn.Module, weights: Mapping[str, Tensor], adapters: str) -> I
             if ".lora_" not in name:
                 yield name, tensor
         elif last == "weight" and adapters in layer.lora_A:
-            # Added in float32: in bfloat16 a small change would be lost.
+            # Added in float32, so that it is rounded once, as a whole; what is then lost of it, `rounding` tells.
             first, second = (weights[f"{place}.{part}.{adapters}.weight"] for part in ("lora_A", "lora_B"))
             delta = transpose(second @ first, layer.fan_in_fan_out) * layer.scaling[adapters]
-            yield f"{place}.weight", (tensor.float() + delta).to(tensor.dtype)
+            exact = tensor.float() + delta
+            rounded = exact.to(tensor.dtype)
+            rounding.note(delta, exact, rounded)
+            yield f"{place}.weight", rounded
         else:
             yield f"{place}.{last}", tensor
 

@@ -251,8 +251,9 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
 def save_pretrained(part: PreTrainedModel | PreTrainedTokenizerBase, folder: Path) -> None:
     """`part.save_pretrained(folder)` with errors that say what to do.
 
-    A model with adapters is written as the model without them that answers the same, and the adapters once more on
-    their own, in `adapter/`. Of several processes, which must all call it, the main one writes.
+    A model with adapters is written as the model without them that answers the same, to rounding to its type (see
+    `merged_weights`), and the adapters once more on their own and whole, in `adapter/`. Of several processes, which
+    must all call it, the main one writes.
 
     Raises:
         RunFolderError: if the disk is full or the folder cannot be written.
