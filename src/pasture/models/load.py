@@ -82,15 +82,6 @@ def load_tokenizer(folder: Source) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def context_tokens(folder: Source) -> int | None:
-    """How many tokens of prompt and answer the model of a folder reads; None where its config does not say.
-
-    Raises:
-        ModelError: if there is no config, or it cannot be read.
-    """
-    return context(load_config(folder))
-
-
 def load_config(folder: Source) -> PreTrainedConfig:
     """What the model of a folder is made of.
 
@@ -106,7 +97,7 @@ def within_context(folder: Source, wanted: int) -> int:
     """`wanted` tokens, or as many as the context of the folder's model holds, if that is fewer.
 
     Raises:
-        ModelError: as `context_tokens` does.
+        ModelError: if there is no config, or it cannot be read.
     """
     config = load_config(folder)
     most = context(config)
