@@ -216,6 +216,19 @@ def test_an_unknown_template_is_refused_with_the_known_ones() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "table",
+    [{"pools": {"comparisons": {}}}, {"campaigns": {"comparisons": {"campaign": "a.campaign"}}}],
+    ids=["pools", "campaigns"],
+)
+def test_no_annotator_may_write_its_labels_over_what_it_labelled(table: dict[str, Any]) -> None:
+    [kind] = table
+    assert refusal(table) == (
+        f"loop.toml: [{kind}.comparisons]: no annotator can be called 'comparisons', as its labels lie in a file of "
+        "its name, beside the one of what was compared. Choose another name."
+    )
+
+
 def test_a_known_template_is_taken() -> None:
     assert parse({"name": "tiny", "model": {"template": "alpaca"}}, "x").model.template == "alpaca"
 

@@ -249,6 +249,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path}: not valid TOML: {error}.") from error
 
 
+_COMPARISONS = "comparisons"
+"""What was compared lies in a file of this name, beside one for each judge."""
+
+
 def parse(table: Mapping[str, Any], origin: str) -> Recipe:
     """The recipe in `table`; `origin` names it in errors.
 
@@ -261,6 +265,12 @@ def parse(table: Mapping[str, Any], origin: str) -> Recipe:
         raise RecipeError(f"{origin}: [model] template: no template {recipe.model.template!r}. Templates: {names}.")
     if recipe.sharding != "none" and recipe.processes == 1:
         raise RecipeError(f"{origin}: sharding shares the weights out among several processes: set processes too.")
+    for kind, named in (("pools", recipe.pools), ("campaigns", recipe.campaigns)):
+        if _COMPARISONS in named:
+            raise RecipeError(
+                f"{origin}: [{kind}.{_COMPARISONS}]: no annotator can be called {_COMPARISONS!r}, as its labels lie in a "
+                "file of its name, beside the one of what was compared. Choose another name."
+            )
     return recipe if recipe.systems is None else _with_systems(recipe, recipe.systems, origin)
 
 
