@@ -52,3 +52,12 @@ def test_an_arm_s_weights_are_its_methods_as_the_same_words_in_the_recipe_are(tm
     assert [lora for lora, _ in told["arms.toml", "simulation-0"]] == [None, None]
     assert [lora["rank"] for lora, _ in told["arms.toml", "adapters-0"]] == [4, 4]
     assert told["arms.toml", "adapters-0"] == told["same.toml", "simulation-0"]
+
+
+def test_layers_that_are_computed_again_redo_no_step_but_the_page_that_shows_the_recipe(tmp_path: Path):
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    keys, again = (
+        flow.prepare(tmp_path / "tiny.toml", overrides, tmp_path / "run").plan.keys
+        for overrides in ([], ["model.weights.gradient_checkpointing=true"])
+    )
+    assert {name for name in keys if keys[name] != again[name]} == {"7-report"}

@@ -78,6 +78,9 @@ def test_the_loop_takes_these_steps() -> None:
         ({"title": "Another headline"}, {"7-report"}),
         ({"data": {"validation": 7}}, EVERYTHING),
         ({"model": {"template": "alpaca"}}, EVERYTHING - {"1-data"}),
+        ({"model": {"weights": {"lora": {"rank": 4}}}}, {"7-report"}),  # each method's own table of weights decides
+        ({"data": {"leave_out_long": True}}, EVERYTHING - {"1-data"} - BASE),
+        ({"sampling": {"batch_tokens": 100}, "answering": {"batch_tokens": 200}}, {"7-report"}),
         ({"seed": 1}, EVERYTHING),
         ({}, set()),
     ],
