@@ -7,6 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from pasture import flow
 from pasture.cli import run
 from pasture.core.run_folder import RunFolder
 
@@ -17,8 +18,8 @@ def test_a_folder_whose_name_looks_like_markup_is_named_as_it_is(tmp_path, monke
     summary.parent.mkdir(parents=True)
     summary.write_text("the board")
     done = SimpleNamespace(recipe=SimpleNamespace(study=None), folder=RunFolder(tmp_path / name), superseded_looks=list)
-    monkeypatch.setattr(run.flow, "prepare", lambda *_, **__: done)
-    monkeypatch.setattr(run.flow, "execute", lambda *_, **__: None)
+    monkeypatch.setattr(flow, "prepare", lambda *_, **__: done)
+    monkeypatch.setattr(flow, "execute", lambda *_, **__: None)
     monkeypatch.setattr(run, "LiveScreen", lambda *_: contextlib.nullcontext())
     app = typer.Typer()
     app.command()(run.run)
