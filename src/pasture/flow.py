@@ -94,14 +94,15 @@ def preview(
         RecipeError: if the recipe does not hold.
         DependencyError: if the recipe trains and torch is not installed.
     """
-    recipe = _completed(recipes.load(path, overrides), str(path), allow_code)
-    found = _study_outline(recipe, allow_code) if recipe.study is not None else outline(recipe)
+    written = recipes.load(path, overrides)
+    recipe = _completed(written, str(path), allow_code)
+    found = outline(recipe) if recipe.study is None else _study_outline(recipe, expanded(written), allow_code)
     return Run(recipe, found.plan, RunFolder(out or Path("runs") / recipe.name)), found.absent
 
 
-def _study_outline(recipe: Recipe, allow_code: bool) -> Outline:
-    runs = {name: _completed(one, f"run {name}", allow_code) for name, one in expanded(recipe).items()}
-    return outline_study(recipe, runs)
+def _study_outline(recipe: Recipe, runs: Mapping[str, Recipe], allow_code: bool) -> Outline:
+    """The plan of a study; `runs` are its recipes as written, for defaults may follow from what an arm changes."""
+    return outline_study(recipe, {name: _completed(one, f"run {name}", allow_code) for name, one in runs.items()})
 
 
 def _completed(recipe: Recipe, origin: str, allow_code: bool) -> Recipe:

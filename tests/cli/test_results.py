@@ -65,6 +65,53 @@ def test_a_step_that_was_killed_before_it_was_finished_counts_nowhere(tmp_path):
     assert [len(outcomes) for outcomes in found_systems(tmp_path).systems] == [2]
 
 
+def listed(root: Path, steps: Mapping[str, Path]) -> None:
+    """A manifest that lists these finished steps, each with a key of its own."""
+    keys = {name: f"key of {name}" for name in steps}
+    for name, place in steps.items():
+        record = json.loads((place / "step.json").read_text())
+        (place / "step.json").write_text(json.dumps({**record, "key": keys[name]}))
+    (root / "manifest.json").write_text(json.dumps({"steps": {name: {"key": key} for name, key in keys.items()}}))
+
+
+def test_a_system_that_the_recipe_no_longer_has_counts_nowhere(tmp_path):
+    steps = {f"3-annotate/evaluation/{name}": step(tmp_path, name, JURY, ["first"], "judge") for name in ("ppo", "dpo")}
+    listed(tmp_path, steps)
+    step(tmp_path, "gone", JURY, ["second"], "judge")
+    assert {outcomes.system for outcomes in found_systems(tmp_path).systems} == {"ppo", "dpo"}
+    # Nor does one that was judged again under other settings, which no finished run has taken up.
+    record = steps["3-annotate/evaluation/dpo"] / "step.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "key": "another"}))
+    assert {outcomes.system for outcomes in found_systems(tmp_path).systems} == {"ppo"}
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(DataError, match=r"manifest\.json or .*step\.json is damaged"):
+        found_systems(tmp_path)
+
+
+def test_a_path_inside_a_run_finds_what_it_holds_from_wherever_it_is_named(tmp_path, monkeypatch):
+    place = step(tmp_path / "run", "ppo", JURY, ["first"], "judge")
+    for here, named in ((tmp_path / "run", "."), (place, "."), (place, ".."), (place.parent, "ppo"), (tmp_path, "run")):
+        monkeypatch.chdir(here)
+        assert [outcomes.system for outcomes in found_systems(Path(named)).systems] == ["ppo"], (here, named)
+
+
+def test_of_a_study_whose_runs_share_names_a_single_run_is_asked_for(tmp_path):
+    steps = {}
+    for arm in ("people-0", "pool-0"):
+        name = f"steps/3-annotate/evaluation/ppo-{arm}"
+        steps[name] = step(tmp_path / "steps", f"ppo-{arm}", JURY, ["first"], "judge")
+        rows = [compare(0, system="ppo", reference="demonstrations")]
+        write_records(steps[name] / "comparisons.jsonl", rows)
+        write_records(steps[name] / "judge.jsonl", [prefer(rows[0], "first")])
+        shown = tmp_path / "runs" / arm / "3-annotate/evaluation/ppo"
+        shown.parent.mkdir(parents=True)
+        shown.symlink_to(steps[name], target_is_directory=True)
+    listed(tmp_path, steps)
+    with pytest.raises(DataError, match=r"Name a single run, such as .*runs/people-0\. Runs: people-0, pool-0\."):
+        found_systems(tmp_path)
+    assert [outcomes.system for outcomes in found_systems(tmp_path / "runs/people-0").systems] == ["ppo"]
+
+
 def test_a_damaged_record_of_a_step_is_named(tmp_path):
     record = step(tmp_path, "ppo", JURY, ["first"], "judge") / "step.json"
     for text in ("{", "{}", "[]", '{"details": {"judge": 3}}'):

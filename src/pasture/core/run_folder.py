@@ -100,7 +100,7 @@ class RunFolder:
             changed = differing_keys(_read_toml(target), tomllib.loads(text))
             if not changed:
                 return
-            if not update and not all(_is_free(key, free) for key in changed):
+            if not update and not all(is_free(key, free) for key in changed):
                 raise RunFolderError(
                     f"{self.path} was begun with another recipe; different keys: {', '.join(changed)}. "
                     "Choose another folder with --out, or pass --update to redo the steps that these keys touch."
@@ -279,7 +279,7 @@ def _read_toml(path: Path) -> dict[str, object]:
         raise RunFolderError(f"{path} cannot be read ({error}). Choose another folder with --out.") from error
 
 
-def _is_free(key: str, free: Sequence[str]) -> bool:
+def is_free(key: str, free: Sequence[str]) -> bool:
     """Whether a dotted key, or a table that holds it, is one of `free`, in which a star is any one name."""
     parts = key.split(".")
     return any(
