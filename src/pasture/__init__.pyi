@@ -20,6 +20,7 @@ from pasture.core.records import Comparison as Comparison
 from pasture.core.records import Completion as Completion
 from pasture.core.records import Instruction as Instruction
 from pasture.core.records import Preference as Preference
+from pasture.core.records import Rating as Rating
 from pasture.core.records import Score as Score
 from pasture.core.records import WinRate as WinRate
 from pasture.data.instructions import load_demonstrations as load_demonstrations
@@ -39,6 +40,7 @@ from pasture.generate.pairs import sample_pairs as sample_pairs
 from pasture.report.content import Leaderboard as Leaderboard
 from pasture.report.content import ReportContent as ReportContent
 from pasture.report.page import write_report as write_report
+from pasture.steps.board_page import leaderboard_of as leaderboard_of
 from pasture.validate.rank_correlation import rank_correlation as rank_correlation
 
 __version__: str

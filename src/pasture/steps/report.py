@@ -38,7 +38,7 @@ from pasture.report.content import (
 from pasture.report.figures import all_figures, save
 from pasture.report.page import write_report
 from pasture.steps import Outcome, Task
-from pasture.steps.board_page import breakdowns
+from pasture.steps.board_page import breakdowns, length_table
 from pasture.steps.judge_titles import judge_title, judges_in, selecting_judge
 from pasture.steps.training_curves import run_figures, trainings
 from pasture.steps.validate import LABELS_PER_PAIR
@@ -102,9 +102,17 @@ def board_warnings(task: Task) -> tuple[str, ...]:
 
 
 def _breakdowns(task: Task) -> tuple[Table, ...]:
-    """What stands behind the first judge's leaderboard: rates by source and at equal length, shares."""
-    judge, board = next(iter(_boards(task).items()))
-    return tuple(breakdowns(judge_title(judge), board["rows"]))
+    """What stands behind the first judge's leaderboard: rates by source and at equal length, shares.
+
+    Of each other judge the rates at equal length.
+    """
+    (judge, board), *others = _boards(task).items()
+    lengths = [
+        length_table(judge_title(other), own["rows"])
+        for other, own in others
+        if any(row["length_controlled"] for row in own["rows"])
+    ]
+    return (*breakdowns(judge_title(judge), board["rows"]), *lengths)
 
 
 def _figures(task: Task) -> tuple[Figure, ...]:
