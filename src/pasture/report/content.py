@@ -217,6 +217,8 @@ class PointsPanel(Content):
     title: NonEmpty
     x_label: NonEmpty
     y_label: NonEmpty
+    log_x: bool = False
+    """Whether x is drawn as a logarithm, with a tick at each value; all x are above 0."""
     percent_x: bool = False
     percent_y: bool = False
     """Whether values are fractions to be shown as percentages."""
