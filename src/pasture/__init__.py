@@ -31,6 +31,7 @@ HOMES = {
     "pasture.validate.rank_correlation": ("rank_correlation",),
     "pasture.report.content": ("Leaderboard", "ReportContent"),
     "pasture.report.page": ("write_report",),
+    "pasture.steps.board_page": ("leaderboard_of",),
 }
 """Public names by the module that they live in."""
 

@@ -40,6 +40,7 @@ from pasture.generate.pairs import sample_pairs as sample_pairs
 from pasture.report.content import Leaderboard as Leaderboard
 from pasture.report.content import ReportContent as ReportContent
 from pasture.report.page import write_report as write_report
+from pasture.steps.board_page import leaderboard_of as leaderboard_of
 from pasture.validate.rank_correlation import rank_correlation as rank_correlation
 
 __version__: str

@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from pasture.cli import evaluate
-from pasture.cli.judged import Judged
+from pasture.cli.judged import Judged, p_in_words
 from pasture.cli.results import Beside, board_json, corrected_p_values, found_systems, results_page, write_results
 from pasture.core.errors import DataError
 from pasture.core.files import write_records
@@ -209,3 +209,10 @@ def test_p_values_are_corrected_for_all_comparisons_with_the_first():
         for name, value in raw.items()
     ]
     assert corrected_p_values(differences) == pytest.approx([0.06, 0.03, 0.06])
+
+
+def test_a_p_value_too_small_to_be_drawn_has_a_bound_in_place_of_a_figure():
+    # Ten thousand draws of signs, none as extreme: the mid-p estimate is 0.5 / 10,001, which is no measured value.
+    assert p_in_words(0.5 / 10_001) == "p < 0.001"
+    assert p_in_words(0.001) == "p = 0.001"
+    assert p_in_words(0.0412) == "p = 0.041"

@@ -23,6 +23,8 @@ from pasture.evaluate.table import short_name
 from pasture.evaluate.win_rate import against_even
 
 _REASON_CHARACTERS = 300
+_LEAST_P = 0.001
+"""Below it ten thousand draws say little of how small a p-value is; the page stops here too."""
 
 
 @dataclass(frozen=True)
@@ -154,5 +156,10 @@ def who_wins(outcomes: Outcomes, board: Board) -> str:
     winner = short_name(outcomes.system if rate > 0.5 else outcomes.reference)
     p_value = against_even(outcomes, seed=0)
     if p_value < 0.05:
-        return f"{winner} wins more often, more often than chance explains (p = {p_value:.2g})."
-    return f"{winner} wins more often, but chance explains that (p = {p_value:.2g})."
+        return f"{winner} wins more often, more often than chance explains ({p_in_words(p_value)})."
+    return f"{winner} wins more often, but chance explains that ({p_in_words(p_value)})."
+
+
+def p_in_words(p_value: float) -> str:
+    """A p-value as a sentence holds it; as drawn signs give no figure for very small ones, these have a bound."""
+    return "p < 0.001" if p_value < _LEAST_P else f"p = {p_value:.2g}"

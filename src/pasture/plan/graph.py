@@ -10,7 +10,7 @@ from typing import Any
 from pasture.core.deciding import deciding, deciding_answers
 from pasture.core.files import fingerprint
 
-WORK_VERSION = 7
+WORK_VERSION = 8
 """Raised when a release changes what a step computes, so that older results are not taken for new ones."""
 
 
