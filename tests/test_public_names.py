@@ -13,13 +13,24 @@ import pasture
 
 REPOSITORY = Path(__file__).parents[1]
 PAGE = (REPOSITORY / "docs" / "python.md").read_text(encoding="utf-8")
-NAMES = {name: home for home, names in pasture.HOMES.items() for name in names}
+NAMES: dict[str, str] = vars(pasture)["_HOME_OF"]
 
 
 def test_each_name_is_what_its_home_has() -> None:
     for name, home in NAMES.items():
         assert getattr(pasture, name) is getattr(importlib.import_module(home), name)
-    assert set(NAMES) <= set(dir(pasture))
+
+
+def test_a_star_and_completion_give_just_these_names() -> None:
+    found: dict[str, object] = {}
+    exec("from pasture import *", found)  # noqa: S102
+    assert {name for name in found if name != "__builtins__"} == set(NAMES)
+    assert set(dir(pasture)) == {*NAMES, "__version__"}
+
+
+def test_none_of_them_needs_torch() -> None:
+    code = "import sys; from pasture import *; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_another_name_is_told_where_to_look() -> None:
