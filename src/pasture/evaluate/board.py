@@ -13,7 +13,7 @@ from pasture.core.records import WinRate
 from pasture.core.statistics import Interval
 from pasture.evaluate.doubts import comparability, judges_by_place, twins
 from pasture.evaluate.outcomes import Outcomes
-from pasture.evaluate.win_rate import discrete_rate, summarize_all
+from pasture.evaluate.win_rate import discrete_rate, require_systems, summarize_all
 
 _REPR_ROWS, _REPR_CHARACTERS = 5, 40
 """Systems, and characters of each name, that `repr` of a board shows; `board_table` shows all."""
@@ -126,8 +126,7 @@ def build_board(
         DataError: if there is no system, a system comes twice under one judge and reference, or rows cannot be
             compared and `allow_mixed` is not set.
     """
-    if not systems:
-        raise DataError("a leaderboard needs at least one system, got none.")
+    require_systems(systems, "a leaderboard")
     if len({outcomes.pair for outcomes in systems}) < len(systems):
         raise DataError("a system is given twice for one judge and reference. Merge its outcomes or rename one.")
     doubts = comparability(systems)
