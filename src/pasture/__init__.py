@@ -32,6 +32,7 @@ _HOMES = {
     "pasture.validate.rank_correlation": ("rank_correlation",),
     "pasture.report.content": ("Leaderboard", "ReportContent"),
     "pasture.report.page": ("write_report",),
+    "pasture.flow": ("run_recipe",),
     "pasture.models.sampler_config": ("SamplerConfig",),
 }
 """Public names by the module that they live in."""

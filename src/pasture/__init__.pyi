@@ -38,6 +38,7 @@ from pasture.evaluate.outcomes import outcomes_of as outcomes_of
 from pasture.evaluate.table import board_table as board_table
 from pasture.evaluate.win_rate import paired_difference as paired_difference
 from pasture.evaluate.win_rate import summarize_all as summarize_all
+from pasture.flow import run_recipe as run_recipe
 from pasture.generate.pairs import against_reference as against_reference
 from pasture.generate.pairs import sample_pairs as sample_pairs
 from pasture.models.sampler_config import SamplerConfig as SamplerConfig

@@ -22,7 +22,9 @@ _ANY_MARK = re.compile(_MARK.format(r"(\d+)"))
 # Some templates write today's date, or a place to think, unless they are told otherwise.
 _FIXED = {"date_string": "26 Jul 2024", "enable_thinking": False}
 
-_OTHER_PROMPT = "Name another prompt template (alpaca, plain), or a chat model."
+_OTHER_PROMPT = (
+    "Name another prompt template (--template plain or alpaca; model.template in a recipe), or a chat model."
+)
 
 
 @dataclass(frozen=True)
