@@ -50,6 +50,22 @@ class Screen(Protocol):
         ...
 
 
+class NoScreen:
+    """The `Screen` that shows nothing."""
+
+    def skipped(self, step: Step) -> None:
+        """Show nothing."""
+
+    def started(self, step: Step) -> None:
+        """Show nothing."""
+
+    def advanced(self, step: Step, done: int, total: int, **figures: float) -> None:
+        """Show nothing."""
+
+    def finished(self, step: Step, seconds: float, cost_usd: float | None) -> None:
+        """Show nothing."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A recipe made ready: settings complete, steps known, nothing done yet."""
@@ -65,6 +81,31 @@ class Run:
     def superseded_looks(self) -> list[str]:
         """Steps that judged a system on the evaluation set, in this folder and under settings that are no more."""
         return superseded(self.folder.path, self.plan.keys)
+
+
+def run_recipe(
+    path: str | Path,
+    overrides: str | Sequence[str] = (),
+    out: str | Path | None = None,
+    *,
+    update: bool = False,
+    workers: int = 1,
+    allow_code: bool = False,
+    screen: Screen | None = None,
+) -> Path:
+    """The run folder of a recipe once all of it is done, as `pasture run` does it; what was finished is not redone.
+
+    Overrides are texts such as "seed=1". Results go to `out`, else to `runs/` and the recipe's name. `screen` hears how
+    it goes. With several `workers` the script that calls this needs `if __name__ == "__main__":` around the call, since
+    their processes import it.
+
+    Raises:
+        PastureError: as `prepare` and `execute` do.
+    """
+    changes = [overrides] if isinstance(overrides, str) else overrides
+    run = prepare(Path(path), changes, None if out is None else Path(out), allow_code=allow_code)
+    execute(run, screen or NoScreen(), update=update, workers=workers)
+    return run.folder.path
 
 
 def prepare(path: Path, overrides: Sequence[str] = (), out: Path | None = None, *, allow_code: bool = False) -> Run:

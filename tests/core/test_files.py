@@ -61,6 +61,15 @@ def test_records_are_written_one_a_line_and_come_back(tmp_path: Path) -> None:
     ]
 
 
+def test_a_file_is_named_by_a_path_or_by_a_text(tmp_path: Path) -> None:
+    name = str(tmp_path / "new" / "instructions.jsonl")
+    asked = [Instruction(id="i1", instruction="say hi", source="s", split="sft")]
+    assert write_records(name, asked) == 1
+    assert read_records(name, Instruction) == read_records(Path(name), Instruction) == asked
+    with pytest.raises(DataError, match="no such file"):
+        read_records(str(tmp_path / "absent.jsonl"), Instruction)
+
+
 def test_no_records_are_an_empty_file(tmp_path: Path) -> None:
     assert write_records(tmp_path / "none.jsonl", []) == 0
     assert read_records(tmp_path / "none.jsonl", Instruction) == []

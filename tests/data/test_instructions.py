@@ -257,3 +257,12 @@ def test_a_hub_out_of_reach_is_one_clear_error(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(DependencyError, match="huggingface_hub"):
         data_files("hub:org/name")
+
+
+def test_a_file_is_named_by_a_path_or_by_a_text(tmp_path: Path):
+    path = tmp_path / "asked.jsonl"
+    path.write_text(json.dumps({"instruction": "say hi", "output": "hi"}) + "\n")
+    assert load_prompts(path) == load_prompts(str(path))
+    assert load_demonstrations(path) == load_demonstrations(str(path))
+    with pytest.raises(DataError, match=r"asked.jsonl holds 1 instructions for the split 'sft', and 2"):
+        load_demonstrations(path, 2)

@@ -341,3 +341,10 @@ def test_a_thumb_that_is_neither_up_nor_down_is_an_error_with_its_row(tmp_path: 
     rows = [{"prompt": "p", "completion": "a", "label": value} for value in (True, label)]
     with pytest.raises(DataError, match=r"row 2: label is .*Expected true or false"):
         load_feedback(FeedbackFile(file=write(tmp_path / "thumbs.json", rows)))
+
+
+def test_a_file_is_named_by_settings_a_path_or_a_text(tmp_path: Path):
+    path = tmp_path / "pairs.jsonl"
+    name = write(path, [{"prompt": "say hi", "chosen": "hi", "rejected": "no"}])
+    found = load_feedback(FeedbackFile(file=name))
+    assert load_feedback(name) == load_feedback(path) == load_feedback(FeedbackFile(file=path)) == found

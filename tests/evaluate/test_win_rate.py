@@ -1,5 +1,7 @@
 """Win rates are AlpacaFarm's; intervals hold what they promise; nothing is dropped in silence."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,8 @@ from pasture.annotate.noise import MarginFlips, with_noise
 from pasture.core.errors import DataError
 from pasture.core.records import Preference
 from pasture.evaluate.alpaca_eval import annotation_rows, outcomes_of_annotations
+from pasture.evaluate.board import build_board
+from pasture.evaluate.length_control import length_control
 from pasture.evaluate.outcomes import Credit, outcomes_of
 from pasture.evaluate.win_rate import discrete_rate, paired_difference, summarize, summarize_all, win_rate
 from tests.evaluate.pairs import compare, outcomes, prefer, prefer_in_both_orders
@@ -142,6 +146,22 @@ def test_errors_name_what_is_missing():
         win_rate(preferences, comparisons, system="new", reference="gold", judge="j", seed=0)
     with pytest.raises(DataError, match="not among the 1 given"):
         win_rate([prefer(compare(1), "first")], comparisons, system="new", reference="old", judge="j", seed=0)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda systems: summarize_all(systems, 0), partial(build_board, seed=0), partial(length_control, seed=0)]
+)
+def test_what_is_no_list_of_outcomes_is_told_so(make):
+    one = outcomes([0.0, 1.0])
+    for systems, said in (
+        ([], "at least one system, got none"),
+        (one, r"got the outcomes of one\. Write \[outcomes\]"),
+        ([[one]], "takes Outcomes, one of those that outcomes_of lists, got list"),
+    ):
+        with pytest.raises(DataError, match=said):
+            make(systems)
+    with pytest.raises(DataError, match="a paired difference takes Outcomes"):
+        paired_difference([one], one, 0)  # type: ignore[arg-type]
 
 
 def test_the_interval_resamples_instructions_not_judgements():

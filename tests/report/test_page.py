@@ -56,7 +56,9 @@ def loop() -> Page:
 
 def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
     page.write_report(content(), tmp_path / "index.html")
-    assert (tmp_path / "index.html").read_bytes() == page.render(content()).encode()
+    page.write_report(content(), str(tmp_path / "again.html"))
+    for name in ("index.html", "again.html"):
+        assert (tmp_path / name).read_bytes() == page.render(content()).encode()
 
 
 def test_every_rate_stands_beside_its_interval_and_its_counts() -> None:

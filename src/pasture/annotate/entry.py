@@ -223,14 +223,52 @@ _FIELDS = (
 
 
 def _annotated(table: Table, comparisons: Sequence[Comparison], annotator: Annotator, prefix: str) -> Annotated:
+    _check_annotator(annotator)
     table.check_free(preference_columns([], prefix))  # before anything is paid for
     preferences = annotator.annotate(comparisons)
-    if [each.comparison_id for each in preferences] != [each.id for each in comparisons]:
+    _check_preferences(preferences, comparisons)
+    return Annotated(table.with_columns(preference_columns(preferences, prefix)), preferences)
+
+
+def _check_annotator(annotator: object) -> None:
+    """See that there is somebody to ask.
+
+    Raises:
+        DataError: if it is a class, a function or anything else that lacks `annotate`.
+    """
+    if isinstance(annotator, type) or not callable(getattr(annotator, "annotate", None)):
+        name = getattr(annotator, "__name__", type(annotator).__name__)
+        got = f"the class {name}; make one of it: {name}(...)" if isinstance(annotator, type) else name
         raise DataError(
-            f"expected one preference for each of {len(comparisons)} rows, got {len(preferences)}: an annotator that "
+            f"expected an annotator, an object with 'identity' and 'annotate(comparisons)', got {got}. "
+            "examples/3_annotate.py has one."
+        )
+
+
+def _check_preferences(preferences: object, comparisons: Sequence[Comparison]) -> None:
+    """See that an annotator said one thing of each comparison, in order.
+
+    Raises:
+        DataError: if it gave something else than preferences, too few or too many, or those of other comparisons.
+    """
+    said = preferences if isinstance(preferences, list | tuple) else [preferences]
+    other = next((one for one in said if not isinstance(one, Preference)), None)
+    if other is not None or preferences is None:
+        raise DataError(
+            f"the annotator gave {other!r:.60}, expected a list with a Preference for each comparison, such as "
+            "Preference(comparison_id=comparison.id, annotator='me', preferred='first')."
+        )
+    if len(said) != len(comparisons):
+        raise DataError(
+            f"expected one preference for each of {len(comparisons)} rows, got {len(said)}: an annotator that "
             "gives several votes a comparison has no place in a table of rows."
         )
-    return Annotated(table.with_columns(preference_columns(preferences, prefix)), preferences)
+    for number, (preference, comparison) in enumerate(zip(said, comparisons, strict=True), start=1):
+        if preference.comparison_id != comparison.id:
+            raise DataError(
+                f"preference {number} is of comparison {preference.comparison_id!r}, expected {comparison.id!r}. Give "
+                "preferences in the order of the comparisons, each with comparison_id=comparison.id."
+            )
 
 
 def _made(

@@ -21,6 +21,7 @@ from pasture.annotate.campaign.journal import CampaignExistsError, NoCampaignErr
 from pasture.annotate.campaign.making import named_annotators, opening
 from pasture.annotate.campaign.state import Campaign
 from pasture.core.errors import Missing, WaitingError
+from pasture.core.files import PlaceName
 from pasture.core.ports import Progress, silent
 from pasture.core.records import Comparison, Preference
 
@@ -30,7 +31,7 @@ class PeopleConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    campaign: str = Field(min_length=1)
+    campaign: PlaceName = Field(min_length=1)
     """A .campaign file, or postgresql://USER@HOST/DATABASE#NAME; made where there is none."""
     annotators: str = "1"
     """For a campaign that is made here: how many, or their names with commas between."""
@@ -50,14 +51,14 @@ class People:
         self,
         config: PeopleConfig,
         *,
-        folder: Path = Path(),
+        folder: str | Path = Path(),
         progress: Progress = silent,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """A campaign's path may be relative to `folder`."""
         self._config, self._progress, self._sleep = config, progress, sleep
         database = "://" in config.campaign
-        self._address = config.campaign if database else str(folder / config.campaign)
+        self._address = config.campaign if database else str(Path(folder) / config.campaign)
 
     @property
     def identity(self) -> Mapping[str, object]:

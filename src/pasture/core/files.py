@@ -8,14 +8,17 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BeforeValidator, ValidationError
 
 from pasture.core.errors import DataError, RecordError, RunFolderError
 from pasture.core.records import Record
 
 R = TypeVar("R", bound=Record)
+
+PlaceName = Annotated[str, BeforeValidator(lambda given: str(given) if isinstance(given, Path) else given)]
+"""A setting that names a file or where else something lies: a text in a recipe, from Python also a `Path`."""
 
 
 @contextlib.contextmanager
@@ -129,16 +132,26 @@ def _same(one: Path, other: Path) -> bool:
     return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
 
 
+def require_path(place: object, what: str) -> None:
+    """See that the folder that `what` names came as a path, where a text would fail amid the work.
+
+    Raises:
+        DataError: saying how a text becomes one.
+    """
+    if not isinstance(place, Path):
+        raise DataError(f"{what}={place!r}: expected a Path, got {type(place).__name__}. Write {what}=Path({place!r}).")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all."""
     with atomic_file(path) as draft:
         draft.write_text(text, encoding="utf-8", newline="\n")
 
 
-def write_records(path: Path, records: Iterable[Record]) -> int:
+def write_records(path: str | Path, records: Iterable[Record]) -> int:
     """Write one record a line, whole or not at all; the number of records comes back."""
     count = 0
-    with atomic_file(path) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
+    with atomic_file(Path(path)) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
         for record in records:
             file.write(record.to_json() + "\n")
             count += 1
@@ -172,19 +185,19 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def read_records(path: Path, kind: type[R]) -> list[R]:
+def read_records(path: str | Path, kind: type[R]) -> list[R]:
     """The records of a JSONL file, in order.
 
     Raises:
         RecordError: naming file, line and field, at the first line that is no valid `kind`.
         DataError: if the file is missing or cannot be read.
     """
-    records = []
-    for number, line in _numbered_lines(path):
+    place, records = Path(path), []
+    for number, line in _numbered_lines(place):
         try:
             records.append(kind.model_validate_json(line))
         except ValidationError as error:
-            raise RecordError(_describe(path, number, kind, line, error)) from error
+            raise RecordError(_describe(place, number, kind, line, error)) from error
     return records
 
 

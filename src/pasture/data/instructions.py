@@ -117,14 +117,14 @@ def load_instructions(settings: InstructionFiles) -> dict[str, Split]:
     return splits
 
 
-def load_demonstrations(name: str, count: int | None = None) -> Split:
+def load_demonstrations(name: str | Path, count: int | None = None) -> Split:
     """The first `count` rows of files, or all of them, as instructions with the outputs to imitate.
 
     Raises:
         DataError: if a file cannot be read, is empty or too small, or has no outputs.
     """
-    rows = _some_rows(name)
-    split = _split("sft", rows, len(rows) if count is None else count, name)
+    rows = _some_rows(str(name))
+    split = _split("sft", rows, len(rows) if count is None else count, str(name))
     if not split.demonstrations:
         raise DataError(
             f"{name}: no row has an output to imitate. Name a file with 'output', 'completion' or messages."
@@ -132,14 +132,14 @@ def load_demonstrations(name: str, count: int | None = None) -> Split:
     return split
 
 
-def load_prompts(name: str, count: int | None = None) -> list[Instruction]:
+def load_prompts(name: str | Path, count: int | None = None) -> list[Instruction]:
     """The instructions of the first `count` rows of files, or of all of them, whatever outputs there are.
 
     Raises:
         DataError: if a file cannot be read, is empty or too small.
     """
-    rows = _some_rows(name)
-    return list(_split("unlabeled", rows, len(rows) if count is None else count, name).instructions)
+    rows = _some_rows(str(name))
+    return list(_split("unlabeled", rows, len(rows) if count is None else count, str(name)).instructions)
 
 
 def _some_rows(name: str) -> list[_Read]:

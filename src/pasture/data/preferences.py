@@ -21,7 +21,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pasture.core.errors import DataError
-from pasture.core.files import read_records
+from pasture.core.files import PlaceName
 from pasture.core.foreign import made
 from pasture.core.labels import share_of_second
 from pasture.core.records import (
@@ -63,7 +63,7 @@ class FeedbackFile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    file: str
+    file: PlaceName
     """A file, a folder with `comparisons.jsonl` and `preferences.jsonl`, or `hub:ORG/NAME/FILES@REVISION`."""
     labels: tuple[str, ...] = Field(("preference",), min_length=1)
     """Columns that hold a label, where rows have `output_1` and `output_2`; each is a person or a judge."""
@@ -87,8 +87,8 @@ class Feedback:
         return [*self.pairs, *((rating,) for rating in self.ratings)]
 
 
-def load_feedback(settings: FeedbackFile) -> Feedback:
-    """The preferences and the ratings of a file, each in order.
+def load_feedback(settings: FeedbackFile | str | Path) -> Feedback:
+    """The preferences and the ratings of a file, each in order; of a file alone, by its name, all that it holds.
 
     Of a chosen and a rejected answer, which one is called first is drawn by their texts, so that a label says nothing
     but who was preferred. Labels that are missing come out as unjudged.
@@ -96,6 +96,8 @@ def load_feedback(settings: FeedbackFile) -> Feedback:
     Raises:
         DataError: naming file and row, if a layout is unknown or broken, or nothing is left.
     """
+    if not isinstance(settings, FeedbackFile):
+        settings = FeedbackFile(file=str(settings))
     left_out: Counter[str] = Counter()
     found: list[Judged | Rating] = []
     taken: set[str] = set()

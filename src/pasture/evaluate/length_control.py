@@ -26,7 +26,7 @@ from pasture.core.seeds import stream
 from pasture.core.statistics import Codes, Floats, Interval, percentile_interval, unseen_interval
 from pasture.evaluate.board import LengthControlled
 from pasture.evaluate.outcomes import Outcomes
-from pasture.evaluate.win_rate import BOOTSTRAP_STREAM
+from pasture.evaluate.win_rate import BOOTSTRAP_STREAM, require_systems
 
 METHOD = "pooled taste"
 DRAWS = 500
@@ -102,6 +102,7 @@ def equal_length(systems: Sequence[Outcomes], seed: int, draws: int = DRAWS) -> 
     Raises:
         DataError: if the systems differ in judge or reference, or none has a judgement.
     """
+    require_systems(systems, "length control")
     if len({(outcomes.judge, outcomes.reference) for outcomes in systems}) != 1:
         raise DataError("length control needs systems of one judge and one reference; call it for each apart.")
     usable = [outcomes for outcomes in systems if outcomes.judged.any()]

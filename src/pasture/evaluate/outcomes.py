@@ -67,6 +67,10 @@ class Outcomes:
     def __len__(self) -> int:
         return len(self.credit)
 
+    def __repr__(self) -> str:
+        names = ", ".join(f"{name}={getattr(self, name)!r}" for name in ("system", "reference", "judge"))
+        return f"Outcomes({names}: {int(self.judged.sum())} judged of {len(self)})"
+
     @property
     def judged(self) -> Booleans:
         """Which entries hold a judgement."""

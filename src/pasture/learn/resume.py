@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pasture.core.errors import PastureError, RunFolderError
 from pasture.core.files import fingerprint as file_fingerprint
-from pasture.core.files import read_json_lines, write_json_lines
+from pasture.core.files import read_json_lines, require_path, write_json_lines
 from pasture.core.ports import Progress
 from pasture.core.run_folder import differing_keys
 from pasture.machine.checkpoint import (
@@ -50,6 +50,7 @@ def claim(folder: Path, identity: str, file: str = IDENTITY_FILE, *, facts: Mapp
     Raises:
         RunFolderError: if it began with something else.
     """
+    require_path(folder, "folder")
     path = folder / file
     begun = path.exists()
     check_same(begun, str(path))
@@ -86,6 +87,7 @@ class Resumable:
         *,
         identity: str,
     ) -> None:
+        require_path(folder, "folder")
         self.folder = folder
         self.modules = modules
         self.optimizer = optimizer
@@ -206,6 +208,8 @@ def fingerprint(*parts: object, modules: Sequence[nn.Module] = (), folders: Sequ
     Of each weight the name, the shape, the type and the first values are taken: enough to tell models apart, and quick.
     Of a folder its files of weights are, so that no model is loaded for it.
     """
+    for folder in folders:
+        require_path(folder, "start")
     digest = hashlib.sha256(json.dumps(parts).encode())
     for module in modules:
         rest(module)
