@@ -20,6 +20,7 @@ from pasture.core.files import (
     read_json_lines,
     read_records,
     remove_drafts,
+    weights_fingerprint,
     write_json_lines,
     write_records,
     write_text,
@@ -286,7 +287,22 @@ def test_a_fingerprint_is_the_sha256_of_the_bytes(tmp_path: Path) -> None:
     assert fingerprint(tmp_path / "file") == expected
 
 
-def test_a_fingerprint_of_a_huge_file_sees_its_ends_its_size_and_places_between(tmp_path: Path) -> None:
+def test_a_fingerprint_sees_one_byte_of_a_huge_file(tmp_path: Path) -> None:
+    path = tmp_path / "labels.jsonl"
+    seen = set()
+    for changed in (None, 71 * 2**20 + 5, 131 * 2**20 + 7):
+        with path.open("wb") as file:
+            file.truncate(200 * 2**20)
+            if changed is not None:
+                file.seek(changed)
+                file.write(b"2")
+        # Of weights these bytes would lie between what is read: 69.5 to 70.5, 72.7 to 73.7 MiB and so on.
+        seen.add((fingerprint(path), hashlib.sha256(path.read_bytes()).hexdigest()))
+    assert len({one for one, _ in seen}) == 3
+    assert all(one == expected for one, expected in seen)
+
+
+def test_a_fingerprint_of_huge_weights_sees_its_ends_its_size_and_places_between(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     size = 200 * 2**20
     seen = set()
@@ -297,14 +313,14 @@ def test_a_fingerprint_of_a_huge_file_sees_its_ends_its_size_and_places_between(
                 # The middle is covered to one MiB in every three or so: change four in a row.
                 file.seek(position)
                 file.write(b"\1" * (4 * 2**20 if position == 100 * 2**20 else 1))
-        seen.add(fingerprint(path))
+        seen.add(weights_fingerprint(path))
     with path.open("r+b") as file:
         file.truncate(size + 1)
-    seen.add(fingerprint(path))
+    seen.add(weights_fingerprint(path))
     assert len(seen) == 7
 
 
-def test_a_huge_file_is_read_at_sixty_four_places(tmp_path: Path) -> None:
+def test_huge_weights_are_read_at_sixty_four_places(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     size = 130 * 2**20
     generator = random.Random(0)
@@ -313,7 +329,7 @@ def test_a_huge_file_is_read_at_sixty_four_places(tmp_path: Path) -> None:
     # By hand from the definition: places (size - 1 MiB) * k / 63, rounded down.
     starts = [129 * 2**20 * k // 63 for k in range(64)]
     pieces = b"".join(content[start : start + 2**20] for start in starts)
-    assert fingerprint(path) == hashlib.sha256(f"{size};".encode() + pieces).hexdigest()
+    assert weights_fingerprint(path) == hashlib.sha256(f"{size};".encode() + pieces).hexdigest()
 
 
 def test_a_completion_without_words_is_kept(tmp_path: Path) -> None:

@@ -78,10 +78,17 @@ WHOLE_FILE_BYTES = 64 * MIB
 
 
 def fingerprint(path: Path) -> str:
+    """SHA-256, in hexadecimal, of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights_fingerprint(path: Path) -> str:
     """SHA-256, in hexadecimal, of a file's bytes; above 64 MiB of its size and of 64 evenly spaced MiB of it.
 
     A model of many gigabytes is so told from another one without reading it whole at every start. The first and the
-    last MiB are among those read.
+    last MiB are among those read. A change of a few bytes can go unnoticed: a training moves all weights, but of data
+    somebody may mend one line, so they are told apart by `fingerprint`.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
