@@ -1,5 +1,6 @@
 """A reader meets a whole file or none, and an error says which file, line and field."""
 
+import errno
 import hashlib
 import json
 import os
@@ -242,6 +243,18 @@ def test_removing_drafts_removes_nothing_else(tmp_path: Path) -> None:
         (tmp_path / name).write_text("x")
     remove_drafts(tmp_path)
     assert names(tmp_path) == [".hidden", ".key", "a.draft", "rows.jsonl"]
+
+
+def test_an_error_that_has_nothing_to_do_with_writing_comes_out_as_it_is(tmp_path: Path) -> None:
+    def interrupted() -> Iterator[Instruction]:
+        yield instruction(1)
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    with pytest.raises(ConnectionResetError):
+        write_records(tmp_path / "rows.jsonl", interrupted())
+    with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "rows.jsonl"):
+        (tmp_path / "input.jsonl").read_text()
+    assert names(tmp_path) == []
 
 
 def test_a_full_disk_is_one_clear_error_and_loses_nothing(tmp_path: Path) -> None:

@@ -386,6 +386,12 @@ def test_a_view_takes_no_other_s_place(folder: RunFolder) -> None:
     assert (folder.path / "runs" / "x" / "a" / "mine.txt").read_text() == "mine"
 
 
+def test_an_error_amid_a_step_is_not_one_of_the_run_folder(folder: RunFolder) -> None:
+    folder.path.mkdir()
+    with pytest.raises(ConnectionRefusedError), folder.step_held("key-1"):
+        raise ConnectionRefusedError(111, "Connection refused")
+
+
 STEP_HOLDER = """
 import sys
 from pathlib import Path

@@ -1,6 +1,7 @@
 """Reading and writing records so that a reader never meets half a file."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -25,6 +26,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
     The bytes are on disk before the name is: after a crash `path` is whole, old or absent. A kill can leave the draft
     behind; see `remove_drafts`.
 
+    What the block raises comes out as it is, but for errors of writing the draft.
+
     Raises:
         RunFolderError: if the disk is full or the folder cannot be written.
     """
@@ -36,18 +39,28 @@ def atomic_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise unwritable(path, error) from error
     try:
-        yield draft
-        flush_to_disk(draft)
-        draft.replace(path)
-        flush_to_disk(path.parent)
-    except OSError as error:
-        raise unwritable(path, error) from error
+        try:
+            yield draft
+        except OSError as error:
+            if is_no_room(error) or str(error.filename) == str(draft):
+                raise unwritable(path, error) from error
+            raise
+        _put_in_place(draft, path)
     finally:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
 
 
 _DRAFT = ".draft"
+
+
+def _put_in_place(draft: Path, path: Path) -> None:
+    try:
+        flush_to_disk(draft)
+        draft.replace(path)
+        flush_to_disk(path.parent)
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def remove_drafts(folder: Path) -> None:
@@ -63,6 +76,11 @@ def flush_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def is_no_room(error: OSError) -> bool:
+    """Whether a disk refused what was written: it is full, a quota is spent, or it takes nothing at all."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def unwritable(path: Path, error: OSError) -> RunFolderError:

@@ -120,11 +120,15 @@ class RunFolder:
         path = self.path / _LOCKS / key[:_LOCK_LETTERS]
         try:
             path.parent.mkdir(exist_ok=True)
-            with path.open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                yield lock
+            lock = path.open("w")
         except OSError as error:
             raise unwritable(path, error) from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError as error:
+                raise unwritable(path, error) from error
+            yield lock
 
     def show(self, views: Mapping[str, str], keys: Mapping[str, str]) -> None:
         """Make finished steps (values) visible at other places in the folder (keys), as links.
