@@ -189,6 +189,18 @@ class TestFinished:
         assert [(each.annotator, each.preferred) for each in preferences(again)] == wanted
         assert again.missing_labels() == 1
 
+    @pytest.mark.parametrize("nobody", [None, "", float("nan")])
+    def test_whoever_has_no_name_is_unknown(self, tmp_path: Path, nobody: object) -> None:
+        row = {"instruction": "Say hello.", "output_1": "Hello.", "output_2": "Hi.", "who": nobody, "label": 1}
+        (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+        assert list(Campaign.replayed(finished(tmp_path / "a.jsonl", "a", ["label"], "who")).annotators) == ["unknown"]
+
+    def test_the_owner_is_no_annotator_of_a_file_either(self, tmp_path: Path) -> None:
+        row = {"instruction": "Say hello.", "output_1": "Hello.", "output_2": "Hi.", "who": "owner", "label": 1}
+        write_rows(tmp_path / "a.jsonl", [row])
+        with pytest.raises(DataError, match=r"a\.jsonl: 'owner' is who made a campaign"):
+            finished(tmp_path / "a.jsonl", "a", ["label"], "who")
+
     def test_a_label_that_is_none_is_named(self, tmp_path: Path) -> None:
         row = {"instruction": "Say hello.", "output_1": "Hello.", "output_2": "Hi.", "who": "x", "label": 7}
         write_rows(tmp_path / "a.jsonl", [row])
