@@ -16,7 +16,7 @@ from pasture.annotate.campaign.making import named_annotators, opening, read_ans
 from pasture.annotate.campaign.state import Campaign
 from pasture.annotate.tables import write_rows
 from pasture.core.errors import DataError
-from pasture.core.files import read_records
+from pasture.core.files import read_records, write_records
 from pasture.core.records import Comparison, Preference
 from pasture.core.tables import read_rows
 from pasture.validate.agreement import analyze
@@ -124,6 +124,12 @@ class TestMaking:
         assert [(each.first.system, each.second.text) for each in joined] == [("a", "Two.")]
         write_rows(tmp_path / "samples.json", [{"instruction": "Count.", "outputs": ["1", "2", "3"]}])
         assert len(read_pairs(tmp_path / "samples.json", samples="all").comparisons) == 3
+
+    def test_two_pairs_of_one_id_are_not_taken_for_one(self, tmp_path: Path) -> None:
+        one, other = comparison(1), comparison(2).model_copy(update={"id": comparison(1).id})
+        write_records(tmp_path / "pairs.jsonl", [one, other])
+        with pytest.raises(DataError, match=rf"two comparisons have the id '{one.id}'"):
+            read_pairs(tmp_path / "pairs.jsonl")
 
     @pytest.mark.parametrize(("answer", "means"), [(1, "first"), ("2", "second"), (1.5, "tie"), ("tie", "tie")])
     def test_known_answers_are_read_in_every_coding(self, tmp_path: Path, answer: object, means: str) -> None:

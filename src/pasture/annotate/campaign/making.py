@@ -13,7 +13,7 @@ from pasture.annotate.campaign.shares import check_overlap
 from pasture.annotate.entry import Columns, Listener, annotate_head2head, annotate_samples, comparison_of
 from pasture.annotate.tables import as_table
 from pasture.core.errors import DataError
-from pasture.core.records import Comparison
+from pasture.core.records import Comparison, by_id
 from pasture.core.seeds import uniform
 
 Expected = Literal["first", "second", "tie"]
@@ -42,7 +42,8 @@ def read_pairs(
     A file of pairs holds comparisons as a run writes them, or rows with `instruction`, `input`, `output_1`, `output_2`.
 
     Raises:
-        DataError: if nothing can be compared, naming row and column where a text is missing.
+        DataError: if nothing can be compared, naming row and column where a text is missing; or if two pairs have one
+            id.
     """
     listener = Listener()
     left_out: Sequence[str] = ()
@@ -150,7 +151,7 @@ def check_pass_share(pass_share: float) -> None:
 
 
 def _unique(comparisons: Sequence[Comparison]) -> Pairs:
-    kept = {each.id: each for each in comparisons}
+    kept = by_id(comparisons)
     twice = len(comparisons) - len(kept)
     return Pairs(list(kept.values()), (f"{twice} pairs that are there twice, word for word",) if twice else ())
 
