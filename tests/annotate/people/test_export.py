@@ -125,6 +125,14 @@ class TestMaking:
         write_rows(tmp_path / "samples.json", [{"instruction": "Count.", "outputs": ["1", "2", "3"]}])
         assert len(read_pairs(tmp_path / "samples.json", samples="all").comparisons) == 3
 
+    def test_whatever_columns_a_file_has_are_not_in_the_way_of_its_pairs(self, tmp_path: Path) -> None:
+        more = {"seconds": 1.2, "preference": 1, "annotator": "x", "cost_usd": 0.1}
+        for name in "ab":
+            write_rows(tmp_path / f"{name}.json", [{"instruction": "Count.", "output": name, **more}])
+        assert len(read_pairs(tmp_path / "a.json", other=tmp_path / "b.json").comparisons) == 1
+        write_rows(tmp_path / "samples.json", [{"instruction": "Count.", "outputs": ["1", "2"], **more}])
+        assert len(read_pairs(tmp_path / "samples.json", samples="one").comparisons) == 1
+
     def test_two_pairs_of_one_id_are_not_taken_for_one(self, tmp_path: Path) -> None:
         one, other = comparison(1), comparison(2).model_copy(update={"id": comparison(1).id})
         write_records(tmp_path / "pairs.jsonl", [one, other])
