@@ -15,7 +15,7 @@ import pasture
 from pasture import recipe as recipes
 from pasture.annotate.own import AnnotatorFile, OwnAnnotator
 from pasture.core.errors import DependencyError, Missing, RecipeError, WaitingError
-from pasture.core.files import unwritable
+from pasture.core.files import is_no_room, unwritable
 from pasture.core.looks import superseded
 from pasture.core.own_file import OWN_FILE_SUFFIX, file_hash
 from pasture.core.run_folder import RunFolder
@@ -365,7 +365,7 @@ def do_step(order: Order, say: Callable[..., None]) -> Done:
     """Do one step whose inputs are finished, in this process; `say(done, total, figures)` hears how it goes.
 
     Raises:
-        PastureError: from the folder or from the step.
+        PastureError: from the folder or from the step, and for what the step could not write.
     """
     folder, step = RunFolder(order.folder), order.step
     with folder.step_held(order.key) as lock:
@@ -386,12 +386,19 @@ def do_step(order: Order, say: Callable[..., None]) -> Done:
         try:
             outcome = _work(order, task, lock)
         except OSError as error:
-            raise unwritable(Path(error.filename) if error.filename else workspace, error) from error
+            if is_no_room(error) or _is_forbidden(error, order.folder):
+                raise unwritable(Path(error.filename) if error.filename else workspace, error) from error
+            raise
         seconds = round(time.monotonic() - started, 3)
         if step.work == "annotate.judge_system" and step.settings["split"] == "evaluation":
             folder.look(step.name, order.key)
         folder.publish(step.name, seconds=seconds, cost_usd=outcome.cost_usd, details=outcome.details)
         return Done(seconds, outcome.cost_usd)
+
+
+def _is_forbidden(error: OSError, folder: Path) -> bool:
+    """Whether somebody else's file in the run folder stands in the way of writing."""
+    return isinstance(error, PermissionError) and bool(error.filename) and Path(error.filename).is_relative_to(folder)
 
 
 def _work(order: Order, task: Task, lock: IO[str]) -> Outcome:

@@ -270,18 +270,25 @@ def parse(table: Mapping[str, Any], origin: str) -> Recipe:
     if recipe.model.template not in TEMPLATES:
         names = ", ".join(sorted(TEMPLATES))
         raise RecipeError(f"{origin}: [model] template: no template {recipe.model.template!r}. Templates: {names}.")
-    named = Counter([*recipe.pools, *recipe.campaigns, *recipe.annotators])
-    for name in (name for name, count in named.items() if count > 1):
-        raise RecipeError(f"{origin}: two of [pools], [campaigns] and [annotators] name {name!r}. Rename one.")
     if recipe.sharding != "none" and recipe.processes == 1:
         raise RecipeError(f"{origin}: sharding shares the weights out among several processes: set processes too.")
-    for kind, named in (("pools", recipe.pools), ("campaigns", recipe.campaigns)):
-        if _COMPARISONS in named:
+    _check_annotators(recipe, origin)
+    return recipe if recipe.systems is None else _with_systems(recipe, recipe.systems, origin)
+
+
+def _check_annotators(recipe: Recipe, origin: str) -> None:
+    """See that annotators of the user's own have names of their own."""
+    tables = {"pools": recipe.pools, "campaigns": recipe.campaigns, "annotators": recipe.annotators}
+    names = Counter(name for table in tables.values() for name in table)
+    for kind, table in tables.items():
+        if _COMPARISONS in table:
             raise RecipeError(
                 f"{origin}: [{kind}.{_COMPARISONS}]: no annotator can be called {_COMPARISONS!r}, as its labels lie in "
                 "a file of its name, beside the one of what was compared. Choose another name."
             )
-    return recipe if recipe.systems is None else _with_systems(recipe, recipe.systems, origin)
+        for name in table:
+            if names[name] > 1:
+                raise RecipeError(f"{origin}: two of [pools], [campaigns] and [annotators] name {name!r}. Rename one.")
 
 
 STAGES = ("sft", "reward_model")

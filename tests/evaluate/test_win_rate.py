@@ -146,6 +146,9 @@ def test_errors_name_what_is_missing():
         win_rate(preferences, comparisons, system="new", reference="gold", judge="j", seed=0)
     with pytest.raises(DataError, match="not among the 1 given"):
         win_rate([prefer(compare(1), "first")], comparisons, system="new", reference="old", judge="j", seed=0)
+    another = compare(1).model_copy(update={"id": comparisons[0].id})
+    with pytest.raises(DataError, match=f"two comparisons have the id '{another.id}'"):
+        win_rate(preferences, [*comparisons, another], system="new", reference="old", judge="j", seed=0)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,28 @@ class Annotated:
         }
 
 
+@dataclass(frozen=True)
+class Coupled:
+    """Rows of two outputs each that were made of other rows, and what they compare."""
+
+    table: Table
+    """The caller's, whose form an answer takes."""
+    rows: list[Row]
+    comparisons: Sequence[Comparison]
+    """One for each row."""
+    left_out: Sequence[str]
+    """As in `Annotated`."""
+
+    def annotated(self, annotator: Annotator, prefix: str) -> Annotated:
+        """The rows with the columns of `preference_columns`.
+
+        Raises:
+            DataError: if a row has such a column already.
+        """
+        done = _annotated(as_table(self.rows), self.comparisons, annotator, prefix)
+        return Annotated(self.table.of_rows(done.rows), done.preferences, tuple(self.left_out))
+
+
 class Listener:
     """An annotator that only listens to what it would be asked."""
 
@@ -98,6 +120,15 @@ def annotate_head2head(
     Raises:
         DataError: naming row and column, where a text is missing, or if nothing joins.
     """
+    return couple_systems(first, second, columns=columns).annotated(annotator, prefix)
+
+
+def couple_systems(first: Any, second: Any, *, columns: Columns | None = None) -> Coupled:
+    """The rows of `annotate_head2head` before anybody judges them; whatever other columns they have.
+
+    Raises:
+        DataError: as `annotate_head2head`.
+    """
     names = columns or Columns()
     tables = as_table(first), as_table(second)
     keyed = tuple(_by_instruction(table, names) for table in tables)
@@ -113,7 +144,7 @@ def annotate_head2head(
             f"no instruction of {tables[0].origin} is also in {tables[1].origin}: they join on columns "
             f"{names.instruction!r} and {names.input!r}, letter for letter."
         )
-    return _made(tables[0], rows, left_out, annotator, names, prefix)
+    return _coupled(tables[0], rows, left_out, names)
 
 
 def annotate_samples(
@@ -134,6 +165,17 @@ def annotate_samples(
     Raises:
         DataError: naming row and column, where a text is missing, or if no pair can be made.
     """
+    return couple_samples(samples, which=which, seed=seed, columns=columns).annotated(annotator, prefix)
+
+
+def couple_samples(
+    samples: Any, *, which: Literal["one", "all"] = "one", seed: int = 0, columns: Columns | None = None
+) -> Coupled:
+    """The rows of `annotate_samples` before anybody judges them; whatever other columns they have.
+
+    Raises:
+        DataError: as `annotate_samples`.
+    """
     names = columns or Columns()
     table = as_table(samples)
     rows, left_out = [], []
@@ -147,7 +189,7 @@ def annotate_samples(
         rows += [{**kept, names.first: one, names.second: other} for one, other in couples]
     if not rows:
         raise DataError(f"{table.origin}: no instruction has two different outputs to compare.")
-    return _made(table, rows, left_out, annotator, names, prefix)
+    return _coupled(table, rows, left_out, names)
 
 
 def comparison_of(row: Mapping[str, Any], columns: Columns, where: str) -> Comparison:
@@ -271,12 +313,9 @@ def _check_preferences(preferences: object, comparisons: Sequence[Comparison]) -
             )
 
 
-def _made(
-    table: Table, rows: list[Row], left_out: Sequence[str], annotator: Annotator, names: Columns, prefix: str
-) -> Annotated:
+def _coupled(table: Table, rows: list[Row], left_out: Sequence[str], names: Columns) -> Coupled:
     comparisons = [comparison_of(row, names, f"pair {number}") for number, row in enumerate(rows, start=1)]
-    done = _annotated(as_table(rows), comparisons, annotator, prefix)
-    return Annotated(table.of_rows(done.rows), done.preferences, tuple(left_out))
+    return Coupled(table, rows, comparisons, left_out)
 
 
 _Found = tuple[Row, str]

@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pasture.annotate.campaign import acts
-from pasture.annotate.campaign.address import name_of, new_campaign, open_journal
+from pasture.annotate.campaign.address import identity_at, name_of, new_campaign, open_journal
 from pasture.annotate.campaign.desk import Desk
 from pasture.annotate.campaign.events import Settings, Voted
 from pasture.annotate.campaign.export import majority, preference
@@ -64,14 +64,17 @@ class People:
     def identity(self) -> Mapping[str, object]:
         """What the verdicts depend on: the campaign, how votes become labels, and who was dropped.
 
-        Labels that were taken stand, so that they stay what they are.
+        Labels that were taken stand, so that they stay what they are. A campaign keeps its identity wherever it is
+        moved to, and one that a run is still to make has the identity that it will have.
         """
+        identity, dropped = self._campaign()
         return {
             "annotator": "people",
             "campaign": name_of(self._address),
+            "campaign_identity": identity,
             "overlap": self._config.overlap,
             "votes": self._config.votes,
-            "dropped": self._dropped(),
+            "dropped": dropped,
         }
 
     def annotate(self, comparisons: Sequence[Comparison]) -> list[Preference]:
@@ -109,7 +112,8 @@ class People:
             Settings(overlap=self._config.overlap),
         )
         with contextlib.suppress(CampaignExistsError):  # a step beside this one was quicker; its campaign serves both
-            new_campaign(self._address, [opened.model_copy(update={"by_run": True}), *added])
+            own = {"by_run": True, "identity": identity_at(self._address)}
+            new_campaign(self._address, [opened.model_copy(update=own), *added])
 
     def _wait(self, desk: Desk, comparisons: Sequence[Comparison]) -> None:
         waited = 0.0
@@ -156,12 +160,16 @@ class People:
                 said.append(_most(comparison, votes, wage))
         return said
 
-    def _dropped(self) -> list[str]:
+    def _campaign(self) -> tuple[str, list[str]]:
+        """Its identity, and who was dropped from it."""
         if not self._exists():
-            return []
+            return identity_at(self._address), []
         with Desk(open_journal(self._address)) as desk:
             return desk.look(
-                lambda campaign: sorted(name for name, one in campaign.annotators.items() if one.status == "dropped")
+                lambda campaign: (
+                    campaign.opened.identity,
+                    sorted(name for name, one in campaign.annotators.items() if one.status == "dropped"),
+                )
             ).result()
 
 

@@ -1,6 +1,7 @@
 """Reading and writing records so that a reader never meets half a file."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -28,6 +29,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
     The bytes are on disk before the name is: after a crash `path` is whole, old or absent. A kill can leave the draft
     behind; see `remove_drafts`.
 
+    What the block raises comes out as it is, but for errors of writing the draft.
+
     Raises:
         RunFolderError: if the disk is full or the folder cannot be written.
     """
@@ -39,18 +42,28 @@ def atomic_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise unwritable(path, error) from error
     try:
-        yield draft
-        flush_to_disk(draft)
-        draft.replace(path)
-        flush_to_disk(path.parent)
-    except OSError as error:
-        raise unwritable(path, error) from error
+        try:
+            yield draft
+        except OSError as error:
+            if is_no_room(error) or str(error.filename) == str(draft):
+                raise unwritable(path, error) from error
+            raise
+        _put_in_place(draft, path)
     finally:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
 
 
 _DRAFT = ".draft"
+
+
+def _put_in_place(draft: Path, path: Path) -> None:
+    try:
+        flush_to_disk(draft)
+        draft.replace(path)
+        flush_to_disk(path.parent)
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def remove_drafts(folder: Path) -> None:
@@ -68,6 +81,11 @@ def flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
+def is_no_room(error: OSError) -> bool:
+    """Whether a disk refused what was written: it is full, a quota is spent, or it takes nothing at all."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
 def unwritable(path: Path, error: OSError) -> RunFolderError:
     """The error that says why `path` was not written, and that nothing finished is lost."""
     return RunFolderError(
@@ -81,10 +99,17 @@ WHOLE_FILE_BYTES = 64 * MIB
 
 
 def fingerprint(path: Path) -> str:
+    """SHA-256, in hexadecimal, of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights_fingerprint(path: Path) -> str:
     """SHA-256, in hexadecimal, of a file's bytes; above 64 MiB of its size and of 64 evenly spaced MiB of it.
 
     A model of many gigabytes is so told from another one without reading it whole at every start. The first and the
-    last MiB are among those read.
+    last MiB are among those read. A change of a few bytes can go unnoticed: a training moves all weights, but of data
+    somebody may mend one line, so they are told apart by `fingerprint`.
     """
     size = path.stat().st_size
     with path.open("rb") as file:

@@ -21,7 +21,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pasture.core.errors import DataError
-from pasture.core.files import PlaceName
+from pasture.core.files import PlaceName, read_records
 from pasture.core.foreign import made
 from pasture.core.labels import share_of_second
 from pasture.core.records import (

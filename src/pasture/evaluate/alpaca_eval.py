@@ -15,7 +15,7 @@ from pasture.core.errors import DataError
 from pasture.core.hostile import for_csv, shortened
 from pasture.core.labels import share_of_second
 from pasture.core.layout import has_list
-from pasture.core.records import Comparison, Preference, content_id
+from pasture.core.records import Comparison, Preference, by_id, content_id
 from pasture.core.tables import Row, text_field
 from pasture.evaluate.board import Board
 from pasture.evaluate.outcomes import Credit, Outcomes, answers_of
@@ -107,10 +107,10 @@ def annotation_rows(
 
     Counted as `credit` says, so that AlpacaEval makes the same rates of them.
     """
-    by_id = {comparison.id: comparison for comparison in comparisons}
+    known = by_id(comparisons)
     rows: list[Row] = []
     for preference in preferences:
-        comparison = by_id[preference.comparison_id]
+        comparison = known[preference.comparison_id]
         probability = None if credit == "verdict" else preference.probability_first
         value = _PREFERENCE.get(preference.preferred)
         rows.append(

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from pasture.core.errors import DataError
 from pasture.core.layout import has_list
-from pasture.core.records import Comparison, Preference, Verdict, content_id
+from pasture.core.records import Comparison, Preference, Verdict, by_id, content_id
 
 Credit = Literal["verdict", "probability"]
 """What a judgement is worth: 1, 1/2 or 0 by its verdict, or the judge's own probability where it gives one."""
@@ -156,7 +156,8 @@ def outcomes_of(
     counts for the reference as a system; comparisons in which `reference` takes no part are left out.
 
     Raises:
-        DataError: if a preference belongs to no comparison, or `reference` takes part in none.
+        DataError: if a preference belongs to no comparison, two comparisons have one id, or `reference` takes part in
+            none.
     """
     rows: dict[str, list[tuple[Comparison, Preference | None]]] = {}
     for comparison, preference in _joined(preferences, comparisons):
@@ -174,18 +175,18 @@ def outcomes_of(
 def _joined(
     preferences: Sequence[Preference], comparisons: Sequence[Comparison]
 ) -> Iterator[tuple[Comparison, Preference | None]]:
-    by_id = {comparison.id: comparison for comparison in comparisons}
+    known = by_id(comparisons)
     answered = set()
     for preference in preferences:
-        comparison = by_id.get(preference.comparison_id)
+        comparison = known.get(preference.comparison_id)
         if comparison is None:
             raise DataError(
                 f"preference of {preference.annotator!r} is about comparison {preference.comparison_id!r}, which is "
-                f"not among the {len(by_id)} given. Pass the comparisons that were judged."
+                f"not among the {len(known)} given. Pass the comparisons that were judged."
             )
         answered.add(comparison.id)
         yield comparison, preference
-    for comparison in by_id.values():
+    for comparison in known.values():
         if comparison.id not in answered:
             yield comparison, None
 

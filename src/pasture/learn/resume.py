@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pasture.core.errors import PastureError, RunFolderError
-from pasture.core.files import fingerprint as file_fingerprint
-from pasture.core.files import read_json_lines, require_path, write_json_lines
+from pasture.core.files import read_json_lines, require_path, weights_fingerprint, write_json_lines
 from pasture.core.ports import Progress
 from pasture.core.run_folder import differing_keys
 from pasture.machine.checkpoint import (
@@ -218,5 +217,5 @@ def fingerprint(*parts: object, modules: Sequence[nn.Module] = (), folders: Sequ
             head = whole(parameter.detach()).flatten()[:16].float().cpu()
             digest.update(head.numpy().tobytes())
     for path in (path for folder in folders for path in sorted(folder.glob("*.safetensors"))):
-        digest.update(f"{path.name} {file_fingerprint(path)}".encode())
+        digest.update(f"{path.name} {weights_fingerprint(path)}".encode())
     return digest.hexdigest()

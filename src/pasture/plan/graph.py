@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pasture.core.deciding import deciding, deciding_answers
-from pasture.core.files import fingerprint
+from pasture.core.files import weights_fingerprint
 
 WORK_VERSION = 8
 """Raised when a release changes what a step computes, so that older results are not taken for new ones."""
@@ -74,5 +74,6 @@ def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def folder_fingerprint(folder: Path) -> str:
     """SHA-256 over the names and fingerprints of a model folder's files."""
-    rows = [f"{path.relative_to(folder)} {fingerprint(path)}" for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    rows = [f"{path.relative_to(folder)} {weights_fingerprint(path)}" for path in files]
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()

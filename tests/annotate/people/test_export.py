@@ -16,7 +16,7 @@ from pasture.annotate.campaign.making import named_annotators, opening, read_ans
 from pasture.annotate.campaign.state import Campaign
 from pasture.annotate.tables import write_rows
 from pasture.core.errors import DataError
-from pasture.core.files import read_records
+from pasture.core.files import read_records, write_records
 from pasture.core.records import Comparison, Preference
 from pasture.core.tables import read_rows
 from pasture.validate.agreement import analyze
@@ -125,6 +125,20 @@ class TestMaking:
         write_rows(tmp_path / "samples.json", [{"instruction": "Count.", "outputs": ["1", "2", "3"]}])
         assert len(read_pairs(tmp_path / "samples.json", samples="all").comparisons) == 3
 
+    def test_whatever_columns_a_file_has_are_not_in_the_way_of_its_pairs(self, tmp_path: Path) -> None:
+        more = {"seconds": 1.2, "preference": 1, "annotator": "x", "cost_usd": 0.1}
+        for name in "ab":
+            write_rows(tmp_path / f"{name}.json", [{"instruction": "Count.", "output": name, **more}])
+        assert len(read_pairs(tmp_path / "a.json", other=tmp_path / "b.json").comparisons) == 1
+        write_rows(tmp_path / "samples.json", [{"instruction": "Count.", "outputs": ["1", "2"], **more}])
+        assert len(read_pairs(tmp_path / "samples.json", samples="one").comparisons) == 1
+
+    def test_two_pairs_of_one_id_are_not_taken_for_one(self, tmp_path: Path) -> None:
+        one, other = comparison(1), comparison(2).model_copy(update={"id": comparison(1).id})
+        write_records(tmp_path / "pairs.jsonl", [one, other])
+        with pytest.raises(DataError, match=rf"two comparisons have the id '{one.id}'"):
+            read_pairs(tmp_path / "pairs.jsonl")
+
     @pytest.mark.parametrize(
         ("answer", "means"),
         [
@@ -194,6 +208,18 @@ class TestFinished:
         wanted = [(each.annotator, each.preferred) for each in preferences(campaign) if each.preferred != "unjudged"]
         assert [(each.annotator, each.preferred) for each in preferences(again)] == wanted
         assert again.missing_labels() == 1
+
+    @pytest.mark.parametrize("nobody", [None, "", float("nan")])
+    def test_whoever_has_no_name_is_unknown(self, tmp_path: Path, nobody: object) -> None:
+        row = {"instruction": "Say hello.", "output_1": "Hello.", "output_2": "Hi.", "who": nobody, "label": 1}
+        (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+        assert list(Campaign.replayed(finished(tmp_path / "a.jsonl", "a", ["label"], "who")).annotators) == ["unknown"]
+
+    def test_the_owner_is_no_annotator_of_a_file_either(self, tmp_path: Path) -> None:
+        row = {"instruction": "Say hello.", "output_1": "Hello.", "output_2": "Hi.", "who": "owner", "label": 1}
+        write_rows(tmp_path / "a.jsonl", [row])
+        with pytest.raises(DataError, match=r"a\.jsonl: 'owner' is who made a campaign"):
+            finished(tmp_path / "a.jsonl", "a", ["label"], "who")
 
     @pytest.mark.parametrize(
         ("label", "means"), [("tie", "tie"), ("1.0", "first"), ("garbage", None), (-1.0, None), ("null", None)]

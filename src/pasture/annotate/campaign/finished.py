@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pasture.annotate.campaign.events import Closed, Event, Said, Settings, Voted
+from pasture.annotate.campaign.events import OWNER, Closed, Event, Said, Settings, Voted
 from pasture.annotate.campaign.making import opening
 from pasture.annotate.campaign.tokens import item_id
 from pasture.annotate.entry import Columns, comparison_of
@@ -50,6 +50,10 @@ def finished(path: Path, name: str, labels: Sequence[str], annotator_column: str
     names = list(dict.fromkeys(annotator for annotator, _, _ in answers))
     if len({(annotator, comparison.id) for annotator, comparison, _ in answers}) != len(answers):
         raise DataError(f"{path}: an annotator labels a pair twice. Name the annotators' column, or remove the rows.")
+    if OWNER in names:
+        raise DataError(
+            f"{path}: {OWNER!r} is who made a campaign, and no annotator. Give that annotator another name."
+        )
     if not answers:
         raise DataError(f"{path}: no label in {', '.join(labels)}.")
     overlap = max(Counter(comparison.id for _, comparison, _ in answers).values())
@@ -79,7 +83,8 @@ def _check_named(path: Path, rows: Sequence[Mapping[str, Any]], column: str) -> 
 
 
 def _annotator(row: Mapping[str, Any], column: str) -> str:
-    return str(row.get(column, "")).strip() or "unknown"
+    name = row.get(column)
+    return "unknown" if name is None or name != name else str(name).strip() or "unknown"  # noqa: PLR0124 - a NaN
 
 
 def _said(row: Mapping[str, Any], column: str, where: str) -> Said | None:

@@ -10,11 +10,11 @@ from pydantic import ValidationError
 
 from pasture.annotate.campaign.events import OWNER, Opened, PairAdded, Settings
 from pasture.annotate.campaign.shares import check_overlap
-from pasture.annotate.entry import Columns, Listener, annotate_head2head, annotate_samples, comparison_of
+from pasture.annotate.entry import Columns, comparison_of, couple_samples, couple_systems
 from pasture.annotate.tables import as_table
 from pasture.core.errors import DataError
 from pasture.core.labels import share_of_second
-from pasture.core.records import Comparison
+from pasture.core.records import Comparison, by_id
 from pasture.core.seeds import uniform
 
 Expected = Literal["first", "second", "tie"]
@@ -41,18 +41,14 @@ def read_pairs(
     A file of pairs holds comparisons as a run writes them, or rows with `instruction`, `input`, `output_1`, `output_2`.
 
     Raises:
-        DataError: if nothing can be compared, naming row and column where a text is missing.
+        DataError: if nothing can be compared, naming row and column where a text is missing; or if two pairs have one
+            id.
     """
-    listener = Listener()
-    left_out: Sequence[str] = ()
-    if other is not None:
-        left_out = annotate_head2head(path, other, listener).left_out
-    elif samples is not None:
-        left_out = annotate_samples(path, listener, which=samples, seed=seed).left_out
-    else:
-        listener.heard = _comparisons(path, as_table(path).rows)
-    made = _unique(listener.heard)
-    return Pairs(made.comparisons, (*left_out, *made.left_out))
+    if other is None and samples is None:
+        return _unique(_comparisons(path, as_table(path).rows))
+    coupled = couple_samples(path, which=samples or "one", seed=seed) if other is None else couple_systems(path, other)
+    made = _unique(coupled.comparisons)
+    return Pairs(made.comparisons, (*coupled.left_out, *made.left_out))
 
 
 def drawn(pairs: Sequence[Comparison], count: int, seed: int) -> list[Comparison]:
@@ -149,7 +145,7 @@ def check_pass_share(pass_share: float) -> None:
 
 
 def _unique(comparisons: Sequence[Comparison]) -> Pairs:
-    kept = {each.id: each for each in comparisons}
+    kept = by_id(comparisons)
     twice = len(comparisons) - len(kept)
     return Pairs(list(kept.values()), (f"{twice} pairs that are there twice, word for word",) if twice else ())
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pasture.annotate.campaign import events as happened
-from pasture.annotate.campaign.events import Event, Opened, PairAdded, Role, Settings, Voted
+from pasture.annotate.campaign.events import Event, Opened, PairAdded, Role, Said, Settings, Voted
 from pasture.annotate.campaign.shares import Shares
 from pasture.annotate.campaign.tokens import fraction, item_id
 from pasture.core.errors import StoreError
@@ -302,6 +302,10 @@ class Campaign:
 
 
 def is_expected(vote: Voted, pair: PairAdded) -> bool:
-    """Whether an answer is the known one; two bad answers are a tie."""
-    said = "tie" if vote.said == "both_bad" else vote.said
-    return said == pair.expected
+    """Whether an answer is the known one."""
+    return label_of(vote) == pair.expected
+
+
+def label_of(vote: Voted) -> Said:
+    """What an answer says of a pair; two bad answers are a tie."""
+    return "tie" if vote.said == "both_bad" else vote.said
