@@ -278,7 +278,11 @@ def parse(table: Mapping[str, Any], origin: str) -> Recipe:
 
 def _check_annotators(recipe: Recipe, origin: str) -> None:
     """See that annotators of the user's own have names of their own."""
-    tables = {"pools": recipe.pools, "campaigns": recipe.campaigns, "annotators": recipe.annotators}
+    tables: dict[str, Mapping[str, object]] = {
+        "pools": recipe.pools,
+        "campaigns": recipe.campaigns,
+        "annotators": recipe.annotators,
+    }
     names = Counter(name for table in tables.values() for name in table)
     for kind, table in tables.items():
         if _COMPARISONS in table:
