@@ -68,7 +68,7 @@ def test_the_recipes_that_come_with_pasture_hold(path: Path) -> None:
     [
         (
             {"sede": 1},
-            "the recipe has no key 'sede'. Did you mean 'seed'? Keys: annotators, answering, baselines, campaigns, cards, ",
+            "the recipe has no key 'sede'. Did you mean 'seed'? Keys: annotators, answering, baselines, campaigns, ",
         ),
         (
             {"baselines": {"g": {"writter": "careful"}}},
