@@ -73,7 +73,7 @@ def _check(model: Any, prompts: Sequence[Sequence[int]], seeds: Sequence[int], c
             "Serve the model with vLLM and sample from there."
         )
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if "past_key_values" not in inspect.signature(base.forward).parameters:
+    if "past_key_values" not in inspect.signature(type(base).forward).parameters:
         raise ModelError(
             f"{settings.model_type} keeps no keys and values of what it has read; this sampler knows attention only. "
             "Serve the model with vLLM and sample from there."
