@@ -9,11 +9,11 @@ from pathlib import Path
 from pasture.annotate.raters import MeadowPeople, MeadowPool
 from pasture.data.load import load_split
 from pasture.evaluate.outcomes import outcomes_of
-from pasture.evaluate.win_rate import summarize_all
 from pasture.generate.pairs import against_reference
-from pasture.report.content import Answer, Leaderboard, ReportContent, Sample
+from pasture.report.content import Answer, ReportContent, Sample
 from pasture.report.page import write_report
 from pasture.report.summary import MEADOW, sentences
+from pasture.steps.board_page import leaderboard_of
 from pasture.world.writing import DEMONSTRATION, PRETRAINING, write
 
 FOLDER = Path("runs/examples/7_report")
@@ -23,7 +23,8 @@ instructions, references = load_split("meadow", "evaluation", 400, seed=0)
 answers = {name: [write(one, style, name, seed=7) for one in instructions] for name, style in STYLES.items()}
 comparisons = [pair for given in answers.values() for pair in against_reference(instructions, references, given)]
 
-# A board for each judge, the one that counts most first. Every rate stands beside what was asked, judged and failed.
+# A board for each judge, the one that counts most first. Every rate stands beside what was asked, judged and failed,
+# and every two systems are compared on the instructions that both answered.
 judges = {
     "people (hidden)": MeadowPeople(seed=0, votes=3),
     "simulated annotators": MeadowPool(seed=0, label_flip_probability=0.0),
@@ -31,7 +32,7 @@ judges = {
 boards = []
 for title, judge in judges.items():
     outcomes = outcomes_of(judge.annotate(comparisons), comparisons, judge=title, reference="demonstrations")
-    boards.append(Leaderboard(title=title, rows=tuple(summarize_all(outcomes, seed=0))))
+    boards.append(leaderboard_of(outcomes, title=title, baseline="found"))
 
 # Nobody should believe a number without having read a few answers. The page escapes them: what models write is hostile.
 samples = [

@@ -78,6 +78,9 @@ def test_the_loop_takes_these_steps() -> None:
         ({"title": "Another headline"}, {"7-report"}),
         ({"data": {"validation": 7}}, EVERYTHING),
         ({"model": {"template": "alpaca"}}, EVERYTHING - {"1-data"}),
+        ({"model": {"weights": {"lora": {"rank": 4}}}}, {"7-report"}),  # each method's own table of weights decides
+        ({"data": {"leave_out_long": True}}, EVERYTHING - {"1-data"} - BASE),
+        ({"sampling": {"batch_tokens": 100}, "answering": {"batch_tokens": 200}}, {"7-report"}),
         ({"seed": 1}, EVERYTHING),
         ({}, set()),
     ],
@@ -221,6 +224,7 @@ def test_an_untrained_model_is_made_once_and_everything_begins_with_it() -> None
         ({**LEARN, "": LEARN["ppo"]}, "a system cannot be called ''"),
         ({**LEARN, "base": LEARN["ppo"]}, "a system cannot be called 'base'.* none of base, start"),
         ({**LEARN, "start": LEARN["ppo"]}, "a system cannot be called 'start'"),
+        ({**LEARN, "drift": LEARN["ppo"]}, "a system cannot be called 'drift'"),
         ({**LEARN, "sft": LEARN["ppo"]}, r"\[learn\.sft\] says method = 'ppo'"),
         ({**LEARN, "more": LEARN["sft"]}, r"\[learn\.more\] says method = 'sft'"),
     ],
@@ -228,6 +232,16 @@ def test_an_untrained_model_is_made_once_and_everything_begins_with_it() -> None
 def test_systems_that_cannot_be_built_are_refused(learn: dict[str, Any], said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         build(parse({"name": "tiny", "learn": learn}, "loop.toml"))
+
+
+def test_no_system_may_take_a_name_that_the_run_needs_for_folders_of_its_own() -> None:
+    # Rooms and their folders as a plan with everything in it has them, the systems' own left out.
+    plan = planned(evaluate={"curves": ["ppo", "best_of_n"]}, data={"live": 5}, model={"start": "meadow-untrained"})
+    inside = {place.split("/")[1] for place in plan.keys if place.startswith("4-learn/")} - {*LEARN}
+    assert inside == {"start", "live", "curve", "drift"}
+    for name in inside:
+        with pytest.raises(RecipeError, match=f"a system cannot be called '{name}'"):
+            planned(learn={name: LEARN["ppo"]})
 
 
 def test_a_recipe_that_learns_nothing_still_compares_the_base_model() -> None:

@@ -10,7 +10,7 @@ import tomli_w
 from pydantic import BaseModel, Field, model_validator
 
 from pasture.core.errors import ModelError, RecipeError
-from pasture.recipe import Recipe, check_section, load, parse, resolved, start_folder
+from pasture.recipe import Recipe, check_section, load, parse, resolved, resolved_for_steps, start_folder
 
 REPOSITORY = Path(__file__).parents[1]
 MEADOW = sorted((REPOSITORY / "recipes" / "meadow").glob("*.toml"))
@@ -214,6 +214,33 @@ def test_an_unknown_template_is_refused_with_the_known_ones() -> None:
     assert refusal({"model": {"template": "alpacca"}}) == (
         "loop.toml: [model] template: no template 'alpacca'. Templates: alpaca, chat, plain."
     )
+
+
+@pytest.mark.parametrize(
+    "table",
+    [{"pools": {"comparisons": {}}}, {"campaigns": {"comparisons": {"campaign": "a.campaign"}}}],
+    ids=["pools", "campaigns"],
+)
+def test_no_annotator_may_write_its_labels_over_what_it_labelled(table: dict[str, Any]) -> None:
+    [kind] = table
+    assert refusal(table) == (
+        f"loop.toml: [{kind}.comparisons]: no annotator can be called 'comparisons', as its labels lie in a file of "
+        "its name, beside the one of what was compared. Choose another name."
+    )
+
+
+def test_a_step_that_shows_the_recipe_is_not_told_what_nothing_depends_on() -> None:
+    pool = {"pool": "greedy", "models": ["gpt-4.1"], "sample": 1}
+    plain = {"pools": {"j": pool}, "model": {"template": "chat"}}
+    table = {
+        "pools": {"j": {**pool, "max_usd": 5.0, "store": "other.sqlite"}},
+        "model": {"template": "chat", "parameter_count": 7e9},
+        "cards": {"training_operations_per_second": 1, "drawing_operations_per_second": 1, "usd_per_hour": 1},
+        "gpus": 0.5,
+    }
+    shown, same = (resolved_for_steps(parse({"name": "tiny", **one}, "x")) for one in (table, plain))
+    assert shown == same
+    assert (shown["pools"]["j"]["sample"], shown["model"]["template"]) == (1, "chat")
 
 
 def test_a_known_template_is_taken() -> None:

@@ -103,6 +103,13 @@ def test_a_study_that_cannot_be_is_refused(study: Mapping[str, Any], said: str) 
         planned(study)
 
 
+@pytest.mark.parametrize("key", ["seed", "threads", "title", "cards", "study", "processes"])
+def test_an_arm_s_own_value_of_what_all_runs_share_is_refused(key: str) -> None:
+    arms = {**STUDY["arms"], "x": {"change": {key: 7}}}
+    with pytest.raises(RecipeError, match=rf"\[study.arms.x\]: change.{key} would do nothing"):
+        planned({**STUDY, "arms": arms})
+
+
 def test_baselines_stand_in_both_worlds_and_in_no_arm_of_chosen_systems() -> None:
     plan = planned(baselines={"careful": {"writer": "careful"}})
     step = "3-annotate/evaluation/careful"

@@ -9,16 +9,17 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-HOMES = {
+_HOMES = {
     "pasture.core.errors": ("PastureError",),
     "pasture.core.files": ("read_records", "write_records"),
-    "pasture.core.ports": ("Annotator", "Engine", "Scorer"),
+    "pasture.core.ports": ("Annotator", "Engine", "Scorer", "silent"),
     "pasture.core.records": ("Comparison", "Completion", "Instruction", "Preference", "Rating", "Score", "WinRate"),
+    "pasture.core.templates": ("TEMPLATES",),
     "pasture.data.instructions": ("load_demonstrations", "load_prompts"),
     "pasture.data.load": ("load_split",),
     "pasture.data.preferences": ("FeedbackFile", "load_feedback"),
     "pasture.generate.pairs": ("against_reference", "sample_pairs"),
-    "pasture.annotate.entry": ("annotate_head2head", "annotate_pairs", "annotate_samples"),
+    "pasture.annotate.entry": ("Columns", "annotate_head2head", "annotate_pairs", "annotate_samples"),
     "pasture.annotate.human": ("People", "PeopleConfig"),
     "pasture.annotate.panel": ("load_panel",),
     "pasture.annotate.raters": ("MeadowPeople", "MeadowPool"),
@@ -31,10 +32,15 @@ HOMES = {
     "pasture.validate.rank_correlation": ("rank_correlation",),
     "pasture.report.content": ("Leaderboard", "ReportContent"),
     "pasture.report.page": ("write_report",),
+    "pasture.steps.board_page": ("leaderboard_of",),
+    "pasture.flow": ("run_recipe",),
+    "pasture.models.sampler_config": ("SamplerConfig",),
 }
 """Public names by the module that they live in."""
 
-_HOME_OF = {name: home for home, names in HOMES.items() for name in names}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [name for names in _HOMES.values() for name in names]
 
 
 def __getattr__(name: str) -> Any:
@@ -44,4 +50,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME_OF})
+    return sorted([*__all__, "__version__"])

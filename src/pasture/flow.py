@@ -15,7 +15,7 @@ import pasture
 from pasture import recipe as recipes
 from pasture.annotate.own import AnnotatorFile, OwnAnnotator
 from pasture.core.errors import DependencyError, Missing, RecipeError, WaitingError
-from pasture.core.files import unwritable
+from pasture.core.files import is_no_room, unwritable
 from pasture.core.looks import superseded
 from pasture.core.own_file import OWN_FILE_SUFFIX, file_hash
 from pasture.core.run_folder import RunFolder
@@ -50,6 +50,22 @@ class Screen(Protocol):
         ...
 
 
+class NoScreen:
+    """The `Screen` that shows nothing."""
+
+    def skipped(self, step: Step) -> None:
+        """Show nothing."""
+
+    def started(self, step: Step) -> None:
+        """Show nothing."""
+
+    def advanced(self, step: Step, done: int, total: int, **figures: float) -> None:
+        """Show nothing."""
+
+    def finished(self, step: Step, seconds: float, cost_usd: float | None) -> None:
+        """Show nothing."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A recipe made ready: settings complete, steps known, nothing done yet."""
@@ -65,6 +81,31 @@ class Run:
     def superseded_looks(self) -> list[str]:
         """Steps that judged a system on the evaluation set, in this folder and under settings that are no more."""
         return superseded(self.folder.path, self.plan.keys)
+
+
+def run_recipe(
+    path: str | Path,
+    overrides: str | Sequence[str] = (),
+    out: str | Path | None = None,
+    *,
+    update: bool = False,
+    workers: int = 1,
+    allow_code: bool = False,
+    screen: Screen | None = None,
+) -> Path:
+    """The run folder of a recipe once all of it is done, as `pasture run` does it; what was finished is not redone.
+
+    Overrides are texts such as "seed=1". Results go to `out`, else to `runs/` and the recipe's name. `screen` hears how
+    it goes. With several `workers` the script that calls this needs `if __name__ == "__main__":` around the call, since
+    their processes import it.
+
+    Raises:
+        PastureError: as `prepare` and `execute` do.
+    """
+    changes = [overrides] if isinstance(overrides, str) else overrides
+    run = prepare(Path(path), changes, None if out is None else Path(out), allow_code=allow_code)
+    execute(run, screen or NoScreen(), update=update, workers=workers)
+    return run.folder.path
 
 
 def prepare(path: Path, overrides: Sequence[str] = (), out: Path | None = None, *, allow_code: bool = False) -> Run:
@@ -94,14 +135,15 @@ def preview(
         RecipeError: if the recipe does not hold.
         DependencyError: if the recipe trains and torch is not installed.
     """
-    recipe = _completed(recipes.load(path, overrides), str(path), allow_code)
-    found = _study_outline(recipe, allow_code) if recipe.study is not None else outline(recipe)
+    written = recipes.load(path, overrides)
+    recipe = _completed(written, str(path), allow_code)
+    found = outline(recipe) if recipe.study is None else _study_outline(recipe, expanded(written), allow_code)
     return Run(recipe, found.plan, RunFolder(out or Path("runs") / recipe.name)), found.absent
 
 
-def _study_outline(recipe: Recipe, allow_code: bool) -> Outline:
-    runs = {name: _completed(one, f"run {name}", allow_code) for name, one in expanded(recipe).items()}
-    return outline_study(recipe, runs)
+def _study_outline(recipe: Recipe, runs: Mapping[str, Recipe], allow_code: bool) -> Outline:
+    """The plan of a study; `runs` are its recipes as written, for defaults may follow from what an arm changes."""
+    return outline_study(recipe, {name: _completed(one, f"run {name}", allow_code) for name, one in runs.items()})
 
 
 def _completed(recipe: Recipe, origin: str, allow_code: bool) -> Recipe:
@@ -323,7 +365,7 @@ def do_step(order: Order, say: Callable[..., None]) -> Done:
     """Do one step whose inputs are finished, in this process; `say(done, total, figures)` hears how it goes.
 
     Raises:
-        PastureError: from the folder or from the step.
+        PastureError: from the folder or from the step, and for what the step could not write.
     """
     folder, step = RunFolder(order.folder), order.step
     with folder.step_held(order.key) as lock:
@@ -344,12 +386,19 @@ def do_step(order: Order, say: Callable[..., None]) -> Done:
         try:
             outcome = _work(order, task, lock)
         except OSError as error:
-            raise unwritable(Path(error.filename) if error.filename else workspace, error) from error
+            if is_no_room(error) or _is_forbidden(error, order.folder):
+                raise unwritable(Path(error.filename) if error.filename else workspace, error) from error
+            raise
         seconds = round(time.monotonic() - started, 3)
         if step.work == "annotate.judge_system" and step.settings["split"] == "evaluation":
             folder.look(step.name, order.key)
         folder.publish(step.name, seconds=seconds, cost_usd=outcome.cost_usd, details=outcome.details)
         return Done(seconds, outcome.cost_usd)
+
+
+def _is_forbidden(error: OSError, folder: Path) -> bool:
+    """Whether somebody else's file in the run folder stands in the way of writing."""
+    return isinstance(error, PermissionError) and bool(error.filename) and Path(error.filename).is_relative_to(folder)
 
 
 def _work(order: Order, task: Task, lock: IO[str]) -> Outcome:

@@ -18,6 +18,7 @@ from pasture.annotate.choose import PoolSettings
 from pasture.annotate.human import PeopleConfig
 from pasture.annotate.own import AnnotatorFile
 from pasture.core.errors import ModelError, RecipeError
+from pasture.core.run_folder import is_free
 from pasture.core.templates import TEMPLATES
 from pasture.machine.launch import Sharding
 from pasture.machine.tracker_settings import TrackerName
@@ -255,6 +256,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path}: not valid TOML: {error}.") from error
 
 
+_COMPARISONS = "comparisons"
+"""What was compared lies in a file of this name, beside one for each judge."""
+
+
 def parse(table: Mapping[str, Any], origin: str) -> Recipe:
     """The recipe in `table`; `origin` names it in errors.
 
@@ -265,12 +270,29 @@ def parse(table: Mapping[str, Any], origin: str) -> Recipe:
     if recipe.model.template not in TEMPLATES:
         names = ", ".join(sorted(TEMPLATES))
         raise RecipeError(f"{origin}: [model] template: no template {recipe.model.template!r}. Templates: {names}.")
-    named = Counter([*recipe.pools, *recipe.campaigns, *recipe.annotators])
-    for name in (name for name, count in named.items() if count > 1):
-        raise RecipeError(f"{origin}: two of [pools], [campaigns] and [annotators] name {name!r}. Rename one.")
     if recipe.sharding != "none" and recipe.processes == 1:
         raise RecipeError(f"{origin}: sharding shares the weights out among several processes: set processes too.")
+    _check_annotators(recipe, origin)
     return recipe if recipe.systems is None else _with_systems(recipe, recipe.systems, origin)
+
+
+def _check_annotators(recipe: Recipe, origin: str) -> None:
+    """See that annotators of the user's own have names of their own."""
+    tables: dict[str, Mapping[str, object]] = {
+        "pools": recipe.pools,
+        "campaigns": recipe.campaigns,
+        "annotators": recipe.annotators,
+    }
+    names = Counter(name for table in tables.values() for name in table)
+    for kind, table in tables.items():
+        if _COMPARISONS in table:
+            raise RecipeError(
+                f"{origin}: [{kind}.{_COMPARISONS}]: no annotator can be called {_COMPARISONS!r}, as its labels lie in "
+                "a file of its name, beside the one of what was compared. Choose another name."
+            )
+        for name in table:
+            if names[name] > 1:
+                raise RecipeError(f"{origin}: two of [pools], [campaigns] and [annotators] name {name!r}. Rename one.")
 
 
 STAGES = ("sft", "reward_model")
@@ -303,7 +325,10 @@ def _of_systems(study: Study, systems: Sequence[str]) -> Study:
     return study.model_copy(update={"arms": arms})
 
 
-FREE_KEYS = ("trackers", "processes", "sharding", "gpus", "cards", "pools.*.max_usd", "pools.*.store")
+FREE_KEYS = (
+    *("trackers", "processes", "sharding", "gpus", "cards"),
+    *("model.parameter_count", "pools.*.max_usd", "pools.*.store"),
+)
 """What a recipe may say otherwise when a run goes on in its folder: no step depends on it. A star is any one name, and
 a table stands for all of its keys."""
 
@@ -463,5 +488,13 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
 
 
 def resolved_for_steps(recipe: Recipe) -> dict[str, Any]:
-    """The resolved recipe without `FREE_KEYS`, for a step that shows it: other trackers do not make it another step."""
-    return {name: value for name, value in resolved(recipe).items() if name not in FREE_KEYS}
+    """The resolved recipe without `FREE_KEYS`, for a step that shows it: another budget makes no other step of it."""
+    return _without_free_keys(resolved(recipe))
+
+
+def _without_free_keys(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    return {
+        name: _without_free_keys(value, f"{prefix}{name}.") if isinstance(value, Mapping) else value
+        for name, value in table.items()
+        if not is_free(f"{prefix}{name}", FREE_KEYS)
+    }

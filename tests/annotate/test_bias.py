@@ -105,6 +105,31 @@ def test_refusals_are_told_from_bad_form():
     assert (found.asked, found.judged, found.unjudged, found.refused) == (3, 1, 2, 1)
 
 
+@pytest.mark.parametrize(
+    ("reply", "refused"),
+    [
+        ("Sorry, I will compare no such texts.", True),
+        ("I am truly sorry, but no.", True),
+        ("I must apologize: this is beyond me.", True),
+        ("Both explain how to change a coffee filter equally well.", False),
+        ("Both are sorry writing.", False),
+        ("Both answers apologize for the delay.", False),
+    ],
+)
+def test_words_of_a_refusal_in_a_discussion_of_the_answers_are_none(reply, refused):
+    found = report(lambda request: reply, pairs(2))
+    assert (found.unjudged, found.refused) == (2, 2 * refused)
+
+
+def test_a_filter_in_the_second_order_alone_is_a_refusal():
+    def answering(request: Request) -> Reply | str:
+        kept = Reply(error="the service's safeguards refused the answer", finish_reason="filtered")
+        return "Answer (a)" if shown(request)[0][0].startswith("good") else kept
+
+    found = report(answering, pairs(2))
+    assert (found.unjudged, found.refused) == (2, 2)
+
+
 def test_a_filtered_call_is_a_refusal():
     found = report(lambda request: Reply(error="model 'x': content filter", finish_reason="filtered"), pairs(2))
     assert (found.unjudged, found.refused) == (2, 2)

@@ -12,7 +12,8 @@ from typer.testing import CliRunner, Result
 import pasture.cli.annotate as verbs
 from pasture.annotate import stored
 from pasture.annotate.tables import write_rows
-from pasture.core.errors import DependencyError, EngineError, PastureError
+from pasture.cli.people_new import Source
+from pasture.core.errors import DependencyError, EngineError, PastureError, RecipeError
 from pasture.core.tables import read_rows
 from tests.annotate.judging import Answering, RuleEngine, prefers_good
 
@@ -176,6 +177,14 @@ def test_two_systems_are_joined_and_what_did_not_join_is_said(here, answered):
     result = run("annotate", "mine.json", "--head2head", "theirs.csv", *GREEDY)
     assert len(read_rows(here / "mine.annotated.jsonl")) == 1
     assert "left out: 1 only in the first: 'b'" in result.output
+
+
+def test_two_ways_to_make_pairs_are_one_too_many(here):
+    write_rows(here / "s.json", [{"instruction": "a", "output": "good"}])
+    with pytest.raises(RecipeError, match="choose one: --head2head joins two files' outputs, --samples makes pairs"):
+        run("annotate", "s.json", "--head2head", "s.json", "--samples", "all", *GREEDY)
+    with pytest.raises(RecipeError, match="choose one: --head2head"):
+        Source(head2head=here / "s.json", samples="one").pairs(here / "s.json")
 
 
 def test_samples_are_made_into_pairs(here, answered):

@@ -1,8 +1,9 @@
 import asyncio
 import copy
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -16,6 +17,7 @@ from pasture.annotate.entry import (
 )
 from pasture.annotate.panel import load_panel
 from pasture.annotate.pool import LLMPool
+from pasture.annotate.raters import MeadowPool
 from pasture.annotate.tables import write_rows
 from pasture.core.errors import DataError
 from pasture.core.files import write_records
@@ -276,3 +278,44 @@ def test_a_file_that_holds_no_rows_is_refused_with_its_name(tmp_path, name, text
 
 def test_new_columns_are_plain_json():
     assert json.loads(json.dumps(annotate_pairs(ROWS, judge()).rows))
+
+
+class Says:
+    """An annotator that says what it was told to, whatever it is asked."""
+
+    identity: ClassVar[dict[str, object]] = {}
+
+    def __init__(self, said: object) -> None:
+        self.said = said
+
+    def annotate(self, comparisons: Sequence[Comparison]) -> Any:
+        return self.said
+
+
+TIE = Preference(comparison_id="other", annotator="me", preferred="tie")
+
+
+@pytest.mark.parametrize(
+    ("annotator", "message"),
+    [
+        (MeadowPool, r"got the class MeadowPool; make one of it: MeadowPool\(\.\.\.\)"),
+        (lambda comparisons: [], "an object with 'identity' and 'annotate.*got <lambda>"),
+        (None, "got NoneType"),
+        (Says(["first"] * len(ROWS)), r"gave 'first', expected a list with a Preference .*Preference\(comparison_id="),
+        (Says(None), "gave None, expected a list"),
+        (Says([TIE]), f"each of {len(ROWS)} rows, got 1"),
+        (Says([TIE] * len(ROWS)), "preference 1 is of comparison 'other', expected '[0-9a-f]{16}'"),
+    ],
+)
+def test_what_does_not_annotate_is_told_what_an_annotator_is_and_gives(annotator, message):
+    with pytest.raises(DataError, match=message):
+        annotate_pairs(ROWS, annotator)
+
+
+def test_records_are_told_how_they_become_rows():
+    asked = Instruction(id="i1", instruction="do it", source="test", split="preference")
+    sides = [Completion(instruction_id="i1", text=text, system="sft", seed=n) for n, text in enumerate(("bad", "good"))]
+    pairs = [Comparison.of(asked, *sides)]
+    with pytest.raises(DataError, match=r"got a list with Comparison in it.*\[one.model_dump\(\) for one in"):
+        annotate_pairs(pairs, judge())
+    assert annotate_pairs([one.model_dump() for one in pairs], judge()).preferences[0].preferred == "second"

@@ -221,7 +221,7 @@ def test_a_judge_taken_over_finds_its_prompt_and_examples_beside_the_file_that_n
     (tmp_path / "own.toml").write_text(OWN_PROMPT.format(question="Which, says the heir?"))
     mine = 'model = "m"\nprompt = "own.toml"\nmax_completion_tokens = 5'
     (tmp_path / "pool.toml").write_text(f'judges_from = "base/pool.toml"\n[judges.mine]\n{mine}')
-    theirs, own = load_panel(str(tmp_path / "pool.toml")).judges
+    theirs, own = load_panel(tmp_path / "pool.toml").judges
     assert isinstance(theirs, Judge)
     assert isinstance(own, Judge)
     assert theirs.prompt.question == "Which, says the base?"

@@ -1,3 +1,4 @@
+import inspect
 import os
 import subprocess
 import sys
@@ -198,3 +199,8 @@ def test_a_smaller_pool_is_the_first_so_many_raters(many: list[Comparison]) -> N
     assert whole.identity == named.identity
     with pytest.raises(DataError, match=r"pool-14.*pool-1 to pool-13"):
         meadow_annotator("pool-14", seed=3)
+
+
+def test_the_signature_of_the_pool_is_one_that_help_can_show(many: list[Comparison]) -> None:
+    assert len(str(inspect.signature(MeadowPool))) < 300
+    assert MeadowPool(seed=3).annotate(many[:50]) == MeadowPool(seed=3, raters=POOL).annotate(many[:50])

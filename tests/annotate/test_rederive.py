@@ -9,6 +9,7 @@ import pytest
 from pasture.annotate.alpaca_eval.parsers import parser_of
 from pasture.annotate.alpaca_eval.rederive import rederived, reply_of
 from pasture.annotate.compat import shows_second_first
+from pasture.core.errors import DataError
 from pasture.core.tables import Row, read_rows
 from tests.evaluate import published
 
@@ -42,6 +43,32 @@ def choice(**logprobs: float) -> dict[str, Any]:
 )  # fmt: skip
 def test_rankings_are_read_and_turned_back(row, preference):
     assert rederived([row], RANKING) == [preference]
+
+
+@pytest.mark.parametrize(
+    ("switched", "preference"),
+    [
+        (False, 1), ("False", 1), ("0", 1), (0, 1),
+        (True, 2), ("True", 2), ("true", 2), (1.0, 2),
+        # Nothing known: AlpacaEval's draw, which switches this instruction.
+        (math.nan, 2), ("", 2), ("nan", 2), (None, 2),
+    ],
+)  # fmt: skip
+def test_whether_answers_were_switched_is_read_as_tables_write_it(switched, preference):
+    row: Row = {"instruction": SWITCHED, "is_switched": switched, "raw_completion": FIRST}
+    assert rederived([row], RANKING) == [preference]
+
+
+def test_whether_answers_were_switched_is_never_guessed():
+    row: Row = {"instruction": SWITCHED, "is_switched": "perhaps", "raw_completion": FIRST}
+    with pytest.raises(DataError, match="annotation 1: is_switched is 'perhaps'"):
+        rederived([row], RANKING)
+
+
+@pytest.mark.parametrize("reply", ["7", "-1", "True", "0.5"])
+def test_a_value_that_is_no_preference_is_none(reply):
+    row: Row = {"instruction": STRAIGHT, "is_switched": False, "raw_completion": reply}
+    assert rederived([row], parser_of("eval_parser", {})) == [None]
 
 
 @pytest.mark.parametrize("wrap", [lambda value: value, json.dumps])

@@ -1,6 +1,7 @@
 """The caller's rows: nothing of them is lost, changed or overwritten, and what cannot be written is said beforehand."""
 
 import datetime as dt
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,17 @@ PAIR = {"instruction": "do", "output_1": "good", "output_2": "bad"}
 def test_text_comes_back_from_a_csv_file_letter_for_letter(tmp_path: Path, text: str) -> None:
     write_rows(tmp_path / "t.csv", [{"output": text}])
     assert read_rows(tmp_path / "t.csv") == [{"output": text}]
+
+
+def test_a_gzip_with_a_changed_byte_is_named(tmp_path: Path) -> None:
+    whole = gzip.compress("".join(f'{{"number": {number * 7919 % 1000}}}\n' for number in range(300)).encode())
+    # Wherever the byte stands: in the header, among the compressed bytes, or in the checksum at the end.
+    for position in (0, *range(20, len(whole), 97), len(whole) - 6):
+        damaged = bytearray(whole)
+        damaged[position] ^= 0x55
+        (tmp_path / "t.jsonl.gz").write_bytes(damaged)
+        with pytest.raises(DataError, match=r"t\.jsonl\.gz: cannot be read"):
+            read_rows(tmp_path / "t.jsonl.gz")
 
 
 def test_a_date_within_a_cell_of_a_csv_file_becomes_text_as_in_json(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_the_gate_leaves_with_one_and_names_who_fell_short(files):
 
 def test_compare_says_who_wins_and_whether_it_is_chance(files):
     shown = run("compare", files["full"], files["mute"], "--judge", "meadow-people")
-    assert "full wins more often, more often than chance explains (p = " in shown
+    assert "full wins more often, more often than chance explains (p < 0.001)" in shown
     assert "60 judgements" in shown
 
 
@@ -117,6 +117,12 @@ def test_annotators_are_analyzed_from_one_file(tmp_path):
         (["meadow-people", "meadow-pool"], "got 2"),
         (["meadow-people", "sead=1"], "no setting 'sead'"),
         (["meadow-people", "seed=x"], "seed must be a number, got 'x'"),
+        (["meadow-people", "seed=1.7"], "seed must be a whole number, got '1.7'"),
+        (["meadow-pool", "votes=inf"], "votes must be a whole number, got 'inf'"),
+        (
+            ["meadow-people", "label_flip_probability=0.4"],
+            "no setting 'label_flip_probability'. Settings: seed, votes.",
+        ),
         (["meadow-people", "engine.device=cuda"], "no setting 'engine.device'"),
         (["greedy", "models=m", "engine.speed=9"], "engine 'api': speed: no such key"),
         (["greedy", "models=m", "engine=magic"], "engine"),

@@ -241,9 +241,12 @@ def test_instructions_that_were_trained_on_are_refused_unless_allowed(ran):
         (["--difficulty", "d", "--regularization", "r", "--length-control"], "choose one"),
         (["--compat", "trl"], "expected alpaca_eval"),
         (["--difficulty", "d", "--regularization", "r"], "with --instructions, or join by row"),
+        (["--compat", "alpaca_eval"], "--compat says how difficulties are joined: name their file with --difficulty"),
+        (["--instructions", "set.json"], "--instructions gives the order of the difficulties: name --difficulty too"),
+        (["--details", "--format", "csv"], "--details is shown under the table alone: leave it or --format csv out"),
     ],
 )
-def test_length_controls_that_do_not_go_together_are_refused(tmp_path, options, message):
+def test_options_of_a_board_that_do_not_go_together_are_refused(tmp_path, options, message):
     with pytest.raises(DataError, match=message):
         run("leaderboard", tmp_path, *options)
 

@@ -325,6 +325,34 @@ def test_a_method_says_what_it_lacks_and_settings_are_checked(base: Path, tmp_pa
         call("train", "mine.py", "--start", base, "-o", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("method", "idle"),
+    [
+        (["sft"], ["--scorer"]),
+        (["sft"], ["--feedback"]),
+        (["sft"], ["--instructions"]),
+        (["sft"], ["--judge"]),
+        (["sft"], ["--base"]),
+        (["online_dpo", "judge=annotator"], ["--scorer"]),
+        (["online_dpo"], ["--judge"]),
+        (["expert_iteration"], ["--base"]),
+        (["ppo"], ["--demonstrations"]),
+    ],
+)
+def test_what_a_method_would_not_use_is_refused_before_any_file_is_read(method: list[str], idle: list[str], tmp_path):
+    needed = {"sft": ["--demonstrations", "none.jsonl"]}.get(method[0], ["--instructions", "none.jsonl"])
+    with pytest.raises(RecipeError, match=rf"makes no use of {idle[0]}\. Leave it out"):
+        call("train", *method, *needed, *idle, "nothing", "-o", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_options_of_a_service_are_refused_beside_a_model_that_answers_here(base: Path, tmp_path: Path):
+    for option, value in (("--engine", "anthropic"), ("--base-url", "http://x"), ("--max-usd", 0), ("--set", "a=1")):
+        with pytest.raises(RecipeError, match=f"{option} is for services; a --model answers on this machine"):
+            call("generate", demonstrations(tmp_path), "--model", base, option, value, "-o", tmp_path / "a.json")
+    assert not (tmp_path / "a.json").exists()
+
+
 def test_a_models_answers_come_in_every_layout_and_with_how_it_was_asked(base: Path, tmp_path: Path):
     file = demonstrations(tmp_path)
     more = ("--model", base, "--template", "plain", "--max-new-tokens", 6, "--count", 3)

@@ -1,9 +1,10 @@
-"""What of a method's settings makes another result."""
+"""What of the settings of a method, and of drawing, makes another result."""
 
 from typing import Any
 
-from pasture.core.deciding import NO_PART_OF_THE_RESULT, deciding
+from pasture.core.deciding import NO_PART_OF_THE_RESULT, deciding, deciding_answers
 from pasture.learn import rloo
+from pasture.models.sampler_config import SamplerConfig
 
 
 def names(table: dict[str, Any], prefix: str = "") -> set[str]:
@@ -27,6 +28,13 @@ def test_all_but_how_it_is_computed_decides():
         "rollouts": {"model": "mine"},
     }
     assert deciding({"rollouts": None, "steps": 3}) == {"rollouts": None, "steps": 3}
+
+
+def test_all_but_how_many_are_drawn_at_once_decides_what_is_answered():
+    decoding = SamplerConfig().model_dump()
+    kept = deciding_answers(decoding)
+    assert decoding == {**kept, "batch_tokens": SamplerConfig().batch_tokens}
+    assert kept.keys() == {"temperature", "top_p", "max_new_tokens"}
 
 
 def test_what_is_left_out_are_settings_that_there_are():

@@ -1,5 +1,6 @@
 """A reader meets a whole file or none, and an error says which file, line and field."""
 
+import errno
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from pasture.core.files import (
     read_json_lines,
     read_records,
     remove_drafts,
+    weights_fingerprint,
     write_json_lines,
     write_records,
     write_text,
@@ -59,6 +61,15 @@ def test_records_are_written_one_a_line_and_come_back(tmp_path: Path) -> None:
     assert [json.loads(line)["instruction"] for line in path.read_bytes().split(b"\n")[:-1]] == [
         row.instruction for row in rows
     ]
+
+
+def test_a_file_is_named_by_a_path_or_by_a_text(tmp_path: Path) -> None:
+    name = str(tmp_path / "new" / "instructions.jsonl")
+    asked = [Instruction(id="i1", instruction="say hi", source="s", split="sft")]
+    assert write_records(name, asked) == 1
+    assert read_records(name, Instruction) == read_records(Path(name), Instruction) == asked
+    with pytest.raises(DataError, match="no such file"):
+        read_records(str(tmp_path / "absent.jsonl"), Instruction)
 
 
 def test_no_records_are_an_empty_file(tmp_path: Path) -> None:
@@ -243,6 +254,18 @@ def test_removing_drafts_removes_nothing_else(tmp_path: Path) -> None:
     assert names(tmp_path) == [".hidden", ".key", "a.draft", "rows.jsonl"]
 
 
+def test_an_error_that_has_nothing_to_do_with_writing_comes_out_as_it_is(tmp_path: Path) -> None:
+    def interrupted() -> Iterator[Instruction]:
+        yield instruction(1)
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    with pytest.raises(ConnectionResetError):
+        write_records(tmp_path / "rows.jsonl", interrupted())
+    with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "rows.jsonl"):
+        (tmp_path / "input.jsonl").read_text()
+    assert names(tmp_path) == []
+
+
 def test_a_full_disk_is_one_clear_error_and_loses_nothing(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "64k") as disk:
         path = disk.path / "rows.jsonl"
@@ -286,7 +309,22 @@ def test_a_fingerprint_is_the_sha256_of_the_bytes(tmp_path: Path) -> None:
     assert fingerprint(tmp_path / "file") == expected
 
 
-def test_a_fingerprint_of_a_huge_file_sees_its_ends_its_size_and_places_between(tmp_path: Path) -> None:
+def test_a_fingerprint_sees_one_byte_of_a_huge_file(tmp_path: Path) -> None:
+    path = tmp_path / "labels.jsonl"
+    seen = set()
+    for changed in (None, 71 * 2**20 + 5, 131 * 2**20 + 7):
+        with path.open("wb") as file:
+            file.truncate(200 * 2**20)
+            if changed is not None:
+                file.seek(changed)
+                file.write(b"2")
+        # Of weights these bytes would lie between what is read: 69.5 to 70.5, 72.7 to 73.7 MiB and so on.
+        seen.add((fingerprint(path), hashlib.sha256(path.read_bytes()).hexdigest()))
+    assert len({one for one, _ in seen}) == 3
+    assert all(one == expected for one, expected in seen)
+
+
+def test_a_fingerprint_of_huge_weights_sees_its_ends_its_size_and_places_between(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     size = 200 * 2**20
     seen = set()
@@ -297,14 +335,14 @@ def test_a_fingerprint_of_a_huge_file_sees_its_ends_its_size_and_places_between(
                 # The middle is covered to one MiB in every three or so: change four in a row.
                 file.seek(position)
                 file.write(b"\1" * (4 * 2**20 if position == 100 * 2**20 else 1))
-        seen.add(fingerprint(path))
+        seen.add(weights_fingerprint(path))
     with path.open("r+b") as file:
         file.truncate(size + 1)
-    seen.add(fingerprint(path))
+    seen.add(weights_fingerprint(path))
     assert len(seen) == 7
 
 
-def test_a_huge_file_is_read_at_sixty_four_places(tmp_path: Path) -> None:
+def test_huge_weights_are_read_at_sixty_four_places(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     size = 130 * 2**20
     generator = random.Random(0)
@@ -313,7 +351,7 @@ def test_a_huge_file_is_read_at_sixty_four_places(tmp_path: Path) -> None:
     # By hand from the definition: places (size - 1 MiB) * k / 63, rounded down.
     starts = [129 * 2**20 * k // 63 for k in range(64)]
     pieces = b"".join(content[start : start + 2**20] for start in starts)
-    assert fingerprint(path) == hashlib.sha256(f"{size};".encode() + pieces).hexdigest()
+    assert weights_fingerprint(path) == hashlib.sha256(f"{size};".encode() + pieces).hexdigest()
 
 
 def test_a_completion_without_words_is_kept(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from pasture.core.errors import DataError
 from pasture.core.records import (
     Comparison,
     Completion,
@@ -18,6 +19,7 @@ from pasture.core.records import (
     Record,
     Score,
     WinRate,
+    by_id,
     content_id,
 )
 
@@ -186,6 +188,18 @@ def test_a_comparison_is_called_by_the_hash_of_what_it_compares() -> None:
     assert Comparison.of(instruction, second, first).id != expected
     renamed = first.model_copy(update={"finish_reason": "stop", "token_count": 3})
     assert Comparison.of(instruction, renamed, second).id == expected
+
+
+def test_two_comparisons_of_one_id_are_told_unless_they_compare_the_same() -> None:
+    asked = Instruction(id="i", instruction="Say hi.", source="s", split="p")
+    other_source = asked.model_copy(update={"source": "elsewhere"})
+    first, second, third = (Completion(instruction_id="i", text=text, system=text, seed=0) for text in "abc")
+    one = Comparison(id="1", instruction=asked, first=first, second=second)
+    same = Comparison(id="1", instruction=other_source, first=first, second=second)
+    assert by_id([one, same, one]) == {"1": one}
+    other = Comparison(id="1", instruction=asked, first=first, second=third)
+    with pytest.raises(DataError, match="id '1' and differ: 'a' with 'b' on instruction 'i', and 'a' with 'c'"):
+        by_id([one, other])
 
 
 def test_content_ids_tell_apart_what_joined_text_would_not() -> None:

@@ -162,6 +162,32 @@ def test_an_output_that_is_not_as_it_was_is_named_and_not_built_upon(folder: Run
     assert f"remove {folder.step_path(STEP)} to redo the step" in str(caught.value)
 
 
+def test_one_changed_byte_of_a_huge_file_of_records_is_noticed(folder: RunFolder) -> None:
+    with (folder.workspace(STEP, "key-1") / "rows.jsonl").open("wb") as file:
+        file.truncate(200 * 2**20)  # a sparse file: it takes no room on the disk
+    folder.publish(STEP, seconds=1.0, cost_usd=None, details={})
+    assert folder.is_finished(STEP, "key-1")
+    path = folder.step_path(STEP) / "rows.jsonl"
+    with path.open("r+b") as file:
+        file.seek(71 * 2**20 + 5)
+        file.write(b"2")
+    with pytest.raises(RunFolderError, match="was changed after its step finished"):
+        folder.is_finished(STEP, "key-1")
+
+
+def test_a_huge_file_of_a_step_from_an_earlier_version_is_known_by_the_parts_that_it_read(folder: RunFolder) -> None:
+    workspace = folder.workspace(STEP, "key-1")
+    with (workspace / "rows.jsonl").open("wb") as file:
+        file.truncate(65 * 2**20)
+    folder.publish(STEP, seconds=1.0, cost_usd=None, details={})
+    record = folder.step_path(STEP) / "step.json"
+    row = json.loads(record.read_text())
+    # By hand: the size, and 64 times a MiB of zeros.
+    row["files"]["rows.jsonl"] = hashlib.sha256(f"{65 * 2**20};".encode() + bytes(64 * 2**20)).hexdigest()
+    record.write_text(json.dumps(row))
+    assert folder.is_finished(STEP, "key-1")
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "{", "[]", "null", '{"key": "k"}', '{"key": "k", "files": 3, "seconds": 1, "cost_usd": 0, "details": {}}'],
@@ -358,6 +384,12 @@ def test_a_view_takes_no_other_s_place(folder: RunFolder) -> None:
     with pytest.raises(RunFolderError, match=r"cannot write .*runs/x/a"):
         folder.show({"runs/x/a": "steps/a"}, {"steps/a": "key-1"})
     assert (folder.path / "runs" / "x" / "a" / "mine.txt").read_text() == "mine"
+
+
+def test_an_error_amid_a_step_is_not_one_of_the_run_folder(folder: RunFolder) -> None:
+    folder.path.mkdir()
+    with pytest.raises(ConnectionRefusedError), folder.step_held("key-1"):
+        raise ConnectionRefusedError(111, "Connection refused")
 
 
 STEP_HOLDER = """

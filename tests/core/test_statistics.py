@@ -60,6 +60,13 @@ def test_outcomes_not_seen_get_the_exact_binomial_bound():
     assert low < 0.5 < high
 
 
+def test_means_that_differ_in_the_last_digit_of_a_float_are_alike():
+    # (0.7 + 0.7 + 0.7) / 3 is not the float 0.7: cluster 1 holds three values, the others one.
+    found = clustered_mean(np.array([0, 1, 1, 1, 2, 3, 4]), np.full(7, 0.7), stream(0, "t"))
+    assert found.standard_error == 0
+    assert found.interval == pytest.approx(unseen_interval(0.7, 5))
+
+
 def test_coverage_of_a_mean_near_the_edge():
     rng = np.random.default_rng(3)
     covered, trials = 0, 400

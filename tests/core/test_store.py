@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -63,6 +63,39 @@ def test_a_released_claim_is_free_again(store: AnswerStore) -> None:
     store.release("k").result()
     assert store.claim("k").result() == "claimed"
     store.release("k").result()
+
+
+def test_a_claim_that_was_cancelled_claims_nothing_and_the_store_goes_on(store: AnswerStore) -> None:
+    with contextlib.closing(sqlite3.connect(store.path, isolation_level=None)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")  # the thread waits for this, the claim waits behind the put
+        put = store.put("k", "q", "a")
+        _until(store._jobs.empty)
+        claim = store.claim("other")
+        assert claim.cancel()
+        holder.execute("COMMIT")
+    assert put.result() == Answer("a", failed=False)
+    assert store.claim("other").result(timeout=30) == "claimed"
+    store.release("other").result()
+
+
+@pytest.mark.parametrize("end", ["put", "release"])
+def test_a_claim_ends_even_if_nobody_waits_for_its_end(store: AnswerStore, end: str) -> None:
+    store.claim("k").result()
+    with contextlib.closing(sqlite3.connect(store.path, isolation_level=None)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        store.put("first", "q", "a")
+        _until(store._jobs.empty)
+        assert (store.put("k", "q", "paid for") if end == "put" else store.release("k")).cancel()
+        holder.execute("COMMIT")
+    store.get("another")  # answered behind the end of the claim
+    kept = Answer("paid for", failed=False) if end == "put" else "claimed"
+    assert store.claim("k").result(timeout=30) == kept
+    store.release("k").result()
+
+
+def _until(true: Callable[[], bool]) -> None:
+    while not true():
+        time.sleep(0.001)
 
 
 def test_a_failure_is_an_answer_until_a_retry_is_asked_for(store: AnswerStore) -> None:

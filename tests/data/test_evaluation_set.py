@@ -135,6 +135,13 @@ def test_near_duplicates_are_found_with_their_nearest():
     ]  # fmt: skip
 
 
+def test_texts_that_repeat_themselves_are_the_same_by_their_triples():
+    # Both hold four triples and the same: how often each comes does not count.
+    trained, asked = "dog bites man bites dog bites man", "man bites dog bites man bites dog bites"
+    [overlap] = find_overlaps([instruction("t1", trained)], [instruction("e1", asked)], threshold=1.0)
+    assert overlap.similarity == 1.0
+
+
 def test_short_and_wordless_instructions_match_only_themselves():
     training = [instruction("t1", "Hello"), instruction("t2", "???")]
     found = find_overlaps(training, [instruction("e1", "hello!"), instruction("e2", "!!!"), instruction("e3", "???")])

@@ -3,6 +3,7 @@
 import json
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +11,17 @@ from typing import Any
 import pytest
 
 from pasture.core.errors import DataError, DependencyError
+from pasture.core.tables import read_rows
+from pasture.data.answers import answers_of_row
+from pasture.data.evaluation_set import load_evaluation_set
 from pasture.data.hub import data_files
-from pasture.data.instructions import PAPER_SPLITS, InstructionFiles, load_instructions
+from pasture.data.instructions import (
+    PAPER_SPLITS,
+    InstructionFiles,
+    load_demonstrations,
+    load_instructions,
+    load_prompts,
+)
 
 COUNTS = {"sft": 6, "preference": 5, "unlabeled": 4, "validation": 3, "evaluation": 2}
 REFERENCE = Path(__file__).parents[2].parent / "shared/data/alpaca_eval/model_outputs/text_davinci_003.json.gz"
@@ -94,6 +104,62 @@ def test_the_papers_own_split_files_are_taken_as_they_are_and_counted(tmp_path: 
         load_instructions(settings.model_copy(update={"splits": "paper"}))
     with pytest.raises(DataError, match=r"holds 3 instructions for the split 'validation'"):
         load_instructions(settings.model_copy(update={"validation": 4}))
+
+
+def write_splits(folder: Path, content: list[dict[str, Any]], sft: dict[str, slice]) -> InstructionFiles:
+    """Files of the splits from rows 20 on, and of sft as `sft` cuts it; what asks for all of them."""
+    for name, part in sft.items():
+        write(folder / name, content[part])
+    for start, name in enumerate(("preference", "unlabeled", "val", "eval")):
+        write(folder / f"{name}.json", content[20 + 2 * start : 22 + 2 * start])
+    return InstructionFiles(source=str(folder), sft=6, preference=2, unlabeled=2, validation=2, evaluation=2)
+
+
+def test_a_split_in_several_parts_is_all_of_them_in_the_order_of_their_names(tmp_path: Path):
+    parts = {f"sft-{n:05}-of-00003.json": slice(2 * n, 2 * n + 2) for n in (2, 0, 1)}
+    settings = write_splits(tmp_path, rows(30), parts)
+    assert texts(settings)["sft"] == [f"Say {n}" for n in range(6)]
+
+
+def test_two_files_of_one_split_that_are_no_parts_are_refused(tmp_path: Path):
+    settings = write_splits(tmp_path, rows(30), {"sft.json": slice(6), "sft-old.json": slice(6, 12)})
+    with pytest.raises(DataError, match=r"after the split 'sft': sft-old\.json, sft\.json\. Keep one of them"):
+        load_instructions(settings)
+
+
+def test_what_is_chosen_on_may_not_be_trained_on_where_splits_come_as_files(tmp_path: Path):
+    content = rows(30)
+    content[25] = content[3]  # the second of val is the fourth of sft
+    settings = write_splits(tmp_path, content, {"sft.json": slice(6)})
+    with pytest.raises(
+        DataError,
+        match=r"1 of 6 instructions of the split 'sft' are also in 'validation' \(first: 'Say 3'\).*Remove them",
+    ):
+        load_instructions(settings)
+    assert len(texts(settings.model_copy(update={"sft": 3}))["sft"]) == 3  # of what is taken, nothing is in both
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        load_demonstrations,
+        load_prompts,
+        load_evaluation_set,
+        lambda name: [answers_of_row(row, f"{name}: row {n}") for n, row in enumerate(read_rows(Path(name)), start=1)],
+    ],
+)
+def test_half_of_a_cut_emoji_is_named_with_its_row(tmp_path: Path, read: Callable[[str], object]):
+    source = write(tmp_path / "a.json", [*rows(1), {"instruction": "Say \ud83d", "output": "hi"}])
+    with pytest.raises(
+        DataError, match=r"a\.json: row 2: instruction: holds a lone surrogate.* Mend or remove the row"
+    ):
+        read(source)
+
+
+def test_half_of_a_cut_emoji_in_a_demonstration_is_named_with_its_row(tmp_path: Path):
+    source = write(tmp_path / "a.json", [*rows(1), {"instruction": "Say hi", "output": "\ud83d"}])
+    with pytest.raises(DataError, match=r"a\.json: row 2: text: holds a lone surrogate"):
+        load_demonstrations(source)
 
 
 @pytest.mark.parametrize(
@@ -191,3 +257,12 @@ def test_a_hub_out_of_reach_is_one_clear_error(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(DependencyError, match="huggingface_hub"):
         data_files("hub:org/name")
+
+
+def test_a_file_is_named_by_a_path_or_by_a_text(tmp_path: Path):
+    path = tmp_path / "asked.jsonl"
+    path.write_text(json.dumps({"instruction": "say hi", "output": "hi"}) + "\n")
+    assert load_prompts(path) == load_prompts(str(path))
+    assert load_demonstrations(path) == load_demonstrations(str(path))
+    with pytest.raises(DataError, match=r"asked.jsonl holds 1 instructions for the split 'sft', and 2"):
+        load_demonstrations(path, 2)

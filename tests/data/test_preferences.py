@@ -65,6 +65,9 @@ def pair(label: Any, **more: Any) -> dict[str, Any]:
         (None, "unjudged", None),
         (float("nan"), "unjudged", None),
         (-1, "unjudged", None),
+        ("tie", "tie", None),
+        ("null", "unjudged", None),
+        ("garbage", "unjudged", None),
     ],
 )
 def test_alpaca_farms_label_names_the_better_output(
@@ -203,6 +206,36 @@ def test_rows_that_hold_no_comparison_are_counted(tmp_path: Path):
         load_feedback(FeedbackFile(file=write(tmp_path / "b.jsonl", rows[:2])))
 
 
+@pytest.mark.parametrize("name", ["preferences.jsonl", "preferences.jsonl.gz", "preferences.json"])
+def test_our_own_preferences_are_read_in_every_format_with_blank_lines_or_without(tmp_path: Path, name: str):
+    instruction = Instruction(id="i", instruction="Say hi", source="s", split="preference")
+    sides = [Completion(instruction_id="i", text=text, system="sft", seed=n) for n, text in enumerate(("hi", "no"))]
+    comparison = Comparison.of(instruction, *sides)
+    preference = Preference(comparison_id=comparison.id, annotator="ann", preferred="second", evidence={"why": "x"})
+    write_records(tmp_path / "comparisons.jsonl", [comparison])
+    content = f"[{preference.to_json()}]" if name.endswith(".json") else f"\n{preference.to_json()}\n\n"
+    packed = gzip.compress(content.encode()) if name.endswith(".gz") else content.encode()
+    (tmp_path / name).write_bytes(packed)
+    assert load_feedback(FeedbackFile(file=str(tmp_path / name))).pairs == [(comparison, preference)]
+    (tmp_path / "b.jsonl").write_text(preference.to_json().replace('"second"', '"third"'))
+    with pytest.raises(DataError, match=r"b\.jsonl: row 1: preferred: Input should be 'first'"):
+        load_feedback(FeedbackFile(file=str(tmp_path / "b.jsonl")))
+
+
+@pytest.mark.parametrize(
+    ("scores", "kept"),
+    [
+        ({"score_chosen": 8.0, "score_rejected": 3}, {"score_chosen": 8.0, "score_rejected": 3}),
+        ({"score_chosen": float("nan"), "score_rejected": 1.5}, {"score_rejected": 1.5}),
+        ({"score_chosen": float("inf"), "score_rejected": True}, None),
+    ],
+)
+def test_scores_that_are_no_numbers_are_not_kept(tmp_path: Path, scores: dict[str, Any], kept: dict[str, Any] | None):
+    file = write(tmp_path / "a.jsonl", [{"prompt": "Say hi", "chosen": "hi", "rejected": "no", **scores}])
+    ((_, preference),) = load_feedback(FeedbackFile(file=file)).pairs
+    assert preference.evidence == kept
+
+
 def test_count_takes_the_first_comparisons_with_all_their_labels(tmp_path: Path):
     rows = [pair(None, output_1=f"{n}", ann=1, bob=2) for n in range(5)]
     loaded = load_feedback(FeedbackFile(file=write(tmp_path / "a.jsonl", rows), labels=("ann", "bob"), count=2))
@@ -222,8 +255,9 @@ def test_count_takes_the_first_comparisons_with_all_their_labels(tmp_path: Path)
         ({"instruction": "a", "output_1": "b", "output_2": 3.5, "preference": 1, "x": [1]}, None),
         ({"prompt": "a", "rejected": "b"}, r"row 1: no column 'chosen' beside 'rejected'\. Columns: prompt, rejected"),
         ({"chosen": "b", "rejected": "c"}, r"row 1: expected text under 'prompt'"),
-        (pair(3), r"row 1: preference is 3\. Expected 1 or 2"),
-        (pair("left"), r"row 1: preference is 'left', expected a number"),
+        (pair(3), r"row 1: preference is 3, which is outside \[1, 2\] .*\. Expected 1 or 2"),
+        (pair("left"), r"row 1: preference is 'left', which is no number\. Expected 1 or 2"),
+        (pair(True), r"row 1: preference is True, which is no number\. Expected 1 or 2"),
         ({"instruction": "a", "output_1": "b", "output_2": "c", "label": 1}, r"no column 'preference'"),
         ({"chosen": [{"role": "user", "content": "a"}], "rejected": [{"role": "user", "content": "a"}]}, "ends with"),
         ({"chosen": [{"role": "tool", "content": "a"}], "rejected": []}, "role 'tool'"),
@@ -307,3 +341,10 @@ def test_a_thumb_that_is_neither_up_nor_down_is_an_error_with_its_row(tmp_path: 
     rows = [{"prompt": "p", "completion": "a", "label": value} for value in (True, label)]
     with pytest.raises(DataError, match=r"row 2: label is .*Expected true or false"):
         load_feedback(FeedbackFile(file=write(tmp_path / "thumbs.json", rows)))
+
+
+def test_a_file_is_named_by_settings_a_path_or_a_text(tmp_path: Path):
+    path = tmp_path / "pairs.jsonl"
+    name = write(path, [{"prompt": "say hi", "chosen": "hi", "rejected": "no"}])
+    found = load_feedback(FeedbackFile(file=name))
+    assert load_feedback(name) == load_feedback(path) == load_feedback(FeedbackFile(file=path)) == found

@@ -2,10 +2,12 @@
 
 import asyncio
 import builtins
+import contextlib
+import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,46 @@ def test_what_is_raised_is_not_stored_and_its_claim_is_free_again(store: AnswerS
     with pytest.raises(EngineError, match="no key"):
         list(CachedEngine(Counting(refuse), store).run([ask("a")]))
     assert next(CachedEngine(Counting("yes"), store).run([ask("a")])).text == "yes"
+
+
+def test_a_call_that_is_cancelled_while_the_store_is_busy_stops_nobody_else(store: AnswerStore) -> None:
+    engine = CachedEngine(Counting("yes"), store)
+    with contextlib.closing(sqlite3.connect(store.path, isolation_level=None)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")  # as a backup does, or another process that writes
+        store.put("another", "q", "a")
+        while not store._jobs.empty():
+            time.sleep(0.001)
+        asyncio.run(_cancelled(engine._complete(ask("a")), when=lambda: not store._jobs.empty()))
+        holder.execute("COMMIT")
+    assert [reply.text for reply in engine.run([ask("b"), ask("a")])] == ["yes", "yes"]
+
+
+def test_a_call_that_is_cancelled_while_its_claim_is_granted_leaves_the_key_free(
+    store: AnswerStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_at_it, go_on = threading.Event(), threading.Event()
+    found = store._found
+
+    def slow(keys: Any) -> Any:
+        is_at_it.set()
+        go_on.wait(60)
+        return found(keys)
+
+    monkeypatch.setattr(store, "_found", slow)
+    asyncio.run(_cancelled(CachedEngine(Counting("yes"), store)._complete(ask("a")), when=is_at_it.is_set))
+    go_on.set()
+    store.get("another")  # answered behind the claim that was cancelled too late
+    assert store.claim(ask("a").request_hash).result() == "claimed"
+    store.release(ask("a").request_hash).result()
+
+
+async def _cancelled(call: Coroutine[Any, Any, Reply], *, when: Callable[[], bool]) -> None:
+    task = asyncio.ensure_future(call)
+    while not when():
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 def test_an_answer_of_another_version_is_told_and_not_guessed(store: AnswerStore) -> None:

@@ -39,6 +39,18 @@ def test_rows_are_sorted_by_rate_and_systems_without_judgement_come_last():
     assert "0/2" in render(board)
 
 
+def test_a_board_and_outcomes_print_as_one_line_whatever_their_size_and_their_names():
+    assert repr(outcomes([0.0, 1.0, np.nan])) == "Outcomes(system='new', reference='old', judge='j': 2 judged of 3)"
+    systems = [outcomes(np.arange(805) % 9 < n, system=f"s{n}") for n in range(1, 7)]  # 90 n of 805
+    hostile = outcomes([np.nan] * 805, system="\u202e\n" + "x" * 10**6)
+    assert repr(build_board(systems[:2], seed=0)) == "Board('s2' 22.4%, 's1' 11.2%)"
+    assert repr(build_board([*systems, hostile], seed=0)).endswith("'s2' 22.4%, 2 more)")
+    shown = repr(build_board([hostile], seed=0))
+    assert len(shown) < 100
+    assert shown.startswith(r"Board('\u202e\nx")
+    assert shown.endswith("…' unjudged)")
+
+
 def test_shares_and_positions_are_counted_by_hand():
     comparisons = [
         compare(0, texts=("short", "- a list\n- of two")),

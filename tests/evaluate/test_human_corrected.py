@@ -1,11 +1,13 @@
 """Corrections by human labels find people's rate from a biased judge, with intervals that hold."""
 
+import contextlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from pasture.core.errors import DataError
+from pasture.core.statistics import Interval
 from pasture.evaluate.human_corrected import CorrectedRate, corrected_rates, prediction_powered, rogan_gladen
 from pasture.evaluate.outcomes import Outcomes, answers_of
 from tests.evaluate.pairs import outcomes
@@ -76,6 +78,38 @@ def test_rogan_gladen_survives_a_labelled_set_with_more_wins_and_prediction_powe
     whole = (0.7 * 2000 + TRUTH * 6000) / 8000
     assert turned.rate == pytest.approx(whole, abs=3 * turned.standard_error)
     assert powered.rate > whole + 0.05
+
+
+def rare(rng: np.random.Generator, share: float) -> tuple[Outcomes, Outcomes]:
+    """A judge right in nine of ten of 400, of which people call `share` a win; the first 30 are labelled."""
+    people = rng.random(400) < share
+    judge = np.where(rng.random(400) < 0.9, people, ~people)
+    return outcomes(judge.astype(float)), outcomes(people[:30].astype(float), judge="people")
+
+
+def test_rare_wins_leave_the_same_doubt_as_rare_losses():
+    people = np.array([1.0] + [0.0] * 29)  # more than a third of the resamples, (29/30)^30, hold no win
+    judge = np.concatenate([people, [1.0] * 40 + [0.0] * 330])
+    judge[1] = 1.0
+    own = rogan_gladen(outcomes(judge), outcomes(people, judge="people"), seed=0)
+    turned = rogan_gladen(outcomes(judge).turned_round(), outcomes(people, judge="people").turned_round(), seed=0)
+    assert turned.rate == pytest.approx(1 - own.rate, abs=1e-12)
+    # The draws of the unlabelled part are not mirrored, so the rest is the same but for chance.
+    assert turned.standard_error == pytest.approx(own.standard_error, abs=0.003)
+    assert turned.interval == pytest.approx((1 - own.interval.high, 1 - own.interval.low), abs=0.01)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.95])
+def test_the_interval_of_rare_wins_holds_without_being_the_whole_scale(share):
+    rng = np.random.default_rng(7)
+    found: list[Interval] = []
+    while len(found) < 200:
+        judge, people = rare(rng, share)
+        with contextlib.suppress(DataError):  # labels without a win or a loss, or a judge without skill on them
+            found.append(rogan_gladen(judge, people, seed=len(found)).interval)
+    held = sum(interval.low <= share <= interval.high for interval in found) / 200
+    assert held >= 0.92  # 95% less two standard errors of 200 trials
+    assert np.mean([interval.high - interval.low for interval in found]) < 0.35
 
 
 def test_a_judge_without_skill_does_no_harm_to_one_and_is_refused_by_the_other():

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from pasture.core.errors import DataError
 from pasture.evaluate.board import LengthControlled
-from pasture.evaluate.length_control import length_control
+from pasture.evaluate.length_control import equal_length, length_control
 from pasture.evaluate.outcomes import Outcomes
 from tests.evaluate import published
 from tests.evaluate.pairs import outcomes
@@ -71,6 +71,18 @@ def test_interval_coverage_under_a_judge_with_a_taste():
         chance = expit(0.4 + 1.2 * np.tanh((own - reference) / reference.std()))
         system = outcomes((rng.random(200) < chance).astype(float), lengths=(own, reference))
         covered += holds(length_control([system], seed=trial, draws=150)["new"], expit(0.4))
+    # Two standard errors of 120 draws at 95% are 0.04.
+    assert 0.91 <= covered / trials <= 0.99
+
+
+def test_the_paired_interval_at_equal_length_covers_the_gap_of_two_systems_that_length_alone_parts():
+    rng = np.random.default_rng(5)
+    covered, trials = 0, 120
+    for trial in range(trials):
+        pair = judged(rng, taste=1.0, factors={"plain": 1.0, "wordy": 1.6}, count=300)
+        found = equal_length(pair, seed=trial, draws=150).gap("wordy", "plain")
+        assert found is not None
+        covered += found[1].low <= 0 <= found[1].high
     # Two standard errors of 120 draws at 95% are 0.04.
     assert 0.91 <= covered / trials <= 0.99
 

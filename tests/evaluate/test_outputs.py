@@ -43,6 +43,9 @@ def test_two_files_pair_by_instruction_and_count_what_they_do_not_share(tmp_path
         ([{"instruction": "x", "output": "1"}, {"instruction": "x", "output": "2"}], "rows 1 and 2 answer the same"),
         ([{"instruction": "x"}], "expected text under 'output', got nothing"),
         ([{"instruction": "", "output": "1"}], "row 1: the instruction is empty"),
+        ([{"instruction": "\ud83d", "output": "1"}], "row 1: instruction: holds a lone surrogate"),
+        ([{"instruction": "x", "output": "\ud83d"}], "row 1: text: holds a lone surrogate"),
+        ([{"instruction": "x", "output": "1", "token_count": -1}], "row 1: token_count: .*greater than or equal to 0"),
         ([], "holds no rows"),
         (
             [{"instruction": name, "output": "1", "generator": name} for name in "xy"],

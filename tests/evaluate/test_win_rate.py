@@ -1,11 +1,18 @@
 """Win rates are AlpacaFarm's; intervals hold what they promise; nothing is dropped in silence."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
+from pasture.annotate.draws import ContentDraws
+from pasture.annotate.entry import alpaca_eval_value
+from pasture.annotate.noise import MarginFlips, with_noise
 from pasture.core.errors import DataError
 from pasture.core.records import Preference
-from pasture.evaluate.alpaca_eval import outcomes_of_annotations
+from pasture.evaluate.alpaca_eval import annotation_rows, outcomes_of_annotations
+from pasture.evaluate.board import build_board
+from pasture.evaluate.length_control import length_control
 from pasture.evaluate.outcomes import Credit, outcomes_of
 from pasture.evaluate.win_rate import discrete_rate, paired_difference, summarize, summarize_all, win_rate
 from tests.evaluate.pairs import compare, outcomes, prefer, prefer_in_both_orders
@@ -59,18 +66,48 @@ def test_nothing_judged_gives_no_rate_rather_than_zero():
     assert (record.rate, record.standard_error, record.interval_low, record.unjudged) == (None, None, None, 1)
 
 
-def test_a_probability_is_used_only_when_asked_for_and_never_against_noise():
+def test_a_probability_is_used_only_when_asked_for_and_noise_without_one_counts_whole():
     row = compare(0)
     sure = prefer(row, "first", probability_first=0.9)
-    flipped = prefer(row, "second", probability_first=0.9, flipped_by_noise=True)
+    coin = prefer(row, "second", flipped_by_noise=True)
     cases: list[tuple[Preference, Credit, float]] = [
         (sure, "verdict", 0.0),
         (sure, "probability", 0.1),
-        (flipped, "probability", 1.0),
+        (coin, "probability", 1.0),
     ]
     for preference, credit, expected in cases:
         [columns] = outcomes_of([preference], [row], judge="j", reference="old", credit=credit)
         assert columns.credit.tolist() == pytest.approx([expected])
+
+
+@pytest.mark.parametrize("in_both_orders", [False, True])
+def test_a_judgement_that_noise_turned_over_counts_by_its_probability_turned_over(in_both_orders):
+    comparisons = [compare(number) for number in range(400)]
+    judged = [
+        prefer_in_both_orders(row, ("first", "first"), (0.7, 0.5625))
+        if in_both_orders
+        else prefer(row, "first", probability_first=0.63125)
+        for row in comparisons
+    ]
+    noise = MarginFlips(temperature=100)  # of so even calls nearly every other is turned over
+    noisy = [with_noise(noise, row, one, ContentDraws()) for row, one in zip(comparisons, judged, strict=True)]
+    turned = sum(one.flipped_by_noise for one in noisy)
+    assert 150 < turned < 250
+
+    [columns] = outcomes_of(noisy, comparisons, judge="j", reference="old", credit="probability")
+
+    # By hand: 1 - p for the system, the second; p where it was turned over; p = (0.7 + 0.5625) / 2 in both orders.
+    share = turned / 400
+    assert np.mean(columns.credit) == pytest.approx(share * 0.63125 + (1 - share) * 0.36875)
+    when_first, when_second = columns.by_place()
+    if in_both_orders:
+        # The first completion had 0.7 where it was shown first, so the system, shown second, had 0.3.
+        assert np.mean(when_second) == pytest.approx(share * 0.7 + (1 - share) * 0.3)
+        assert np.mean(when_first) == pytest.approx(share * 0.5625 + (1 - share) * 0.4375)
+    # Both ways out of here say the same.
+    rows = annotation_rows(noisy, comparisons)
+    assert [row["preference"] for row in rows] == [alpaca_eval_value(one) for one in noisy]
+    np.testing.assert_allclose(outcomes_of_annotations(rows)[0].credit, columns.credit)
 
 
 def test_a_judge_that_changed_its_mind_with_the_order_called_a_tie_whatever_its_probability():
@@ -109,6 +146,25 @@ def test_errors_name_what_is_missing():
         win_rate(preferences, comparisons, system="new", reference="gold", judge="j", seed=0)
     with pytest.raises(DataError, match="not among the 1 given"):
         win_rate([prefer(compare(1), "first")], comparisons, system="new", reference="old", judge="j", seed=0)
+    another = compare(1).model_copy(update={"id": comparisons[0].id})
+    with pytest.raises(DataError, match=f"two comparisons have the id '{another.id}'"):
+        win_rate(preferences, [*comparisons, another], system="new", reference="old", judge="j", seed=0)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda systems: summarize_all(systems, 0), partial(build_board, seed=0), partial(length_control, seed=0)]
+)
+def test_what_is_no_list_of_outcomes_is_told_so(make):
+    one = outcomes([0.0, 1.0])
+    for systems, said in (
+        ([], "at least one system, got none"),
+        (one, r"got the outcomes of one\. Write \[outcomes\]"),
+        ([[one]], "takes Outcomes, one of those that outcomes_of lists, got list"),
+    ):
+        with pytest.raises(DataError, match=said):
+            make(systems)
+    with pytest.raises(DataError, match="a paired difference takes Outcomes"):
+        paired_difference([one], one, 0)  # type: ignore[arg-type]
 
 
 def test_the_interval_resamples_instructions_not_judgements():

@@ -1,5 +1,6 @@
 """What a user can put right is one message and exit code 2, and what was finished stays finished."""
 
+import errno
 import hashlib
 import json
 import shutil
@@ -8,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from pasture import flow
+from pasture.core.errors import RunFolderError
+from pasture.plan import Step
+from pasture.steps.together import Several
 from tests.disks import mounted
 from tests.flows.tiny import LOOP, run
 
@@ -194,3 +199,35 @@ def test_a_narrow_terminal_breaks_no_path_in_a_message(recipe: Path, finished: P
     (finished / "1-data" / "sft.jsonl").unlink()
     done = run("run", str(recipe), "--out", str(finished), columns=40)
     assert str(finished / "1-data" / "sft.jsonl") in done.stderr
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "/elsewhere/input.jsonl"),
+        PermissionError(errno.EACCES, "Permission denied", "/elsewhere/input.jsonl"),
+        ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"),
+    ],
+)
+def test_an_error_of_a_step_that_is_none_of_writing_comes_out_as_it_is(
+    error: OSError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(type(error)) as caught:
+        _do_a_step_that_raises(error, tmp_path, monkeypatch)
+    assert caught.value is error
+
+
+def test_a_step_that_may_not_write_or_finds_no_room_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = str(tmp_path / "5-evaluate.partial" / "board.json")
+    for error in (OSError(errno.ENOSPC, "No space left"), PermissionError(errno.EACCES, "Permission denied", own)):
+        with pytest.raises(RunFolderError, match=rf"cannot write {tmp_path}/5-evaluate\.partial.*: {error.strerror}"):
+            _do_a_step_that_raises(error, tmp_path, monkeypatch)
+
+
+def _do_a_step_that_raises(error: OSError, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(flow, "_work", work)
+    step = Step("5-evaluate", "evaluate.board", {})
+    flow.do_step(flow.Order(folder, step, "key", None, Several(1)), lambda *_, **__: None)

@@ -54,3 +54,16 @@ def test_what_does_not_join_is_an_error(instructions, reference, answers, messag
             [completion(n, 0, "reference") for n in reference],
             [completion(n, 0) for n in answers],
         )
+
+
+def test_texts_in_place_of_records_are_told_how_they_become_some():
+    said = r"kind Completion, got 'an answer'\. A text becomes one by Completion\(instruction_id="
+    for make in (
+        lambda: sample_pairs([instruction(1)], ["an answer"]),  # type: ignore[list-item]
+        lambda: against_reference([instruction(1)], ["an answer"], [completion(1, 0)]),  # type: ignore[list-item]
+        lambda: against_reference([instruction(1)], [completion(1, 0)], ["an answer"]),  # type: ignore[list-item]
+    ):
+        with pytest.raises(DataError, match=said):
+            make()
+    with pytest.raises(DataError, match="kind Instruction, got 'say it'"):
+        sample_pairs(["say it"], [completion(1, 0)])  # type: ignore[list-item]

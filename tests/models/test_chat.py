@@ -82,7 +82,7 @@ def test_an_answer_ends_with_the_turns_end_and_a_saved_model_stops_there(tmp_pat
 @pytest.mark.parametrize(
     ("template", "said"),
     [
-        (None, "no chat template"),
+        (None, r"no chat template.*--template plain or alpaca; model\.template in a recipe"),
         ("nothing", "drops what is said"),
         ("{{ raise_exception('only pairs') }}", "its chat template fails"),
     ],

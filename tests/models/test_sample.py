@@ -16,6 +16,7 @@ from transformers import (
     FalconConfig,
     MistralConfig,
     OPTConfig,
+    RwkvConfig,
     TemperatureLogitsWarper,
     TopPLogitsWarper,
 )
@@ -198,6 +199,12 @@ def test_a_model_whose_weights_are_nan_is_told_apart_from_one_that_answers():
     for temperature in (0.0, 0.7, 1.0):
         with pytest.raises(ModelError, match="NaN or infinite log-probabilities"):
             sample(model, UNREACHABLE, PROMPTS, range(len(PROMPTS)), SamplerConfig(temperature=temperature))
+
+
+def test_a_model_that_remembers_otherwise_than_by_keys_and_values_is_refused():
+    config = RwkvConfig(vocab_size=43, hidden_size=32, num_hidden_layers=2, attention_hidden_size=32)
+    with pytest.raises(ModelError, match=r"rwkv keeps no keys and values.*Serve the model with vLLM"):
+        greedy(AutoModelForCausalLM.from_config(config).eval(), PROMPTS, UNREACHABLE)
 
 
 def test_greedy_answers_equal_generates_for_opt():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, BloomConfig, GPT2Config, MambaConfig, MistralConfig
+from transformers import AutoModelForCausalLM, BloomConfig, GPT2Config, GPTNeoConfig, MambaConfig, MistralConfig
 
 from pasture.formulas.logprobs import selected_logprobs
 from pasture.models import shared_prompt
@@ -109,6 +109,16 @@ def test_models_that_forget_what_is_far_away_do_not_share():
     )  # fmt: skip
     model = AutoModelForCausalLM.from_config(config).eval()
     assert "do not attend to all" in str(obstacle_to_sharing(model.base_model))
+    check(model, AnswerLayout(model.base_model, PAD))
+
+
+def test_models_that_forget_by_a_window_of_another_name_do_not_share():
+    # GPT-Neo has one in every other layer, of 256 tokens as published, which by places in a row ends too early.
+    config = GPTNeoConfig(
+        vocab_size=32, hidden_size=32, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]],
+        window_size=16, max_position_embeddings=64, initializer_range=0.2,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config).eval()
     check(model, AnswerLayout(model.base_model, PAD))
 
 

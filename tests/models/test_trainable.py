@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, DeepseekV3Config, MixtralConfig
 
 from pasture.core.errors import ModelError
 from pasture.models.adapters import adapted_layers, adapters_off, merged_weights
@@ -234,6 +234,87 @@ def test_embeddings_are_no_place_for_adapters_and_are_named(start: Path):
     embeddings = next(name for name, part in plain.named_modules() if part is plain.get_input_embeddings())
     with pytest.raises(ModelError, match=rf"expected linear layers, found embeddings: {embeddings}\. Name"):
         trainable(start, Weights(lora=Lora(target_modules=(embeddings.rpartition(".")[2],))))
+
+
+MIXTURE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4} | {
+    "initializer_range": 0.2, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None,
+}  # fmt: skip
+MIXTRAL = MixtralConfig(**MIXTURE, num_key_value_heads=2, num_local_experts=4)
+# The first layer has no experts, the second four and one that all tokens share.
+DEEPSEEK = DeepseekV3Config(
+    **MIXTURE, num_key_value_heads=4, n_routed_experts=4, n_shared_experts=1, moe_intermediate_size=16, n_group=2,
+    num_experts_per_tok=2, topk_group=1, kv_lora_rank=8, q_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=8,
+    v_head_dim=8, first_k_dense_replace=1,
+)  # fmt: skip
+
+
+def saved_mixture(config, folder: Path) -> Path:
+    tokenizer = word_tokenizer([f"w{n}" for n in range(20)])
+    config = copy.deepcopy(config)
+    config.vocab_size = len(tokenizer)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        save_model(AutoModelForCausalLM.from_config(config).eval(), tokenizer, folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("config", "without"),
+    [(MIXTRAL, "down_proj, gate_up_proj"), (DEEPSEEK, "down_proj, gate_proj, gate_up_proj, up_proj")],
+)
+def test_experts_of_a_mixture_get_no_adapters_and_what_is_trained_is_saved_whole(config, without, tmp_path, caplog):
+    start = saved_mixture(config, tmp_path / "start")
+    model = trainable(start)
+    assert f"no adapters, nor does what peft takes for them by its name: {without}" in caplog.text
+    adapted = {name.rpartition(".")[2] for name, _ in adapted_layers(model)}
+    assert {"q_proj", "o_proj"} & adapted
+    assert not any("expert" in name for name, _ in adapted_layers(model))
+    move_adapters(model)
+    assert not torch.allclose(logits(model), logits(load_causal_lm(start)), atol=1e-2)
+    save_model(model, load_tokenizer(start), tmp_path / "out")
+    # The readings of other libraries: of the whole, and of the adapters over what they were trained on.
+    for read in (
+        AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval(),
+        PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(start), tmp_path / "out" / "adapter").eval(),
+        load_causal_lm(tmp_path / "out"),
+    ):
+        torch.testing.assert_close(logits(read), logits(model), atol=1e-4, rtol=1e-4)
+
+
+# peft tells of a rank that it set for the experts itself.
+@pytest.mark.filterwarnings("ignore:The following rank_pattern keys did not match:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:The following alpha_pattern keys did not match:RuntimeWarning")
+@pytest.mark.parametrize("names", [("q_proj", "w1", "w2", "w3"), ("gate",)])
+def test_adapters_on_experts_are_refused_before_they_learn_what_could_not_be_saved(names, tmp_path):
+    start = saved_mixture(MIXTRAL, tmp_path / "start")
+    with pytest.raises(ModelError, match=r"expected linear layers, found parts that are none: model\.layers\.0\.mlp"):
+        trainable(start, Weights(lora=Lora(target_modules=names)))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size", "told"), [("bfloat16", 1e-4, True), ("bfloat16", 1.0, False), ("float32", 1e-4, False)]
+)
+def test_a_change_that_is_lost_to_rounding_when_saved_is_told(start: Path, tmp_path, caplog, dtype, size, told):
+    model = trainable(start, Weights(dtype=dtype, lora=Lora(rank=2)))
+    move_adapters(model)
+    before = {name: layer.base_layer.weight.float() for name, layer in adapted_layers(model)}
+    with torch.no_grad():
+        for _, layer in adapted_layers(model):
+            layer.lora_B["default"].weight.mul_(size)
+    save_model(model, load_tokenizer(start), tmp_path / "out")
+    # The oracle: peft's own change of each layer, against how the weights of the folder differ from those before.
+    saved = load_causal_lm(tmp_path / "out").state_dict()
+    added = {name: layer.get_delta_weight("default").detach() for name, layer in adapted_layers(model)}
+    lost = sum(float((saved[f"{name}.weight"] - before[name] - one).square().sum()) for name, one in added.items())
+    share = (lost / sum(float(one.square().sum()) for one in added.values())) ** 0.5
+    assert (share > 0.5) == told
+    assert (f"{100 * share:.0f}% is lost where the sum is rounded" in caplog.text) == told
+    assert ("adapter/ beside it holds the adapters whole" in caplog.text) == told
+
+
+def test_adapters_that_have_not_moved_lose_nothing(start: Path, tmp_path, caplog):
+    save_model(trainable(start, Weights(dtype="bfloat16", lora=Lora(rank=2))), load_tokenizer(start), tmp_path / "out")
+    assert "lost" not in caplog.text
 
 
 def test_adapters_of_a_coarse_model_are_kept_and_merged_in_float32(start: Path):

@@ -6,7 +6,15 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, FalconConfig, GraniteConfig, MistralConfig, OPTConfig
+from transformers import (
+    AutoModelForCausalLM,
+    BioGptConfig,
+    FalconConfig,
+    GraniteConfig,
+    MistralConfig,
+    OPTConfig,
+    XGLMConfig,
+)
 
 from pasture.models import trunk
 from pasture.models.sample import SamplerConfig, sample
@@ -174,10 +182,22 @@ def test_layers_that_are_computed_again_give_the_same_gradients():
     assert_same(expected, packed(model.base_model))
 
 
-def test_layers_that_are_computed_again_drop_nothing_out():
-    # OPT's layers drop out by their own training mode, by which transformers asks whether to compute them again.
-    small = {"hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 32}
-    config = OPTConfig(**small, word_embed_proj_dim=32, max_position_embeddings=64, dropout=0.5, init_std=0.2)
+@pytest.mark.parametrize(
+    ("config", "first"),
+    [
+        # Layers drop out by their own training mode, by which transformers asks whether to compute them again; what
+        # holds the layers drops out and leaves layers out by its own.
+        (OPTConfig(vocab_size=32, hidden_size=32, ffn_dim=64, num_hidden_layers=2, num_attention_heads=4,
+                   word_embed_proj_dim=32, max_position_embeddings=64, dropout=0.5, layerdrop=0.5, init_std=0.2),
+         "decoder.layers.0.fc1"),
+        (XGLMConfig(vocab_size=32, d_model=32, ffn_dim=64, num_layers=2, attention_heads=4, dropout=0.5,
+                    max_position_embeddings=64, layerdrop=0.5, init_std=0.2), "layers.0.fc1"),
+        (BioGptConfig(vocab_size=32, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+                      max_position_embeddings=64, hidden_dropout_prob=0.5, layerdrop=0.5, initializer_range=0.2),
+         "layers.0.fc1"),
+    ],
+)  # fmt: skip
+def test_layers_that_are_computed_again_drop_nothing_out(config, first):
     model = AutoModelForCausalLM.from_config(config).eval().base_model
     ids_BT = torch.tensor([[3, 9, 4, 17, 5]])
 
@@ -190,7 +210,7 @@ def test_layers_that_are_computed_again_drop_nothing_out():
     expected = gradients()
     compute_layers_again(model)
     calls = []
-    model.decoder.layers[0].fc1.register_forward_hook(lambda *_: calls.append(1))
+    model.get_submodule(first).register_forward_hook(lambda *_: calls.append(1))
     for name, gradient in gradients().items():
         np.testing.assert_allclose(gradient, expected[name], atol=1e-6, err_msg=name)
     assert len(calls) == 2  # forwards, and again on the way back

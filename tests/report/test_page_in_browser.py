@@ -95,6 +95,32 @@ def test_text_in_figures_is_legible_on_a_phone(browser: Browser, loop: Path) -> 
     assert min(sizes) >= 8.0
 
 
+@pytest.mark.parametrize("width", [320, 390, 1200])
+def test_captions_of_wide_tables_stay_where_they_can_be_read(browser: Browser, loop: Path, width: int) -> None:
+    browser.show(loop, width)
+    ends = browser.evaluate(
+        "[...document.querySelectorAll('.scroll')].forEach(box => box.scrollLeft = 1e4);"
+        "[...document.querySelectorAll('caption, .caption')].flatMap(one => [...one.getClientRects()])"
+        ".map(line => [line.left, line.right]).filter(([left, right]) => right > left)"
+    )
+    assert len(ends) > 3
+    assert all(left >= 0 and right <= width for left, right in ends)
+    assert browser.evaluate("document.querySelectorAll('.scroll caption').length") == 0
+
+
+@pytest.mark.parametrize("width", [390, 1000, 1280])
+def test_letters_of_a_panel_alone_are_as_large_as_those_of_panels_in_a_row(
+    browser: Browser, loop: Path, width: int
+) -> None:
+    browser.show(loop, width)
+    alone, together = (
+        browser.evaluate(f"document.querySelector('{figure} .panel svg text').getScreenCTM().a")
+        for figure in (".panels.lone", ".panels.paired")
+    )
+    # One panel is drawn at the width of each of a pair or four, give or take what a window of odd width leaves over.
+    assert alone == pytest.approx(together, rel=0.1)
+
+
 def test_a_leaderboard_keeps_its_meaning_on_a_phone(browser: Browser, loop: Path) -> None:
     browser.show(loop, 320)
     tree = browser.call("Accessibility.getFullAXTree")["nodes"]

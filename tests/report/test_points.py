@@ -87,3 +87,17 @@ def test_panels_of_one_range_have_the_same_axes() -> None:
     )  # fmt: skip
     marks = [{name for name in texts(figures.panel_svg(panel, {})) if name.endswith("%")} for panel in (low, high)]
     assert marks[0] == marks[1]
+
+
+def test_samples_are_drawn_by_powers_with_a_tick_at_each() -> None:
+    counts = (1.0, 2.0, 4.0, 64.0)
+    points = tuple(NamedPoint(label=f"n {count:g}", x=count, y=0.5) for count in counts)
+    panel = PointsPanel(
+        title="t", x_label="n", y_label="rate", log_x=True, series=(PointSeries(label="people", points=points),)
+    )
+    ticks = texts(figures.panel_svg(panel, {}))
+    places = [float(str(ticks[f"{count:g}"].get("x"))) for count in counts]
+    # By hand: from 4 to 64 is four times as far as from 2 to 4, and from 1 to 2 as far as from 2 to 4.
+    steps = [after - before for before, after in itertools.pairwise(places)]
+    assert math.isclose(steps[0], steps[1], rel_tol=0.01)
+    assert math.isclose(steps[2], 4 * steps[1], rel_tol=0.01)

@@ -232,6 +232,16 @@ def test_the_opening_claims_no_more_than_the_interval_allows(value: float, low: 
     assert words in study_sentences(changed(ranking=ranking))[1]
 
 
+def test_an_interval_that_begins_at_its_figure_is_explained_once() -> None:
+    def told(low: float) -> str:
+        ranking = study().model_dump()["ranking"]
+        ranking["spearman"] = {"value": 0.8, "interval": {"low": low, "high": 1.0}}
+        return " ".join(study_sentences(changed(ranking=ranking, learners=ranking)))
+
+    assert told(0.8).count("with so few systems hardly any resample of the instructions ranked them less alike") == 1
+    assert "no mistake" not in told(0.77)
+
+
 def test_a_contradiction_is_named() -> None:
     ranking = study().model_dump()["ranking"]
     pair = {**ranking["pairs"][0], "swapped": True, "simulated_significant": True, "people_significant": True}

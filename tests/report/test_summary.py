@@ -1,7 +1,10 @@
 """The sentences are read by people who will not check them, so each claim is held against numbers set by hand."""
 
+import pytest
+
 from pasture.core.records import WinRate
-from pasture.report.content import Difference, Leaderboard
+from pasture.report.content import Difference, EqualLengthGap, Leaderboard
+from pasture.report.numbers import MINUS
 from pasture.report.summary import sentences
 
 
@@ -57,12 +60,15 @@ def test_the_reference_is_beaten_only_when_the_whole_interval_lies_above_half() 
     assert "does not reach demos" in said(0.4, 0.499)
 
 
-def test_intervals_that_touch_are_said_to_overlap() -> None:
+def test_intervals_that_overlap_are_taken_for_no_proof_of_anything() -> None:
     def said(high: float) -> str:
         rows = (row("ppo", 0.52, 0.49, 0.55), row("sft", 0.46, 0.43, high))
         return text(Leaderboard(title="people", rows=rows), baseline="sft")
 
-    assert "a gain of 6.0 points over 46.0%: the two intervals overlap, so it may be chance." in said(0.49)
+    assert (
+        "a gain of 6.0 points over 46.0%: no paired difference was computed that would tell whether it is chance."
+        in said(0.49)
+    )
     assert "the two intervals do not touch" in said(0.489)
 
 
@@ -79,6 +85,45 @@ def test_a_paired_interval_that_holds_zero_may_be_chance() -> None:
     rows = (row("ppo", 0.52, 0.51, 0.53), row("bon", 0.48, 0.47, 0.49))
     pair = Difference(system="ppo", baseline="bon", difference=0.04, interval_low=-0.01, interval_high=0.09)
     assert "it may be chance" in text(Leaderboard(title="people", rows=rows, differences=(pair,)))
+
+
+def gain_at_equal_length(gain: tuple[float, float, float], equal: tuple[float, float, float], order: str) -> str:
+    """What is said of ppo's gain over sft, with difference and interval, and those at equal length."""
+    difference, low, high = gain
+    gap = EqualLengthGap(difference=equal[0], interval_low=equal[1], interval_high=equal[2])
+    given = Difference(
+        system="ppo", baseline="sft", difference=difference, interval_low=low, interval_high=high, at_equal_length=gap
+    )
+    if order == "backward":
+        given = Difference(
+            system="sft",
+            baseline="ppo",
+            difference=-difference,
+            interval_low=-high,
+            interval_high=-low,
+            at_equal_length=gap.reversed(),
+        )
+    rows = (row("ppo", 0.474, 0.439, 0.508), row("sft", 0.474 - difference, 0.33, 0.41))
+    return text(Leaderboard(title="people", rows=rows, differences=(given,)), baseline="sft")
+
+
+@pytest.mark.parametrize("order", ["forward", "backward"])
+def test_a_gain_that_longer_answers_explain_is_not_left_standing_alone(order: str) -> None:
+    gain = (0.101, 0.059, 0.141)
+    assert (
+        "chance does not explain it. Length is part of this: if all answers were as long as those of demos, it would "
+        f"be a loss of 2.2 points (95% interval of the gain {MINUS}6.1 to 1.9): that may be chance."
+    ) in gain_at_equal_length(gain, (-0.022, -0.061, 0.019), order)
+    assert f"a loss of 4.0 points (95% interval of the gain {MINUS}6.1 to {MINUS}1.9): chance does" in (
+        gain_at_equal_length(gain, (-0.04, -0.061, -0.019), order)
+    )
+    assert "it would be a gain of 1.0 points" in gain_at_equal_length(gain, (0.01, -0.02, 0.04), order)
+
+
+def test_length_that_changes_neither_sign_nor_chance_is_left_to_the_tables() -> None:
+    assert "Length is" not in gain_at_equal_length((0.101, 0.059, 0.141), (0.05, 0.01, 0.09), "forward")
+    # Neither sign can be told, so none has changed.
+    assert "Length is" not in gain_at_equal_length((0.02, -0.02, 0.06), (-0.01, -0.05, 0.03), "forward")
 
 
 def test_a_first_that_was_picked_among_many_needs_a_surer_difference_than_one_that_was_named_before() -> None:

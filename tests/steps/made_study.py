@@ -52,8 +52,10 @@ class MadeStudy:
         """The instructions of a run."""
         write_records(self.add(f"{run}/1-data") / "evaluation.jsonl", INSTRUCTIONS)
 
-    def judge(self, run: str, system: str, said: Mapping[str, Sequence[Verdict]], *, split: str = "evaluation") -> None:
-        """A system's answers to a set and what each judge said of them."""
+    def judge(
+        self, run: str, system: str, said: Mapping[str, Sequence[Verdict]], *, split: str = "evaluation", each: int = 1
+    ) -> None:
+        """A system's answers to a set and what each judge said of them, with `each` labels of one after the other."""
         details = {judge: {"asked": len(verdicts)} for judge, verdicts in said.items()}
         folder = self.add(f"{run}/3-annotate/{split}/{system}", details)
         comparisons = [
@@ -66,7 +68,7 @@ class MadeStudy:
         ]
         write_records(folder / "comparisons.jsonl", comparisons)
         for judge, verdicts in said.items():
-            pairs = zip(comparisons, verdicts, strict=True)
+            pairs = zip([one for one in comparisons for _ in range(each)], verdicts, strict=True)
             rows = [_preference(comparison.id, judge, verdict) for comparison, verdict in pairs]
             write_records(folder / f"{judge}.jsonl", rows)
 

@@ -28,10 +28,11 @@ def _answers(path: Path, count: int) -> list[Completion]:
     return answers
 
 
-def _labels(path: Path, verdicts: list[Verdict]) -> None:
+def _labels(path: Path, verdicts: list[Verdict], *, each: int = 1) -> None:
+    """Labels of comparisons in their order, `each` of one after the other."""
     labels = [
         Preference(
-            comparison_id=str(number),
+            comparison_id=str(number // each),
             annotator="a",
             preferred=verdict,
             cost_usd=0.0,
@@ -119,12 +120,24 @@ def test_an_instruction_has_no_best_of_more_than_were_judged(task: Task) -> None
     assert [row["credit"] for row in _rows(task, "outcomes.jsonl")] == [[1.0, 0.0, 0.0], [1.0, None, 0.0]]
 
 
-def _way(task: Task, verdicts: dict[int, list[Verdict]]) -> list[dict[str, object]]:
+def test_two_people_s_labels_of_a_candidate_count_by_their_mean(task: Task) -> None:
+    answers = _answers(task.inputs["answers"] / "completions.jsonl", 2)
+    _scores(task.inputs["scored"] / "completions.jsonl", answers, [1.0, 2.0] * 3)
+    said: list[Verdict] = ["second", "first", "second", "tie", "first", "first"]
+    _labels(task.inputs["judged"] / "completions-people.jsonl", said * 2, each=2)
+    of_best_of_n(task)
+    # By hand: the six candidates earn 1/2, 3/4, 0 and again; of two, each instruction's second is the best by score.
+    first, second = ([row["credit"] for row in _rows(task, "outcomes.jsonl")][at] for at in (0, 1))
+    assert first == [0.625, 0.25, 0.375]
+    assert second == [0.75, 0.5, 0.0]
+
+
+def _way(task: Task, verdicts: dict[int, list[Verdict]], *, each: int = 1) -> list[dict[str, object]]:
     """The points of a method that was judged so at these steps."""
     for step, said in verdicts.items():
         answers = _answers(task.inputs["answers"] / f"{step:04d}.jsonl", 1)
         _scores(task.inputs["scored"] / f"{step:04d}.jsonl", answers, [1.0] * 3)
-        _labels(task.inputs["judged"] / f"{step:04d}-people.jsonl", said)
+        _labels(task.inputs["judged"] / f"{step:04d}-people.jsonl", said, each=each)
     drifts: list[dict[str, object]] = [{"progress": step, "kl": 0.1 * step} for step in verdicts]
     write_json_lines(task.inputs["drift"] / "drift.jsonl", drifts)
     of_checkpoints(task)
@@ -144,6 +157,14 @@ def test_a_place_has_no_rate_without_a_judgement_and_no_error_with_one_alone(tas
         (1.0, None, 1),
         (0.75, pytest.approx(0.25), 2),
     ]
+
+
+def test_all_labels_of_a_checkpoint_s_answers_count_not_the_first_alone(task: Task) -> None:
+    said: list[Verdict] = ["first", "second", "first", "tie", "unjudged", "second"]
+    [point] = _way(task, {2: said}, each=2)
+    # By hand: 1/2, 1/4, and 1 where one of two gave no verdict.
+    assert _rows(task, "outcomes.jsonl")[0]["credit"] == [0.5, 0.25, 1.0]
+    assert (point["rate"], point["judged"], point["asked"]) == (pytest.approx(1.75 / 3), 3, 3)
 
 
 def test_a_checkpoint_stands_beside_its_own_drift(task: Task) -> None:

@@ -25,6 +25,20 @@ def _made(root: Path, seeds: int = 1) -> MadeStudy:
     return made
 
 
+def test_two_people_s_labels_of_each_answer_are_a_judgement_between_them(tmp_path: Path) -> None:
+    made = MadeStudy.of(tmp_path, {"study": {"arms": ARMS}})
+    for run in ("simulation-0", "people-0"):
+        for system, rate in RATES.items():
+            one, other = (drawn(rate, f"{run} {system} {who}") for who in ("ann", "ben"))
+            crowd = [verdict for both in zip(one, other, strict=True) for verdict in both]
+            made.judge(run, system, {"people": crowd, "pool": crowd}, each=2)
+    points = {point["system"]: point for point in made.results()["ranking.json"]["points"]}
+    for system, rate in RATES.items():
+        # By hand: the share of all labels that are for the system, as each answer has two of them.
+        labels = [verdict for who in ("ann", "ben") for verdict in drawn(rate, f"people-0 {system} {who}")]
+        assert points[system]["people"]["value"] == pytest.approx(labels.count("second") / (2 * COUNT))
+
+
 def _by_seed(rate: float, seed: int) -> list[Verdict]:
     return drawn(rate, f"moving {seed}")
 

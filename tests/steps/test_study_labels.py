@@ -1,5 +1,6 @@
 """The row of the noise ablation says what the labels and the judgements say."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,22 @@ STUDY = check_section(
 RATES = {"base": 0.2, "sft": 0.3, "dpo": 0.5, "rloo": 0.6, "ppo": 0.8}
 
 
-def _labels(folder: Path, verdicts: dict[str, Verdict]) -> Path:
+Labels = Mapping[str, Verdict | Sequence[Verdict]]
+"""One label, or those of several people, by pair."""
+
+
+def _labels(folder: Path, verdicts: Labels) -> Path:
     folder.mkdir(parents=True)
     rows = [
         Preference(comparison_id=pair, annotator="a", preferred=verdict, error="?" if verdict == "unjudged" else None)
-        for pair, verdict in verdicts.items()
+        for pair, said in verdicts.items()
+        for verdict in ((said,) if isinstance(said, str) else said)
     ]
     write_records(folder / "preferences.jsonl", rows)
     return folder
 
 
-def _task(tmp_path: Path, own: list[dict[str, Verdict]], people: list[dict[str, Verdict]]) -> Task:
+def _task(tmp_path: Path, own: Sequence[Labels], people: Sequence[Labels]) -> Task:
     inputs = {
         f"{arm}-{seed}/3-annotate/preference": _labels(tmp_path / f"{arm}-{seed}", labels)
         for arm, runs in (("simulation", own), ("people", people))
@@ -56,6 +62,15 @@ def test_labels_are_compared_pair_by_pair_where_both_judged(tmp_path: Path) -> N
     # By hand: a and d of seed 0 alike, b not; a of seed 1 not; c was not judged, z was asked of people alone.
     assert row["like_people"]["value"] == pytest.approx(2 / 4)
     assert row["feedback"] == "noisy"
+
+
+def test_of_several_people_s_labels_of_a_pair_each_counts(tmp_path: Path) -> None:
+    own: list[Labels] = [{"a": "first", "b": "second"}, {"a": "first"}]
+    people: list[Labels] = [{"a": ["first", "second"], "b": ["second", "second"]}, {"a": ["unjudged", "unjudged"]}]
+    world = _outcomes(0, RATES)
+    row = what_labels_do(_task(tmp_path, own, people), STUDY, "simulation", {"simulation": world, "people": world}, [])
+    # By hand: half of a's labels and all of b's agree; of seed 1 nobody's do.
+    assert row["like_people"]["value"] == pytest.approx(3 / 4)
 
 
 def test_the_ranking_is_that_of_the_systems_both_have(tmp_path: Path) -> None:

@@ -54,6 +54,17 @@ def test_every_training_has_a_panel_whatever_its_method_is_called(tmp_path: Path
     assert [panel.x_label for panel in others.panels if hasattr(panel, "x_label")] == ["step", "step", "step", "round"]
 
 
+def test_trainings_whose_names_differ_in_what_a_file_name_loses_have_a_figure_each(tmp_path: Path) -> None:
+    long = "a" * 80
+    names = ["my_rl", "my-rl", f"{long}1", f"{long}2"]
+    found = run_figures(trainings(logged(tmp_path, {name: [TODAY] for name in names})), {})
+    assert [figure.title for figure in found] == [f"How {name} went" for name in names]
+    files = [figure.name for figure in found]
+    assert files[:2] == ["learning-my-rl", "learning-my-rl-2"]
+    assert len(set(files)) == len(files)
+    assert max(map(len, files)) <= 64
+
+
 def test_steps_that_trained_nothing_and_metrics_without_a_loss_leave_no_panel(tmp_path: Path) -> None:
     inputs = logged(tmp_path, {"reward_model": [{"step": 1, "eval_accuracy": 0.6}]})
     (tmp_path / "best_of_n").mkdir()

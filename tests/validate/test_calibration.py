@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from pasture.core.errors import DataError
-from pasture.core.statistics import Floats
+from pasture.core.statistics import Estimate, Floats, Interval
 from pasture.validate.calibration import (
     Calibration,
+    Half,
+    _findings,
     calibrate,
     people_errors,
     pool_agreements,
@@ -126,7 +128,23 @@ def test_too_few_pairs_to_settle_are_called_too_few() -> None:
     people, members = simulated(flips=0.2, count=60, seed=3)
     found = calibrate(people, members, 0)
     text = " ".join(found.findings)
-    assert "pairs are too few to say more" in text or "would make the match surer" in text
+    assert "cannot be told from" in text or "would make the match surer" in text
+
+
+def half(gap: Estimate) -> Half:
+    return Half(1000, 0.66, 0.66 + gap.value, 0.34, 0.34, gap, Estimate(0.0, 0.01, Interval(-0.01, 0.01)))
+
+
+def test_a_gap_that_may_be_within_two_points_is_not_said_to_be_chance() -> None:
+    # By the numbers: -4.4 to -0.2 leaves out 0, so chance does not explain the gap, but it may be less than 2 points.
+    fitted = half(Estimate(0.0, 0.01, Interval(-0.01, 0.01)))
+    [open_one] = _findings(fitted, half(Estimate(-0.023, 0.011, Interval(-0.044, -0.002))), 0.1)
+    assert open_one == (
+        "on the held-out half the fit is off by -2.3 points (-4.4 to -0.2): whether it is within 2 points cannot be "
+        "told from 1000 pairs."
+    )
+    [settled] = _findings(fitted, half(Estimate(-0.05, 0.011, Interval(-0.07, -0.03))), 0.1)
+    assert settled.endswith("off by -5.0 points (-7.0 to -3.0). Chance does not explain it.")
 
 
 def test_labels_become_shares_and_probabilities_stay_what_they_are() -> None:

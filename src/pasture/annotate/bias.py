@@ -1,7 +1,8 @@
 """What moves a judge besides quality: position, length, lists, chance, and what it refuses to judge.
 
 Each pair is asked about in both orders, and once more in both, so that a leaning to a position is told apart from
-chance. Length and lists are measured as AlpacaEval defines them, on verdicts that stood in both orders or were ties.
+chance. Length and lists are measured on verdicts that stood in both orders or were ties: length as AlpacaEval does; a
+list has two items or more here, where AlpacaEval, and the boards with it (`core.layout`), count a single one.
 """
 
 import math
@@ -18,10 +19,14 @@ LENGTH_MARGIN = 30
 
 _ITEM = re.compile(r"^[ \t]*(?:[-*•‣]|\d{1,3}[.)]|[A-Za-z][.)])[ \t]+\S", re.MULTILINE)
 _REFUSAL = re.compile(
-    r"\b(?:sorry|apologi[sz]e|I (?:can\Wt|cannot|am unable|won\Wt|will not|must decline)|I\Wm unable"
+    r"^\W*sorry\b|\bI(?:\Wm| am)(?: \w+)? sorry\b|\bI(?: \w+)? apologi[sz]e\b"
+    r"|\b(?:I (?:can\Wt|cannot|am unable|won\Wt|will not|must decline)|I\Wm unable"
     r"|as an AI|unable to (?:assist|help|judge|compare))\b",
     re.IGNORECASE,
 )
+"""In the judge's reply, which may speak of a coffee filter, or of an answer that is sorry writing."""
+_FILTERED = re.compile(r"filter|safeguards|safety|content.?policy|moderation", re.IGNORECASE)
+"""In what the service says where it gave no reply."""
 _VALUE: Mapping[Verdict, float] = {"first": 1.0, "tie": 0.5, "second": 0.0}
 
 
@@ -112,8 +117,11 @@ def is_refusal(preference: Preference) -> bool:
     """Whether the judge, or its service, declined to judge, rather than replied in bad form."""
     if preference.preferred != "unjudged":
         return False
-    texts = [preference.raw_reply, preference.error, *(order.get("raw_reply") for order in _orders(preference))]
-    return any(_REFUSAL.search(text) or "filter" in text.lower() for text in texts if text)
+    failed = [order for order in _orders(preference) if order["preferred"] == "unjudged"]
+    replies = [order.get("raw_reply") for order in failed] or [preference.raw_reply]
+    # The error is of the first that failed; with a reply beside it, it quotes the reply.
+    filtered = replies[0] is None and _FILTERED.search(preference.error or "") is not None
+    return filtered or any(_REFUSAL.search(reply) for reply in replies if reply)
 
 
 def _orders(preference: Preference) -> list[Mapping[str, Any]]:

@@ -56,6 +56,28 @@ class Annotated:
         }
 
 
+@dataclass(frozen=True)
+class Coupled:
+    """Rows of two outputs each that were made of other rows, and what they compare."""
+
+    table: Table
+    """The caller's, whose form an answer takes."""
+    rows: list[Row]
+    comparisons: Sequence[Comparison]
+    """One for each row."""
+    left_out: Sequence[str]
+    """As in `Annotated`."""
+
+    def annotated(self, annotator: Annotator, prefix: str) -> Annotated:
+        """The rows with the columns of `preference_columns`.
+
+        Raises:
+            DataError: if a row has such a column already.
+        """
+        done = _annotated(as_table(self.rows), self.comparisons, annotator, prefix)
+        return Annotated(self.table.of_rows(done.rows), done.preferences, tuple(self.left_out))
+
+
 class Listener:
     """An annotator that only listens to what it would be asked."""
 
@@ -98,6 +120,15 @@ def annotate_head2head(
     Raises:
         DataError: naming row and column, where a text is missing, or if nothing joins.
     """
+    return couple_systems(first, second, columns=columns).annotated(annotator, prefix)
+
+
+def couple_systems(first: Any, second: Any, *, columns: Columns | None = None) -> Coupled:
+    """The rows of `annotate_head2head` before anybody judges them; whatever other columns they have.
+
+    Raises:
+        DataError: as `annotate_head2head`.
+    """
     names = columns or Columns()
     tables = as_table(first), as_table(second)
     keyed = tuple(_by_instruction(table, names) for table in tables)
@@ -113,7 +144,7 @@ def annotate_head2head(
             f"no instruction of {tables[0].origin} is also in {tables[1].origin}: they join on columns "
             f"{names.instruction!r} and {names.input!r}, letter for letter."
         )
-    return _made(tables[0], rows, left_out, annotator, names, prefix)
+    return _coupled(tables[0], rows, left_out, names)
 
 
 def annotate_samples(
@@ -134,6 +165,17 @@ def annotate_samples(
     Raises:
         DataError: naming row and column, where a text is missing, or if no pair can be made.
     """
+    return couple_samples(samples, which=which, seed=seed, columns=columns).annotated(annotator, prefix)
+
+
+def couple_samples(
+    samples: Any, *, which: Literal["one", "all"] = "one", seed: int = 0, columns: Columns | None = None
+) -> Coupled:
+    """The rows of `annotate_samples` before anybody judges them; whatever other columns they have.
+
+    Raises:
+        DataError: as `annotate_samples`.
+    """
     names = columns or Columns()
     table = as_table(samples)
     rows, left_out = [], []
@@ -147,7 +189,7 @@ def annotate_samples(
         rows += [{**kept, names.first: one, names.second: other} for one, other in couples]
     if not rows:
         raise DataError(f"{table.origin}: no instruction has two different outputs to compare.")
-    return _made(table, rows, left_out, annotator, names, prefix)
+    return _coupled(table, rows, left_out, names)
 
 
 def comparison_of(row: Mapping[str, Any], columns: Columns, where: str) -> Comparison:
@@ -223,22 +265,57 @@ _FIELDS = (
 
 
 def _annotated(table: Table, comparisons: Sequence[Comparison], annotator: Annotator, prefix: str) -> Annotated:
+    _check_annotator(annotator)
     table.check_free(preference_columns([], prefix))  # before anything is paid for
     preferences = annotator.annotate(comparisons)
-    if [each.comparison_id for each in preferences] != [each.id for each in comparisons]:
-        raise DataError(
-            f"expected one preference for each of {len(comparisons)} rows, got {len(preferences)}: an annotator that "
-            "gives several votes a comparison has no place in a table of rows."
-        )
+    _check_preferences(preferences, comparisons)
     return Annotated(table.with_columns(preference_columns(preferences, prefix)), preferences)
 
 
-def _made(
-    table: Table, rows: list[Row], left_out: Sequence[str], annotator: Annotator, names: Columns, prefix: str
-) -> Annotated:
+def _check_annotator(annotator: object) -> None:
+    """See that there is somebody to ask.
+
+    Raises:
+        DataError: if it is a class, a function or anything else that lacks `annotate`.
+    """
+    if isinstance(annotator, type) or not callable(getattr(annotator, "annotate", None)):
+        name = getattr(annotator, "__name__", type(annotator).__name__)
+        got = f"the class {name}; make one of it: {name}(...)" if isinstance(annotator, type) else name
+        raise DataError(
+            f"expected an annotator, an object with 'identity' and 'annotate(comparisons)', got {got}. "
+            "examples/3_annotate.py has one."
+        )
+
+
+def _check_preferences(preferences: object, comparisons: Sequence[Comparison]) -> None:
+    """See that an annotator said one thing of each comparison, in order.
+
+    Raises:
+        DataError: if it gave something else than preferences, too few or too many, or those of other comparisons.
+    """
+    said = preferences if isinstance(preferences, list | tuple) else [preferences]
+    other = next((one for one in said if not isinstance(one, Preference)), None)
+    if other is not None or preferences is None:
+        raise DataError(
+            f"the annotator gave {other!r:.60}, expected a list with a Preference for each comparison, such as "
+            "Preference(comparison_id=comparison.id, annotator='me', preferred='first')."
+        )
+    if len(said) != len(comparisons):
+        raise DataError(
+            f"expected one preference for each of {len(comparisons)} rows, got {len(said)}: an annotator that "
+            "gives several votes a comparison has no place in a table of rows."
+        )
+    for number, (preference, comparison) in enumerate(zip(said, comparisons, strict=True), start=1):
+        if preference.comparison_id != comparison.id:
+            raise DataError(
+                f"preference {number} is of comparison {preference.comparison_id!r}, expected {comparison.id!r}. Give "
+                "preferences in the order of the comparisons, each with comparison_id=comparison.id."
+            )
+
+
+def _coupled(table: Table, rows: list[Row], left_out: Sequence[str], names: Columns) -> Coupled:
     comparisons = [comparison_of(row, names, f"pair {number}") for number, row in enumerate(rows, start=1)]
-    done = _annotated(as_table(rows), comparisons, annotator, prefix)
-    return Annotated(table.of_rows(done.rows), done.preferences, tuple(left_out))
+    return Coupled(table, rows, comparisons, left_out)
 
 
 _Found = tuple[Row, str]

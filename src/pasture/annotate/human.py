@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pasture.annotate.campaign import acts
-from pasture.annotate.campaign.address import name_of, new_campaign, open_journal
+from pasture.annotate.campaign.address import identity_at, name_of, new_campaign, open_journal
 from pasture.annotate.campaign.desk import Desk
 from pasture.annotate.campaign.events import Settings, Voted
 from pasture.annotate.campaign.export import majority, preference
@@ -21,6 +21,7 @@ from pasture.annotate.campaign.journal import CampaignExistsError, NoCampaignErr
 from pasture.annotate.campaign.making import named_annotators, opening
 from pasture.annotate.campaign.state import Campaign
 from pasture.core.errors import Missing, WaitingError
+from pasture.core.files import PlaceName
 from pasture.core.ports import Progress, silent
 from pasture.core.records import Comparison, Preference
 
@@ -30,7 +31,7 @@ class PeopleConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    campaign: str = Field(min_length=1)
+    campaign: PlaceName = Field(min_length=1)
     """A .campaign file, or postgresql://USER@HOST/DATABASE#NAME; made where there is none."""
     annotators: str = "1"
     """For a campaign that is made here: how many, or their names with commas between."""
@@ -50,27 +51,30 @@ class People:
         self,
         config: PeopleConfig,
         *,
-        folder: Path = Path(),
+        folder: str | Path = Path(),
         progress: Progress = silent,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """A campaign's path may be relative to `folder`."""
         self._config, self._progress, self._sleep = config, progress, sleep
         database = "://" in config.campaign
-        self._address = config.campaign if database else str(folder / config.campaign)
+        self._address = config.campaign if database else str(Path(folder) / config.campaign)
 
     @property
     def identity(self) -> Mapping[str, object]:
         """What the verdicts depend on: the campaign, how votes become labels, and who was dropped.
 
-        Labels that were taken stand, so that they stay what they are.
+        Labels that were taken stand, so that they stay what they are. A campaign keeps its identity wherever it is
+        moved to, and one that a run is still to make has the identity that it will have.
         """
+        identity, dropped = self._campaign()
         return {
             "annotator": "people",
             "campaign": name_of(self._address),
+            "campaign_identity": identity,
             "overlap": self._config.overlap,
             "votes": self._config.votes,
-            "dropped": self._dropped(),
+            "dropped": dropped,
         }
 
     def annotate(self, comparisons: Sequence[Comparison]) -> list[Preference]:
@@ -108,7 +112,8 @@ class People:
             Settings(overlap=self._config.overlap),
         )
         with contextlib.suppress(CampaignExistsError):  # a step beside this one was quicker; its campaign serves both
-            new_campaign(self._address, [opened.model_copy(update={"by_run": True}), *added])
+            own = {"by_run": True, "identity": identity_at(self._address)}
+            new_campaign(self._address, [opened.model_copy(update=own), *added])
 
     def _wait(self, desk: Desk, comparisons: Sequence[Comparison]) -> None:
         waited = 0.0
@@ -155,12 +160,16 @@ class People:
                 said.append(_most(comparison, votes, wage))
         return said
 
-    def _dropped(self) -> list[str]:
+    def _campaign(self) -> tuple[str, list[str]]:
+        """Its identity, and who was dropped from it."""
         if not self._exists():
-            return []
+            return identity_at(self._address), []
         with Desk(open_journal(self._address)) as desk:
             return desk.look(
-                lambda campaign: sorted(name for name, one in campaign.annotators.items() if one.status == "dropped")
+                lambda campaign: (
+                    campaign.opened.identity,
+                    sorted(name for name, one in campaign.annotators.items() if one.status == "dropped"),
+                )
             ).result()
 
 

@@ -94,7 +94,7 @@ def shipped_pools() -> list[str]:
     return sorted(path.stem for path in (_HERE / "pools").glob("*.toml"))
 
 
-def load_panel(pool: str, models: Sequence[str] = (), *, completions_as_chat: bool = False) -> Panel:
+def load_panel(pool: str | Path, models: Sequence[str] = (), *, completions_as_chat: bool = False) -> Panel:
     """The panel of a shipped pool, by name, or of a pool file, by path.
 
     Judges that fix no model take one of `models` by their `model_place`; with fewer models than places, places start
@@ -104,6 +104,7 @@ def load_panel(pool: str, models: Sequence[str] = (), *, completions_as_chat: bo
     Raises:
         RecipeError: naming file and key, if the pool is unknown, cannot be read, or does not fit `models`.
     """
+    pool = str(pool)
     path = _path(pool, "pools", "pool")
     file = _read(path, PoolFile)
     judges = _judges_of(path, file)

@@ -177,20 +177,24 @@ class LLMPool:
         replies: Iterator[Reply] = iter(())
         try:
             while True:
-                early = list(islice(replies, 1))  # to reach it, the next window is read if none is in hand
-                if not ahead:
+                # The engine reads requests, and so windows into `ahead`, when it is asked for a reply, not before.
+                first_reply = list(islice(replies, 1))
+                if not ahead:  # nothing is in flight: begin, or go on behind a window about which nobody was asked
                     replies = self.engine.run(self._requests_of(windows, ahead))
-                    early = list(islice(replies, 1))
+                    first_reply = list(islice(replies, 1))
                 if not ahead:
-                    return
-                window = ahead.popleft()
-                self._read(window, window.batches, chain(early, replies))
-                self._ask_again(window)
-                billed: set[Question] = set()
-                yield from (self._preference(plan, window.answers, billed) for plan in window.plans)
+                    return  # every window has been read and given out
+                yield from self._judged(ahead.popleft(), chain(first_reply, replies))
         finally:
             if isinstance(replies, Generator):
                 replies.close()  # awaits what is in flight, also where the second question to a judge failed
+
+    def _judged(self, window: _Window, replies: Iterator[Reply]) -> Iterator[Preference]:
+        """The preferences of a window, whose replies come first among `replies`; later ones stay there."""
+        self._read(window, window.batches, replies)
+        self._ask_again(window)
+        billed: set[Question] = set()
+        yield from (self._preference(plan, window.answers, billed) for plan in window.plans)
 
     def _requests_of(self, windows: Iterator[Sequence[Comparison]], ahead: "deque[_Window]") -> Iterator[Request]:
         """The calls of windows that are read, and put into `ahead`, as places fall free."""

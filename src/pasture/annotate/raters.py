@@ -69,17 +69,19 @@ class MeadowPool:
         seed: int = 0,
         label_flip_probability: float = 0.25,
         votes: int = 1,
-        raters: Sequence[Rater] = POOL,
+        raters: Sequence[Rater] | None = None,
     ) -> None:
         """`votes` different raters judge each comparison; flips fall on the verdict, not on the votes.
+
+        Without `raters` all thirteen take part.
 
         Raises:
             DataError: if `votes` is not from 1 to the number of raters, or the probability is not from 0 to 0.5.
         """
         if not 0 <= label_flip_probability <= 0.5:
             raise DataError(f"expected a label_flip_probability from 0 to 0.5, got {label_flip_probability}.")
-        self._seed, self._votes, self._flips = seed, _checked_votes(votes, len(raters)), label_flip_probability
-        self._raters = {rater.name: rater for rater in raters}
+        self._raters = {rater.name: rater for rater in (POOL if raters is None else raters)}
+        self._seed, self._votes, self._flips = seed, _checked_votes(votes, len(self._raters)), label_flip_probability
 
     @property
     def identity(self) -> Mapping[str, object]:

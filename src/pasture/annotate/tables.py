@@ -17,6 +17,7 @@ from typing import Any
 from pasture.core.errors import DataError, DependencyError
 from pasture.core.files import atomic_file, require_writable, write_json_lines, write_text
 from pasture.core.hostile import disarmed
+from pasture.core.records import Record
 from pasture.core.tables import SUFFIXES, read_rows, text_field
 
 Row = dict[str, Any]
@@ -75,8 +76,17 @@ def as_table(data: Any) -> Table:
         return Table(rows, "the list", lambda columns: _widened(rows, columns), lambda made: made)
     raise DataError(
         "expected a list of dicts, a pandas DataFrame, a datasets.Dataset or a path of a "
-        f"{', '.join(SUFFIXES)} file, got {type(data).__name__}."
+        f"{', '.join(SUFFIXES)} file, got {_described(data)}."
     )
+
+
+def _described(data: Any) -> str:
+    """What `data` is; of a list, what is in it that is no row."""
+    if not isinstance(data, list | tuple):
+        return type(data).__name__
+    other = next(row for row in data if not isinstance(row, Mapping))
+    advice = ". A record becomes a row by model_dump(): [one.model_dump() for one in ...]"
+    return f"a list with {type(other).__name__} in it{advice if isinstance(other, Record) else ''}"
 
 
 def require_target(path: Path) -> None:

@@ -23,8 +23,7 @@ _LINE = re.compile(
     r"""
     [\s*_\#-]*                                     # list marks and emphasis that chat models add, but no quotes
     (?:pair\s+(?P<pair>\d+)\s*[:.)]?\s*[*_]*\s*)?  # which pair
-    (?:verdict\s*:\s*)?
-    (?:(?:the\s+)?better(?:\s+answer)?\s*(?:is|:)[*_]*\s*)?
+    (?P<said>(?:verdict\s*:\s*)?(?:(?:the\s+)?better(?:\s+answer)?\s*(?:is|:)[*_]*\s*)?)  # that it is one
     [*_]*(?:(?:answer|output|response)\s*)?
     (?:\((?P<letter>[ab])\)|(?P<tie>tie|\(tie\)))
     [*_]*
@@ -33,6 +32,10 @@ _LINE = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _SECOND_VERDICT = re.compile(r"[^\w(]*(?:(?:and|or|vs)\b)?[^\w(]*\(([ab])\)\s*(?:$|[.,;:!?])", re.IGNORECASE)
+_NO_DISCUSSION = re.compile(r"[\W_]*(?:$|because\b|is\s+better\W*$)", re.IGNORECASE)
+"""What stands behind a letter that is surely a verdict; a line that goes on may be about that answer, such as
+"Answer (a): says that Paris is in Spain"."""
+_LETTER = re.compile(r"\(([ab])\)", re.IGNORECASE)
 _BRACKET = re.compile(r"[\[{]")
 _MOST_BRACKETS = 2000
 """A reply with more brackets that start no JSON is not read further: nothing judges at that length."""
@@ -60,18 +63,25 @@ def excerpt(text: str, limit: int = 80) -> str:
 def read_letters(text: str, count: int, *, ties: bool = False) -> Readings:
     """Verdicts written one a line: `Answer (a)`, or `Pair 2: answer (b)` where several pairs were asked about.
 
-    A reason may follow behind a full stop, colon, semicolon, dash or "because", and on lines of its own.
+    A reason may follow behind a full stop, colon, semicolon, dash or "because", and on lines of its own. Where one pair
+    was asked about, a letter with more behind it, and the other letter on another line, are a discussion: no verdict.
     """
     found: dict[int, set[Shown]] = {}
+    named: set[Shown] = set()
+    is_sure = count > 1
     for line in text.splitlines():
         match = _LINE.match(line)
         if match is None:
+            named.update(_letter(letter) for letter in _LETTER.findall(line))
             continue
+        is_sure |= bool(match["said"] or match["pair"] or _NO_DISCUSSION.match(line, match.end()))
         number = int(match["pair"]) if match["pair"] else 1 if count == 1 else 0
         verdicts = found.setdefault(number, set())
         verdicts.add("tie" if match["tie"] else _letter(match["letter"]))
         if another := _SECOND_VERDICT.match(line, match.end()):
             verdicts.add(_letter(another[1]))
+    if not is_sure and found.get(1) in ({"a"}, {"b"}):
+        found[1] |= named
     return _one_each(found, count, text, ties=ties)
 
 

@@ -96,7 +96,7 @@ def annotate(
     panel = replace(panel, order="both") if how.both_orders else panel
     if how.flip is not None:
         panel = replace(panel, noise=UniformFlips(probability=how.flip) if how.flip else None)
-    work = _Work(pairs, rows.head2head, which_samples(rows.samples), who.seed, rows.prefix)
+    work = _Work(pairs, rows.head2head, which_samples(rows.samples, rows.head2head), who.seed, rows.prefix)
     access = service.access(who.config)
     if dry_run:
         listener = Listener()

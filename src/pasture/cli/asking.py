@@ -1,7 +1,7 @@
 """Who is asked and how, from the options that `annotate` and `bias` share to a pool behind its store."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -91,6 +91,15 @@ class Service:
     store: Annotated[Path, typer.Option("--store", help="Where paid answers are kept and looked up.")] = Path(
         "answers.sqlite"
     )
+
+    def given(self) -> list[str]:
+        """The options that say otherwise than where they are absent."""
+        named = {"settings": "set"}
+        return [
+            f"--{named.get(one.name, one.name).replace('_', '-')}"
+            for one in fields(self)
+            if getattr(self, one.name) not in (one.default, [])
+        ]
 
     def access(self, config: Path | None) -> Access:
         """How to reach the models; an AlpacaEval `config` may say which engine, address and price its judges have.

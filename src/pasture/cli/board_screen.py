@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pasture.cli.judged import p_in_words
 from pasture.cli.results import corrected_p_values
 from pasture.data.overlap import Overlap
 from pasture.evaluate.board import Board
@@ -29,7 +30,7 @@ def show_behind(console: Console, behind: Sequence[Difference]) -> None:
     """Print how far the others are from the first, where any was paired with it."""
     p_values = corrected_p_values(behind)
     for one, p_value in list(zip(behind, p_values, strict=True))[:_MOST_DIFFERENCES]:
-        chance = "" if p_value is None else f", p = {p_value:.2g}"
+        chance = "" if p_value is None else f", {p_in_words(p_value)}"
         console.print(
             f"{short_name(one.system)} less {short_name(one.baseline)}: {100 * one.difference:+.1f} points "
             f"({100 * one.interval_low:+.1f} to {100 * one.interval_high:+.1f}){chance}",

@@ -23,13 +23,13 @@ from pasture.core.records import Comparison, Completion
 from pasture.core.seeds import uniform
 from pasture.data.recorded import RecordedAnswers, read_recorded
 from pasture.evaluate.board import Board, build_board
-from pasture.evaluate.length_control import length_control
+from pasture.evaluate.length_control import EqualLength, equal_length
 from pasture.evaluate.outcomes import judge_label
 from pasture.evaluate.table import percent
 from pasture.report.content import Fact, ReportContent
 from pasture.report.page import write_report
 from pasture.report.summary import MEADOW, sentences
-from pasture.steps.board_page import annotators_table, breakdowns, differences_from, leaderboards, samples
+from pasture.steps.board_page import annotators_table, breakdowns, differences_among, leaderboards, samples
 from pasture.steps.validate import LABELS_PER_PAIR, label_rows, meadow_crowds
 from pasture.validate.agreement import AnnotatorReport, analyze
 from pasture.validate.cross_annotations import Columns, read_cross_annotations
@@ -65,12 +65,13 @@ def demo(
         highlight=False,
     )
     judged = _judge(recorded)
-    boards = {title: _board(one) for title, one in judged.items()}
+    controls = {title: equal_length(one.systems(), seed=SEED) for title, one in judged.items()}
+    boards = {title: _board(one, controls[title]) for title, one in judged.items()}
     reports = _annotators(recorded)
     console.print()
     console.print(_rates_table(boards))
     console.print(_annotators_table(reports))
-    page = _page(judged, boards, reports)
+    page = _page(judged, boards, controls, reports)
     for sentence in sentences(page.leaderboards, page.baseline):
         console.print(Text(sentence))
     _write(out, recorded, judged, boards, page)
@@ -105,11 +106,8 @@ def _judge(recorded: RecordedAnswers) -> dict[str, Judged]:
     }
 
 
-def _board(judged: Judged) -> Board:
-    systems = judged.systems()
-    return build_board(
-        systems, seed=SEED, judge_identity=judged.identity, length_controlled=length_control(systems, seed=SEED)
-    )
+def _board(judged: Judged, controlled: EqualLength) -> Board:
+    return build_board(judged.systems(), seed=SEED, judge_identity=judged.identity, length_controlled=controlled.rates)
 
 
 def _annotators(recorded: RecordedAnswers) -> list[AnnotatorReport]:
@@ -158,7 +156,12 @@ def _annotators_table(reports: Sequence[AnnotatorReport]) -> Table:
     return table
 
 
-def _page(judged: dict[str, Judged], boards: dict[str, Board], reports: Sequence[AnnotatorReport]) -> ReportContent:
+def _page(
+    judged: dict[str, Judged],
+    boards: dict[str, Board],
+    controls: dict[str, EqualLength],
+    reports: Sequence[AnnotatorReport],
+) -> ReportContent:
     first = judged[PEOPLE]
     rows = [row.to_dict() for row in boards[PEOPLE].rows]
     shown = {title: judged[title].preferences for title in (PEOPLE, POOL)}
@@ -171,7 +174,9 @@ def _page(judged: dict[str, Judged], boards: dict[str, Board], reports: Sequence
         leaderboards=tuple(
             board
             for title, one in judged.items()
-            for board in leaderboards(boards[title], title, differences_from(one.systems(), BASELINE, SEED))
+            for board in leaderboards(
+                boards[title], title, differences_among(one.systems(), BASELINE, SEED, controls[title])
+            )
         ),
         breakdowns=tuple(breakdowns(PEOPLE, rows)),
         samples=samples(first.comparisons, shown, _SAMPLE_COUNT),

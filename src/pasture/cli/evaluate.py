@@ -197,7 +197,11 @@ def leaderboard(
             "name the file that holds the instructions in the order of the difficulties with --instructions, or join "
             "by row with --compat alpaca_eval."
         )
-    order = load_evaluation_set(instructions).instructions if instructions and length.difficulty else ()
+    if instructions is not None and length.difficulty is None:
+        raise DataError("--instructions gives the order of the difficulties: name --difficulty too, or leave it out.")
+    if shown.details and ranked.show is not Show.TABLE:
+        raise DataError(f"--details is shown under the table alone: leave it or --format {ranked.show.value} out.")
+    order = load_evaluation_set(instructions).instructions if instructions else ()
     control = length.control(order)
     labels = _labels(ranked.people)
     found = found_systems(folder, judge)

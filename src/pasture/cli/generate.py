@@ -74,16 +74,18 @@ class Answerer:
     system_prompt: Annotated[str | None, typer.Option("--system-prompt", help="Said before the instruction.")] = None
     system: Annotated[str | None, typer.Option("--system", help="What the system is called in OUT.")] = None
 
-    def check(self) -> None:
-        """See that one kind of system is named.
+    def check(self, service: Service) -> None:
+        """See that one kind of system is named, and nothing beside it that it has no use for.
 
         Raises:
-            RecipeError: if there is none, or both.
+            RecipeError: if there is none, or both, or an option of a `service` for a model that answers here.
         """
         if (self.model is None) == (self.baseline is None and self.models is None):
             raise RecipeError("name either a --model folder, or a --baseline or --models of a service.")
         if self.model is not None and self.system_prompt is not None:
             raise RecipeError("--system-prompt is for services; a model of one's own is asked by --template.")
+        if self.model is not None and service.given():
+            raise RecipeError(f"{service.given()[0]} is for services; a --model answers on this machine. Leave it out.")
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def generate(
     and called again, it goes on: with answers of one's own model from OUT.drawn/, with a service's from the store.
     """
     console = Console()
-    who.check()
+    who.check(service)
     require_target(out)
     require_apart(out, *([] if instructions.startswith(HUB) else data_files(instructions)))
     asked = load_prompts(instructions, count)

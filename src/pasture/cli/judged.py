@@ -16,13 +16,15 @@ from pasture.core.records import Comparison, Preference
 from pasture.evaluate.audit import AuditFinding, audit_comparisons, audit_findings
 from pasture.evaluate.board import Board
 from pasture.evaluate.human_corrected import corrected_rates
-from pasture.evaluate.orders import BothOrders, both_orders
+from pasture.evaluate.orders import BothOrders, both_orders, has_both_orders
 from pasture.evaluate.outcomes import Credit, Outcomes, judge_label, outcomes_of, single_orders
 from pasture.evaluate.outputs import Pairing
 from pasture.evaluate.table import short_name
 from pasture.evaluate.win_rate import against_even
 
 _REASON_CHARACTERS = 300
+_LEAST_P = 0.001
+"""Below it ten thousand draws say little of how small a p-value is; the page stops here too."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,17 @@ class Judged:
         return audit_findings(self.audited, self.tricks, reference=self.reference, judge=self.judge, seed=0)
 
     def orders(self) -> dict[str, BothOrders]:
-        """The both-order estimate of each system, by name, where the judge was asked in both orders."""
+        """The both-order estimate of each system, by name, where the judge was asked in both orders.
+
+        A system of which no pair has a verdict in each order is not among them.
+        """
         split = [single for preference in self.preferences for single in single_orders(preference)]
         if not split:
             return {}
         asked = {single.comparison_id for single in split}
         comparisons = [comparison for comparison in self.comparisons if comparison.id in asked]
         found = outcomes_of(split, comparisons, judge=self.judge, reference=self.reference, credit=self.credit)
-        return {outcomes.system: both_orders(outcomes, seed=0) for outcomes in found}
+        return {outcomes.system: both_orders(outcomes, seed=0) for outcomes in found if has_both_orders(outcomes)}
 
     def failures(self) -> str:
         """How many judgements hold no verdict, the commonest reason and what to do; empty where there are none."""
@@ -151,5 +156,10 @@ def who_wins(outcomes: Outcomes, board: Board) -> str:
     winner = short_name(outcomes.system if rate > 0.5 else outcomes.reference)
     p_value = against_even(outcomes, seed=0)
     if p_value < 0.05:
-        return f"{winner} wins more often, more often than chance explains (p = {p_value:.2g})."
-    return f"{winner} wins more often, but chance explains that (p = {p_value:.2g})."
+        return f"{winner} wins more often, more often than chance explains ({p_in_words(p_value)})."
+    return f"{winner} wins more often, but chance explains that ({p_in_words(p_value)})."
+
+
+def p_in_words(p_value: float) -> str:
+    """A p-value as a sentence holds it; as drawn signs give no figure for very small ones, these have a bound."""
+    return "p < 0.001" if p_value < _LEAST_P else f"p = {p_value:.2g}"

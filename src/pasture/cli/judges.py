@@ -19,8 +19,9 @@ from pasture.core.ports import Annotator, Progress, silent
 MEADOW = ("meadow-people", "meadow-pool")
 """Judges that need neither service nor key, and judge the meadow's instructions alone."""
 
-_MEADOW_KEYS = ("seed", "votes", "label_flip_probability")
 _OWN_KEYS = ("seed", "allow_code")
+_MEADOW_KEYS = {"meadow-people": ("seed", "votes"), "meadow-pool": ("seed", "votes", "label_flip_probability")}
+"""People bring their own noise."""
 _POOL_KEYS = (
     "models", "engine", "base_url", "api_key_env", "price", "price_unknown_ok", "budget_usd", "store", "seed", "order",
     "retry_unjudged",
@@ -43,20 +44,20 @@ def open_judge(values: Sequence[str], progress: Progress = silent) -> Iterator[t
     paid for once. `progress` is told of every question that a pool has answered.
 
     Raises:
-        RecipeError: if there is not exactly one name, or a setting is unknown or no number where one is needed.
+        RecipeError: if there is not exactly one name, or a setting is unknown to this judge or not the number it needs.
     """
     names = [value for value in values if "=" not in value]
     if len(names) != 1:
         raise RecipeError(f"--judge: expected one judge's name, got {len(names)}: {names}. {HELP}")
     name = names[0]
     own = name.endswith(OWN_FILE_SUFFIX)
-    known = _OWN_KEYS if own else _MEADOW_KEYS if name in MEADOW else _POOL_KEYS
+    known = _OWN_KEYS if own else _MEADOW_KEYS.get(name, _POOL_KEYS)
     settings = dict(value.split("=", 1) for value in values if "=" in value)
     of_engine = tuple(key for key in settings if key.startswith(_ENGINE) and known is _POOL_KEYS)
     unknown = [key for key in settings if key not in (*known, *of_engine)]
     if unknown:
         raise RecipeError(f"--judge {name}: no setting {unknown[0]!r}. Settings: {', '.join(known)}.")
-    seed = int(_number(settings, "seed", 0))
+    seed = _whole_number(settings, "seed", 0)
     if own:
         yield Path(name).stem, _own(name, settings, seed)
         return
@@ -102,7 +103,7 @@ def _ordered(panel: Panel, order: str) -> Panel:
 
 
 def _meadow(name: str, settings: dict[str, str], seed: int) -> Annotator:
-    votes = int(_number(settings, "votes", 1))
+    votes = _whole_number(settings, "votes", 1)
     if name == "meadow-people":
         return MeadowPeople(seed=seed, votes=votes)
     # Evaluation asks the pool without label noise, as the paper does: noise is for training labels.
@@ -121,3 +122,10 @@ def _number(settings: dict[str, str], key: str, default: float) -> float:
         return float(settings.get(key, default))
     except ValueError as error:
         raise RecipeError(f"--judge: {key} must be a number, got {settings[key]!r}.") from error
+
+
+def _whole_number(settings: dict[str, str], key: str, default: int) -> int:
+    value = _number(settings, key, default)
+    if not value.is_integer():
+        raise RecipeError(f"--judge: {key} must be a whole number, got {settings[key]!r}.")
+    return int(value)

@@ -86,6 +86,10 @@ class LengthOptions:
             raise DataError("choose one: --length-control is Pasture's own, --difficulty names AlpacaEval 2's files.")
         if self.compat not in (None, "alpaca_eval"):
             raise DataError(f"--compat {self.compat!r}: expected alpaca_eval.")
+        if self.compat is not None and self.difficulty is None:
+            raise DataError(
+                "--compat says how difficulties are joined: name their file with --difficulty, or leave it out."
+            )
 
     def control(self, order: Sequence[Instruction]) -> LengthControl | None:
         """What is asked for, its files read; `order` is the set in the order of the difficulties."""

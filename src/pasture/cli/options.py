@@ -6,6 +6,7 @@ import functools
 import inspect
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import typer
@@ -24,12 +25,14 @@ Which = Literal["one", "all"]
 """How pairs are made of several outputs."""
 
 
-def which_samples(samples: str | None) -> Which | None:
-    """The value of --samples.
+def which_samples(samples: str | None, head2head: Path | None) -> Which | None:
+    """The value of --samples, which makes pairs within a file and cannot stand beside --head2head.
 
     Raises:
-        RecipeError: if it is neither of the two.
+        RecipeError: if it does, or is neither of the two.
     """
+    if samples is not None and head2head is not None:
+        raise RecipeError("choose one: --head2head joins two files' outputs, --samples makes pairs within a file.")
     if samples is None or samples == "one" or samples == "all":  # noqa: PLR1714 - narrows the type
         return samples  # type: ignore[return-value]
     raise RecipeError(f"--samples: expected one or all, got {samples!r}.")

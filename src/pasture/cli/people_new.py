@@ -40,7 +40,9 @@ class Source:
 
     def pairs(self, path: Path) -> Pairs:
         """The pairs of a file."""
-        made = read_pairs(path, other=self.head2head, samples=which_samples(self.samples), seed=self.seed)
+        made = read_pairs(
+            path, other=self.head2head, samples=which_samples(self.samples, self.head2head), seed=self.seed
+        )
         return made if self.count is None else replace(made, comparisons=drawn(made.comparisons, self.count, self.seed))
 
 

@@ -12,7 +12,7 @@ from pasture.cli.judged import Judged
 from pasture.core.errors import DataError
 from pasture.core.files import read_records, write_records, write_text
 from pasture.core.records import Comparison, Preference
-from pasture.core.run_folder import STEP_FILE
+from pasture.core.run_folder import MANIFEST_FILE, STEP_FILE
 from pasture.core.tables import read_rows
 from pasture.evaluate.alpaca_eval import annotation_rows, leaderboard_csv, outcomes_of_annotations
 from pasture.evaluate.audit import AuditFinding
@@ -22,6 +22,7 @@ from pasture.evaluate.orders import BothOrders
 from pasture.evaluate.outcomes import Outcomes, judge_label, outcomes_of
 from pasture.evaluate.ranking import Ranking
 from pasture.evaluate.table import board_csv
+from pasture.plan.study import RUNS
 from pasture.report.content import Difference, ReportContent
 from pasture.report.page import write_report
 from pasture.report.summary import MEADOW
@@ -198,7 +199,7 @@ def found_systems(folder: Path, judge: str | None = None) -> Found:
     annotations.json; that file may also be named itself.
 
     Raises:
-        DataError: if there is none, or none by `judge`.
+        DataError: if there is none, or none by `judge`, or a system of several runs of a study.
     """
     systems: list[Outcomes] = []
     identities: dict[str, Mapping[str, object]] = {}
@@ -217,14 +218,26 @@ def found_systems(folder: Path, judge: str | None = None) -> Found:
     if not systems:
         raise DataError(
             f"{folder}: found no judgements in it or below: neither results of pasture evaluate, nor the "
-            "3-annotate/evaluation of a run, nor AlpacaEval's annotations.json."
+            "3-annotate/evaluation of a run as its manifest lists it, nor AlpacaEval's annotations.json."
         )
     names = sorted({outcomes.judge for outcomes in systems})
     # "pool" names the pool whatever its identity, which stands after it.
     wanted = [outcomes for outcomes in systems if judge in (None, outcomes.judge, outcomes.judge.split(" #")[0])]
     if not wanted:
         raise DataError(f"{folder}: no judgements by {judge!r}. Judges there: {', '.join(names)}.")
+    _check_single_run(folder, wanted)
     return Found(wanted, identities)
+
+
+def _check_single_run(folder: Path, systems: Sequence[Outcomes]) -> None:
+    """Refuse a study in which several runs made a system of one name: a board has one place for it."""
+    pairs = [outcomes.pair for outcomes in systems]
+    runs = sorted(path.name for path in (folder / RUNS).glob("*") if path.is_dir())
+    if len(set(pairs)) < len(pairs) and runs and (folder / MANIFEST_FILE).exists():
+        raise DataError(
+            f"{folder} is of a study, and several of its runs made a system of one name. Name a single run, such as "
+            f"{folder / RUNS / runs[0]}. Runs: {', '.join(runs)}."
+        )
 
 
 def _files_below(folder: Path, name: str) -> list[Path]:
@@ -258,11 +271,13 @@ def _evaluated(path: Path) -> Found:
 def _of_run(path: Path) -> Found:
     """The judgements that a finished step of a run left beside its comparisons, a file a judge; verdicts count.
 
-    The step's record says who each judge was; no day, as one recipe gives one result on every day.
+    The step's record says who each judge was; no day, as one recipe gives one result on every day. A step that the
+    run's manifest does not list is of a recipe that is no more.
     """
     record = path.with_name(STEP_FILE)
     finished = record.exists() and not path.parent.name.endswith(_PARTIAL)
-    if path.parts[-4:-2] != ("3-annotate", "evaluation") or not finished:
+    place = path.parent.resolve()  # a path inside a run may be relative to where we are
+    if place.parts[-3:-1] != ("3-annotate", "evaluation") or not finished or not _is_listed(place):
         return Found([])
     comparisons = read_records(path, Comparison)
     systems: list[Outcomes] = []
@@ -275,6 +290,26 @@ def _of_run(path: Path) -> Found:
         if identity:
             identities[label] = identity
     return Found(systems, identities)
+
+
+def _is_listed(step: Path) -> bool:
+    """Whether the manifest of the run, or of the study, lists this finished step as it is; so too where there is none.
+
+    Raises:
+        DataError: if the manifest or the step's record is damaged.
+    """
+    for root in step.parents[2:4]:  # a study's steps lie one folder deeper
+        manifest, record = root / MANIFEST_FILE, step / STEP_FILE
+        if manifest.is_file():
+            try:
+                listed = json.loads(manifest.read_text(encoding="utf-8"))["steps"]
+                known = listed.get(step.relative_to(root).as_posix())
+                return known is not None and known["key"] == json.loads(record.read_text(encoding="utf-8"))["key"]
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise DataError(
+                    f"{manifest} or {record} is damaged ({error!r}). Run the recipe again to write the manifest anew."
+                ) from error
+    return True
 
 
 def _judges_of_step(record: Path) -> dict[str, Mapping[str, object]]:

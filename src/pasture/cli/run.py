@@ -83,4 +83,4 @@ def run(
             f"(first: {superseded[0]}).[/] Settings that were chosen after that were chosen on it; choose on the "
             "validation split.",
         )
-    console.print(f"Report: {prepared.folder.step_path(REPORT) / 'index.html'}", soft_wrap=True)
+    console.print(f"Report: {prepared.folder.step_path(REPORT) / 'index.html'}", soft_wrap=True, markup=False)

@@ -108,6 +108,11 @@ class Data:
         roles = ("demonstrations", "feedback", "instructions")
         return {role: getattr(self, role) for role in roles if getattr(self, role) is not None}
 
+    def given(self) -> list[str]:
+        """The options that name what is learned from, and from whom."""
+        asked = {"scorer": self.scorer, "judge": self.judge, "base": self.base}
+        return [*self.names(), *(option for option, value in asked.items() if value)]
+
 
 @dataclass(frozen=True)
 class Running:
@@ -157,7 +162,7 @@ def train(
     ):
         console = Console(quiet=not distributed.is_main())
         alone = training_module("pasture.steps.alone")
-        alone.check(method, table, data.names())
+        alone.check(method, table, data.given())
         begun = start_folder(start)
         training = alone.Training(
             method=method,

@@ -1,4 +1,4 @@
-"""Which of a method's settings its result depends on; a training may go on with others of the rest."""
+"""Which settings of a method, and of drawing, a result depends on; work may go on with others of the rest."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,10 +12,18 @@ NO_PART_OF_THE_RESULT: dict[str, Any] = {
 """How much is computed at once and what of it again, how often it is kept, where a server is that draws, and what is
 put up with: by key, as pydantic's `exclude` takes them. Rounding differs with some, as it does with the machine."""
 
+_NO_PART_OF_THE_ANSWERS: dict[str, Any] = {"batch_tokens": True}
+"""Likewise of how answers are drawn."""
+
 
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a method that its result depends on, from plain JSON."""
     return _without(config, NO_PART_OF_THE_RESULT)
+
+
+def deciding_answers(decoding: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of how answers are drawn that they depend on, from plain JSON."""
+    return _without(decoding, _NO_PART_OF_THE_ANSWERS)
 
 
 def _without(table: Mapping[str, Any], left_out: Mapping[str, Any]) -> dict[str, Any]:

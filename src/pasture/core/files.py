@@ -1,6 +1,7 @@
 """Reading and writing records so that a reader never meets half a file."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -8,14 +9,17 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BeforeValidator, ValidationError
 
 from pasture.core.errors import DataError, RecordError, RunFolderError
 from pasture.core.records import Record
 
 R = TypeVar("R", bound=Record)
+
+PlaceName = Annotated[str, BeforeValidator(lambda given: str(given) if isinstance(given, Path) else given)]
+"""A setting that names a file or where else something lies: a text in a recipe, from Python also a `Path`."""
 
 
 @contextlib.contextmanager
@@ -24,6 +28,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
     The bytes are on disk before the name is: after a crash `path` is whole, old or absent. A kill can leave the draft
     behind; see `remove_drafts`.
+
+    What the block raises comes out as it is, but for errors of writing the draft.
 
     Raises:
         RunFolderError: if the disk is full or the folder cannot be written.
@@ -36,18 +42,28 @@ def atomic_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise unwritable(path, error) from error
     try:
-        yield draft
-        flush_to_disk(draft)
-        draft.replace(path)
-        flush_to_disk(path.parent)
-    except OSError as error:
-        raise unwritable(path, error) from error
+        try:
+            yield draft
+        except OSError as error:
+            if is_no_room(error) or str(error.filename) == str(draft):
+                raise unwritable(path, error) from error
+            raise
+        _put_in_place(draft, path)
     finally:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
 
 
 _DRAFT = ".draft"
+
+
+def _put_in_place(draft: Path, path: Path) -> None:
+    try:
+        flush_to_disk(draft)
+        draft.replace(path)
+        flush_to_disk(path.parent)
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def remove_drafts(folder: Path) -> None:
@@ -65,6 +81,11 @@ def flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
+def is_no_room(error: OSError) -> bool:
+    """Whether a disk refused what was written: it is full, a quota is spent, or it takes nothing at all."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
 def unwritable(path: Path, error: OSError) -> RunFolderError:
     """The error that says why `path` was not written, and that nothing finished is lost."""
     return RunFolderError(
@@ -78,10 +99,17 @@ WHOLE_FILE_BYTES = 64 * MIB
 
 
 def fingerprint(path: Path) -> str:
+    """SHA-256, in hexadecimal, of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights_fingerprint(path: Path) -> str:
     """SHA-256, in hexadecimal, of a file's bytes; above 64 MiB of its size and of 64 evenly spaced MiB of it.
 
     A model of many gigabytes is so told from another one without reading it whole at every start. The first and the
-    last MiB are among those read.
+    last MiB are among those read. A change of a few bytes can go unnoticed: a training moves all weights, but of data
+    somebody may mend one line, so they are told apart by `fingerprint`.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -129,16 +157,26 @@ def _same(one: Path, other: Path) -> bool:
     return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
 
 
+def require_path(place: object, what: str) -> None:
+    """See that the folder that `what` names came as a path, where a text would fail amid the work.
+
+    Raises:
+        DataError: saying how a text becomes one.
+    """
+    if not isinstance(place, Path):
+        raise DataError(f"{what}={place!r}: expected a Path, got {type(place).__name__}. Write {what}=Path({place!r}).")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all."""
     with atomic_file(path) as draft:
         draft.write_text(text, encoding="utf-8", newline="\n")
 
 
-def write_records(path: Path, records: Iterable[Record]) -> int:
+def write_records(path: str | Path, records: Iterable[Record]) -> int:
     """Write one record a line, whole or not at all; the number of records comes back."""
     count = 0
-    with atomic_file(path) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
+    with atomic_file(Path(path)) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
         for record in records:
             file.write(record.to_json() + "\n")
             count += 1
@@ -172,19 +210,19 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def read_records(path: Path, kind: type[R]) -> list[R]:
+def read_records(path: str | Path, kind: type[R]) -> list[R]:
     """The records of a JSONL file, in order.
 
     Raises:
         RecordError: naming file, line and field, at the first line that is no valid `kind`.
         DataError: if the file is missing or cannot be read.
     """
-    records = []
-    for number, line in _numbered_lines(path):
+    place, records = Path(path), []
+    for number, line in _numbered_lines(place):
         try:
             records.append(kind.model_validate_json(line))
         except ValidationError as error:
-            raise RecordError(_describe(path, number, kind, line, error)) from error
+            raise RecordError(_describe(place, number, kind, line, error)) from error
     return records
 
 

@@ -8,8 +8,8 @@ _FAILED = frozenset({"", "-1", "-1.0", "nan", "none", "null", "garbage"})
 def share_of_second(label: object) -> float:
     """How much of a win the label gives to the second of a pair: 0 to 1, NaN where the judge failed.
 
-    1 is the first, 2 the second, anything between a probability; 0, 1.5 and "tie" are ties; nothing, "", -1 and
-    "garbage" are failures.
+    1 is the first, 2 the second, anything between a probability, also as text; 0, 1.5 and "tie" are ties; nothing, "",
+    NaN, "null", -1 and "garbage" are failures. A truth value is no label: whether true is the first is anybody's guess.
 
     Raises:
         ValueError: saying what is wrong with any other label.
@@ -23,6 +23,8 @@ def share_of_second(label: object) -> float:
         number = float(word)
     except ValueError as error:
         raise ValueError("is no number") from error
+    if math.isnan(number) or number == -1:
+        return math.nan
     if number == 0:
         return 0.5
     if not 1 <= number <= 2:

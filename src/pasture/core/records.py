@@ -6,9 +6,12 @@ one is needed is an error. Identical content gives identical bytes.
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from pasture.core.errors import DataError
 
 NonEmpty = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -93,6 +96,33 @@ class Comparison(Record):
         sides = [part for side in (first, second) for part in (side.system, side.seed, side.text)]
         identity = content_id(instruction.id, instruction.instruction, instruction.input, *sides)
         return cls(id=identity, instruction=instruction, first=first, second=second)
+
+
+def by_id(comparisons: Iterable[Comparison]) -> dict[str, Comparison]:
+    """The comparisons by their id, each once.
+
+    Raises:
+        DataError: if two of one id compare different texts or systems.
+    """
+    found: dict[str, Comparison] = {}
+    for each in comparisons:
+        before = found.setdefault(each.id, each)
+        if before != each and _what_is_compared(before) != _what_is_compared(each):
+            raise DataError(
+                f"two comparisons have the id {each.id!r} and differ: {_named(before)}, and {_named(each)}. Whom a "
+                "preference is about could not be told: give each an id of its own."
+            )
+    return found
+
+
+def _what_is_compared(comparison: Comparison) -> tuple[str, ...]:
+    asked, sides = comparison.instruction, (comparison.first, comparison.second)
+    return asked.instruction, asked.input, *(part for side in sides for part in (side.system, side.text))
+
+
+def _named(comparison: Comparison) -> str:
+    sides = " with ".join(repr(side.system) for side in (comparison.first, comparison.second))
+    return f"{sides} on instruction {comparison.instruction.id!r}"
 
 
 class Preference(Record):

@@ -20,7 +20,7 @@ from typing import IO
 import tomli_w
 
 from pasture.core.errors import RunFolderError
-from pasture.core.files import fingerprint, flush_to_disk, remove_drafts, unwritable, write_text
+from pasture.core.files import fingerprint, flush_to_disk, remove_drafts, unwritable, weights_fingerprint, write_text
 from pasture.core.looks import note_look, summarized
 
 RECIPE_FILE = "recipe.toml"
@@ -28,6 +28,7 @@ MANIFEST_FILE = "manifest.json"
 STEP_FILE = "step.json"
 KEY_FILE = ".key"
 DISCARDED = ".discarded"
+WEIGHTS_SUFFIX = ".safetensors"
 _LOCKS = ".locks"
 _LOCK_LETTERS = 16
 
@@ -100,7 +101,7 @@ class RunFolder:
             changed = differing_keys(_read_toml(target), tomllib.loads(text))
             if not changed:
                 return
-            if not update and not all(_is_free(key, free) for key in changed):
+            if not update and not all(is_free(key, free) for key in changed):
                 raise RunFolderError(
                     f"{self.path} was begun with another recipe; different keys: {', '.join(changed)}. "
                     "Choose another folder with --out, or pass --update to redo the steps that these keys touch."
@@ -119,11 +120,15 @@ class RunFolder:
         path = self.path / _LOCKS / key[:_LOCK_LETTERS]
         try:
             path.parent.mkdir(exist_ok=True)
-            with path.open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                yield lock
+            lock = path.open("w")
         except OSError as error:
             raise unwritable(path, error) from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError as error:
+                raise unwritable(path, error) from error
+            yield lock
 
     def show(self, views: Mapping[str, str], keys: Mapping[str, str]) -> None:
         """Make finished steps (values) visible at other places in the folder (keys), as links.
@@ -169,7 +174,7 @@ class RunFolder:
             ) from error
         for file, digest in step.files.items():
             path = self.step_path(name) / file
-            if not path.is_file() or fingerprint(path) != digest:
+            if not path.is_file() or not _holds(path, digest):
                 raise RunFolderError(
                     f"{path} is missing or was changed after its step finished. "
                     f"Put it back, or remove {record.parent} to redo the step."
@@ -219,7 +224,7 @@ class RunFolder:
             for path in sorted(partial.rglob("*")):
                 flush_to_disk(path)
                 if path.is_file() and path not in (partial / KEY_FILE, partial / STEP_FILE):
-                    files[path.relative_to(partial).as_posix()] = fingerprint(path)
+                    files[path.relative_to(partial).as_posix()] = _fingerprint(path)
             row = {"key": key, "files": files, "seconds": seconds, "cost_usd": cost_usd, "details": dict(details)}
             write_text(partial / STEP_FILE, json.dumps(row, indent=1, sort_keys=True) + "\n")
             self._discard(target)
@@ -267,6 +272,15 @@ class RunFolder:
         return self.path / f"{name}.partial"
 
 
+def _fingerprint(path: Path) -> str:
+    return weights_fingerprint(path) if path.suffix == WEIGHTS_SUFFIX else fingerprint(path)
+
+
+def _holds(path: Path, digest: str) -> bool:
+    """Whether a file holds what its fingerprint says; steps of earlier versions have that of weights for any file."""
+    return digest == weights_fingerprint(path) or (path.suffix != WEIGHTS_SUFFIX and digest == fingerprint(path))
+
+
 def _read_key(partial: Path) -> str:
     key = partial / KEY_FILE
     return key.read_text(encoding="utf-8") if key.exists() else ""
@@ -279,7 +293,7 @@ def _read_toml(path: Path) -> dict[str, object]:
         raise RunFolderError(f"{path} cannot be read ({error}). Choose another folder with --out.") from error
 
 
-def _is_free(key: str, free: Sequence[str]) -> bool:
+def is_free(key: str, free: Sequence[str]) -> bool:
     """Whether a dotted key, or a table that holds it, is one of `free`, in which a star is any one name."""
     parts = key.split(".")
     return any(

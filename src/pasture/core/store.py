@@ -69,8 +69,15 @@ class _Job:
     keys: Sequence[str] = ()
     done: Future[Any] = field(default_factory=Future)
 
+    def is_taken(self) -> bool:
+        """Whether the job is to be done; from now on it cannot be cancelled.
 
-_Outcome: TypeAlias = tuple[_Job, Answer | Mapping[str, Answer] | Claimed | StoreError | None]
+        What ends a claim is done even where nobody waits for it any more, or the key would stay claimed.
+        """
+        return self.done.set_running_or_notify_cancel() or self.kind in ("put", "release")
+
+
+_Outcome: TypeAlias = tuple[_Job, Answer | Mapping[str, Answer] | Claimed | BaseException | None]
 
 
 class AnswerStore:
@@ -128,7 +135,8 @@ class AnswerStore:
     def claim(self, key: str, *, retry_failed: bool = False) -> Future[Answer | Claimed | None]:
         """The stored answer, or the right to pay for one ('claimed'), or 'taken' while another process has it.
 
-        A stored failure counts as an answer unless `retry_failed`. Whoever claims must `put` or `release`.
+        A stored failure counts as an answer unless `retry_failed`. Whoever claims must `put` or `release`. A claim
+        that could be cancelled claims nothing; where `cancel` comes too late it still has to be released.
         """
         return self._submit(_Job("claim", key, retry_failed=retry_failed))
 
@@ -196,14 +204,15 @@ class AnswerStore:
                 while len(jobs) < 1000:
                     jobs.append(self._jobs.get_nowait())
             open_for_more = all(job.kind != "close" for job in jobs)
+            taken = [job for job in jobs if job.kind != "close" and job.is_taken()]
             try:
-                outcomes = self._perform([job for job in jobs if job.kind != "close"])
+                outcomes = self._perform(taken)
             except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it, or waits for ever
-                for job in jobs:
-                    job.done.set_exception(error)
-                continue
+                outcomes = [(job, error) for job in taken]
             for job, outcome in outcomes:
-                if isinstance(outcome, StoreError):
+                if job.done.cancelled():
+                    continue
+                if isinstance(outcome, BaseException):
                     job.done.set_exception(outcome)
                 else:
                     job.done.set_result(outcome)

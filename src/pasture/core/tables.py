@@ -5,6 +5,7 @@ import gzip
 import importlib
 import io
 import json
+import zlib
 from pathlib import Path
 
 from pasture.core.errors import DataError, DependencyError
@@ -34,7 +35,7 @@ def read_rows(path: Path) -> list[Row]:
             content = gzip.decompress(content)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file. Check the path.") from error
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:  # what is wrong with a gzip comes as any of the three
         raise DataError(f"{path}: cannot be read ({error}).") from error
     if suffix == ".parquet":
         return _parquet(path, content)

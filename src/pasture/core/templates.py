@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from pasture.core.records import Instruction
 
-_SLOT = re.compile(r"\{([a-z][a-z0-9_]*)\}")
+SLOT = re.compile(r"\{([a-z][a-z0-9_]*)\}")
+"""A slot `{name}` of a template, the name its first group."""
 
 
 def slots(template: str) -> list[str]:
     """Names of the slots `{name}` in `template`, in order, repeated as often as they occur."""
-    return _SLOT.findall(template)
+    return SLOT.findall(template)
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
@@ -19,7 +20,7 @@ def fill(template: str, values: Mapping[str, str]) -> str:
 
     What is filled in comes out as it went in, braces and slot names included. Braces around anything else stay.
     """
-    return _SLOT.sub(lambda match: values.get(match[1], match[0]), template)
+    return SLOT.sub(lambda match: values.get(match[1], match[0]), template)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pasture.core.errors import DataError
+from pasture.core.foreign import made
 from pasture.core.records import Completion, Instruction, content_id
 from pasture.core.tables import Row, text_field
 from pasture.data.dialogues import Turn, is_messages, prompt_text, turns_of_messages
@@ -80,8 +81,8 @@ def _answers(
         raise DataError(f"{where}: the instruction is empty. Remove the row.")
     identity = content_id(instruction, material)
     completions = {
-        suffix: Completion(instruction_id=identity, text=text, system="file", seed=number)
+        suffix: made(Completion, where, instruction_id=identity, text=text, system="file", seed=number)
         for number, (suffix, text) in enumerate(texts.items())
     }
-    asked = Instruction(id=identity, instruction=instruction, input=material, source="file", split="file")
+    asked = made(Instruction, where, id=identity, instruction=instruction, input=material, source="file", split="file")
     return Answers(asked, completions, better)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pasture.core.errors import DataError
+from pasture.core.foreign import made
 from pasture.core.records import Instruction, content_id
 from pasture.core.tables import Row, read_rows, text_field
 from pasture.data.hub import data_files
@@ -111,7 +112,8 @@ def _instruction(row: Row, names: InstructionColumns, where: str, path: Path, sp
         raise DataError(f"{where}: the instruction under {names.instruction!r} is empty.")
     material = text_field(row, names.material, where, "")
     source = text_field(row, names.source, where, "").strip() or path.name.split(".")[0] or "file"
-    return Instruction(id=content_id(text, material), instruction=text, input=material, source=source, split=split)
+    identity = content_id(text, material)
+    return made(Instruction, where, id=identity, instruction=text, input=material, source=source, split=split)
 
 
 def _checksum(instructions: list[Instruction]) -> str:

@@ -1,9 +1,10 @@
 """Instructions from files, with their demonstrations, in the splits that learning takes them from.
 
 A split is drawn by a hash of seed and text: the same rows in another order, or in another format, are split alike.
-Rows with the same text go to the same split, so that no two splits share an instruction.
+Rows with the same text go to the same split, so that no two splits that are drawn share an instruction.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pasture.core.errors import DataError
+from pasture.core.foreign import made
+from pasture.core.hostile import on_one_line, shortened
 from pasture.core.records import Completion, Instruction, content_id
 from pasture.core.tables import Row, read_rows, text_field
 from pasture.data.dialogues import is_messages, prompt_text, turns_of_messages
@@ -30,6 +33,9 @@ _FILE_NAMES: Mapping[str, tuple[str, ...]] = {
     "validation": ("val", "validation"),
 }
 """How AlpacaFarm calls the files of its splits."""
+
+_SHARD = re.compile(r"-\d+-of-\d+\b")
+"""What the name of one of several parts of a file holds, as `datasets` writes them."""
 
 REFERENCE = "demonstrations"
 
@@ -72,14 +78,19 @@ class _Read:
     material: str
     output: str | None
     source: str
+    where: str
+    """File and number, for errors."""
 
 
 def load_instructions(settings: InstructionFiles) -> dict[str, Split]:
-    """The splits sft, preference, unlabeled, validation and evaluation; no instruction is in two of them.
+    """The splits sft, preference, unlabeled, validation and evaluation.
+
+    Splits that are drawn here share no instruction. Of splits that come as files, validation shares none with those to
+    train on; the paper's, known by their sizes, are taken as they are. `data.overlap` guards what is evaluated on.
 
     Raises:
         DataError: if a file cannot be read, is too small, or is not the paper's where the paper's sizes are asked for;
-            if an evaluation file holds instructions twice.
+            if an evaluation file holds instructions twice, or what is chosen on is trained on.
     """
     wanted = {name: getattr(settings, name) for name in (*PAPER_SPLITS, "evaluation")}
     paths = data_files(settings.source)
@@ -97,20 +108,23 @@ def load_instructions(settings: InstructionFiles) -> dict[str, Split]:
         by_split["evaluation"] = [row for path in data_files(settings.evaluation_source) for row in _rows(path)]
         _require_distinct(by_split["evaluation"], settings.evaluation_source)
     origins = {"evaluation": settings.evaluation_source or settings.source}
-    return {
+    splits = {
         name: _split(name, by_split.get(name, []), count, origins.get(name, settings.source))
         for name, count in wanted.items()
     }
+    if settings.splits != "paper":
+        _require_chosen_on_untrained(splits, settings.source)
+    return splits
 
 
-def load_demonstrations(name: str, count: int | None = None) -> Split:
+def load_demonstrations(name: str | Path, count: int | None = None) -> Split:
     """The first `count` rows of files, or all of them, as instructions with the outputs to imitate.
 
     Raises:
         DataError: if a file cannot be read, is empty or too small, or has no outputs.
     """
-    rows = _some_rows(name)
-    split = _split("sft", rows, len(rows) if count is None else count, name)
+    rows = _some_rows(str(name))
+    split = _split("sft", rows, len(rows) if count is None else count, str(name))
     if not split.demonstrations:
         raise DataError(
             f"{name}: no row has an output to imitate. Name a file with 'output', 'completion' or messages."
@@ -118,14 +132,14 @@ def load_demonstrations(name: str, count: int | None = None) -> Split:
     return split
 
 
-def load_prompts(name: str, count: int | None = None) -> list[Instruction]:
+def load_prompts(name: str | Path, count: int | None = None) -> list[Instruction]:
     """The instructions of the first `count` rows of files, or of all of them, whatever outputs there are.
 
     Raises:
         DataError: if a file cannot be read, is empty or too small.
     """
-    rows = _some_rows(name)
-    return list(_split("unlabeled", rows, len(rows) if count is None else count, name).instructions)
+    rows = _some_rows(str(name))
+    return list(_split("unlabeled", rows, len(rows) if count is None else count, str(name)).instructions)
 
 
 def _some_rows(name: str) -> list[_Read]:
@@ -147,12 +161,12 @@ def _read(row: Row, where: str, path: Path) -> _Read:
     if "messages" in row:
         turns = turns_of_messages(row["messages"], where)
         answer = turns.pop().text if turns[-1].role == "assistant" else None
-        read = _Read(prompt_text(turns), "", answer, source)
+        read = _Read(prompt_text(turns), "", answer, source, where)
     elif "prompt" in row and "instruction" not in row:
-        read = _Read(_one_text(row["prompt"], row, "prompt", where), "", _completion(row, where), source)
+        read = _Read(_one_text(row["prompt"], row, "prompt", where), "", _completion(row, where), source, where)
     else:
         output = text_field(row, "output", where, "") if row.get("output") is not None else None
-        read = _Read(text_field(row, "instruction", where), text_field(row, "input", where, ""), output, source)
+        read = _Read(text_field(row, "instruction", where), text_field(row, "input", where, ""), output, source, where)
     if not read.instruction.strip():
         raise DataError(f"{where}: the instruction is empty. Remove the row.")
     return read
@@ -172,16 +186,26 @@ def _one_text(value: object, row: Row, column: str, where: str) -> str:
 
 def _own_splits(paths: Sequence[Path]) -> dict[str, list[_Read]] | None:
     """The rows by split where there is a file for every split; None where there is not."""
-    named = {path.name.split(".")[0].split("-")[0]: path for path in paths}
-    found = {
-        split: next((named[name] for name in names if name in named), None) for split, names in _FILE_NAMES.items()
-    }
-    if None in found.values():
+    named: dict[str, list[Path]] = {}
+    for path in sorted(paths, key=lambda path: path.name):
+        named.setdefault(path.name.split(".")[0].split("-")[0], []).append(path)
+    found = {split: next((named[name] for name in names if name in named), []) for split, names in _FILE_NAMES.items()}
+    if not all(found.values()):
         return None
-    by_split = {split: _rows(path) for split, path in found.items() if path is not None}
     if "eval" in named:
-        by_split["evaluation"] = _rows(named["eval"])
-    return by_split
+        found["evaluation"] = named["eval"]
+    for split, files in found.items():
+        _require_one_or_shards(split, files)
+    return {split: [row for path in files for row in _rows(path)] for split, files in found.items()}
+
+
+def _require_one_or_shards(split: str, files: Sequence[Path]) -> None:
+    if len(files) > 1 and not all(_SHARD.search(path.name) for path in files):
+        names = ", ".join(path.name for path in files)
+        raise DataError(
+            f"{files[0].parent}: several files are called after the split {split!r}: {names}. Keep one of them; the "
+            f"parts of one are read together where they are called as in {split}-00000-of-00002.parquet."
+        )
 
 
 def _require_paper_sizes(by_split: Mapping[str, Sequence[_Read]], source: str) -> None:
@@ -203,6 +227,19 @@ def _require_distinct(rows: Sequence[_Read], source: str) -> None:
         if key in seen:
             raise DataError(f"{source}: rows {seen[key]} and {number} hold the same instruction. Remove one.")
         seen[key] = number
+
+
+def _require_chosen_on_untrained(splits: Mapping[str, Split], source: str) -> None:
+    validation = {(one.instruction, one.input) for one in splits["validation"].instructions}
+    for name in ("sft", "preference", "unlabeled"):
+        trained = splits[name].instructions
+        shared = [one for one in trained if (one.instruction, one.input) in validation]
+        if shared:
+            raise DataError(
+                f"{source}: {len(shared)} of {len(trained)} instructions of the split {name!r} are also in "
+                f"'validation' (first: {shortened(on_one_line(shared[0].instruction), 60)!r}), and what is chosen on "
+                "must not be trained on. Remove them from one of the two files."
+            )
 
 
 def _drawn_splits(
@@ -254,17 +291,15 @@ def _split(name: str, rows: Sequence[_Read], count: int, origin: str) -> Split:
         taken = [row for row in taken if row.output and row.output.strip()]
     times: dict[tuple[str, str], int] = {}
     instructions = []
+    demonstrations = []
     for row in taken:
         key = row.instruction, row.material
         times[key] = times.get(key, 0) + 1
         identity = content_id(*key) if times[key] == 1 else content_id(*key, times[key])
-        instructions.append(
-            Instruction(id=identity, instruction=row.instruction, input=row.material, source=row.source, split=name)
-        )
-    demonstrations = [
-        Completion(instruction_id=one.id, text=row.output, system=REFERENCE, seed=0, finish_reason="stop")
-        for one, row in zip(instructions, taken, strict=True)
-        if row.output is not None
-    ]
+        asked = {"instruction": row.instruction, "input": row.material, "source": row.source, "split": name}
+        instructions.append(made(Instruction, row.where, id=identity, **asked))
+        if row.output is not None:
+            answer = {"text": row.output, "system": REFERENCE, "seed": 0, "finish_reason": "stop"}
+            demonstrations.append(made(Completion, row.where, instruction_id=identity, **answer))
     complete = name in DEMONSTRATED and len(demonstrations) == len(instructions)
     return Split(instructions, demonstrations if complete else [], left_out=count - len(taken))

@@ -12,10 +12,14 @@ def load_split(source: str, split: str, count: int, seed: int) -> tuple[list[Ins
     """`count` instructions of a split, and a demonstration of each where the split has them.
 
     Raises:
-        DataError: if the source is unknown, or cannot give so many.
+        DataError: if the source or the split is unknown, `count` is below 1, or the split cannot give so many.
     """
     if source != "meadow":
         raise DataError(f"no instructions of source {source!r}. Sources: meadow.")
+    if split not in meadow.SPLIT_SHARES:
+        raise DataError(f"the meadow has no split {split!r}. Splits: {', '.join(meadow.SPLIT_SHARES)}.")
+    if count < 1:
+        raise DataError(f"expected a number of instructions of 1 or more, got {count}.")
     if split == "pretraining":
         pairs = meadow.pretraining_texts(count, seed)
         return [instruction for instruction, _ in pairs], [completion for _, completion in pairs]

@@ -25,7 +25,8 @@ class Overlap:
     training_id: str
     training_split: str
     similarity: float
-    """1 where both hold the same words in the same order; case, punctuation and spaces do not count."""
+    """1 where both hold the same words in the same order, or repeat themselves by the same triples of words; case,
+    punctuation and spaces do not count."""
 
 
 def find_overlaps(
@@ -110,8 +111,8 @@ def _together(splits: Mapping[str, Sequence[Instruction]]) -> list[Instruction]:
 def _threshold(source: str) -> float:
     """From where on two instructions of `source` are one.
 
-    The meadow writes by a grammar: texts that share most of their words are other tasks there, so only those with the
-    same words in the same order count. Elsewhere near duplicates do.
+    The meadow writes by a grammar: texts that share most of their words are other tasks there, so only those with all
+    triples of words in common count. Elsewhere near duplicates do.
     """
     return 1.0 if source == "meadow" else NEARLY_SAME
 

@@ -21,7 +21,9 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pasture.core.errors import DataError
-from pasture.core.files import read_records
+from pasture.core.files import PlaceName, read_records
+from pasture.core.foreign import made
+from pasture.core.labels import share_of_second
 from pasture.core.records import (
     Comparison,
     Completion,
@@ -61,7 +63,7 @@ class FeedbackFile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    file: str
+    file: PlaceName
     """A file, a folder with `comparisons.jsonl` and `preferences.jsonl`, or `hub:ORG/NAME/FILES@REVISION`."""
     labels: tuple[str, ...] = Field(("preference",), min_length=1)
     """Columns that hold a label, where rows have `output_1` and `output_2`; each is a person or a judge."""
@@ -85,8 +87,8 @@ class Feedback:
         return [*self.pairs, *((rating,) for rating in self.ratings)]
 
 
-def load_feedback(settings: FeedbackFile) -> Feedback:
-    """The preferences and the ratings of a file, each in order.
+def load_feedback(settings: FeedbackFile | str | Path) -> Feedback:
+    """The preferences and the ratings of a file, each in order; of a file alone, by its name, all that it holds.
 
     Of a chosen and a rejected answer, which one is called first is drawn by their texts, so that a label says nothing
     but who was preferred. Labels that are missing come out as unjudged.
@@ -94,6 +96,8 @@ def load_feedback(settings: FeedbackFile) -> Feedback:
     Raises:
         DataError: naming file and row, if a layout is unknown or broken, or nothing is left.
     """
+    if not isinstance(settings, FeedbackFile):
+        settings = FeedbackFile(file=str(settings))
     left_out: Counter[str] = Counter()
     found: list[Judged | Rating] = []
     taken: set[str] = set()
@@ -120,7 +124,7 @@ def _files(name: str) -> list[Path]:
 def _judged_in(path: Path, settings: FeedbackFile, left_out: Counter[str]) -> list[Judged | Rating]:
     rows = read_rows(path)
     if rows and {"comparison_id", "preferred"} <= set(rows[0]):
-        return [*_joined(path)]
+        return [*_joined(path, rows)]
     judged: list[Judged | Rating] = []
     for number, row in enumerate(rows, start=1):
         where = f"{path}: row {number}"
@@ -139,17 +143,18 @@ class _LeftOutError(Exception):
     """Why nothing is made of a row."""
 
 
-def _joined(path: Path) -> list[Judged]:
+def _joined(path: Path, rows: Sequence[Row]) -> list[Judged]:
     """Our own preferences with the comparisons beside them, or where a run keeps them."""
     beside = path.with_name(COMPARISONS_FILE)
     if not beside.exists() and path.parts[-3:-1] == _LABELS_OF_A_RUN:
         beside = path.parents[2].joinpath(*_PAIRS_OF_A_RUN, COMPARISONS_FILE)
     comparisons = {one.id: one for one in read_records(beside, Comparison)}
     judged = []
-    for number, preference in enumerate(read_records(path, Preference), start=1):
+    for number, row in enumerate(rows, start=1):
+        preference = made(Preference, f"{path}: row {number}", **row)
         if preference.comparison_id not in comparisons:
             raise DataError(
-                f"{path}:{number}: judges comparison {preference.comparison_id!r}, which is not in "
+                f"{path}: row {number}: judges comparison {preference.comparison_id!r}, which is not in "
                 f"{beside}. Put the file of the same run or campaign there."
             )
         judged.append((comparisons[preference.comparison_id], preference))
@@ -218,12 +223,12 @@ def _preference(comparison: Comparison, row: Row, label: str, annotator: str, wh
     """What a label says; a verdict of ours beside it has the last word, and the number stays as its probability."""
     if label not in row:
         raise DataError(f"{where}: no column {label!r}. Columns: {', '.join(map(str, row))}.")
-    value = _number(row[label], label, where)
-    preferred = _verdict_beside(row, label) or _verdict(value)
+    share = _share_of_second(row[label], label, where)
+    preferred = _verdict_beside(row, label) or _verdict(share)
     if preferred == "unjudged":
         reason = f"no label under {label!r}"
         return Preference(comparison_id=comparison.id, annotator=annotator, preferred="unjudged", error=reason)
-    graded = None if value in (None, 1, 1.5, 2) else 2 - value
+    graded = None if math.isnan(share) or share in (0, 0.5, 1) else 1 - share
     return Preference(comparison_id=comparison.id, annotator=annotator, preferred=preferred, probability_first=graded)
 
 
@@ -239,30 +244,20 @@ def _verdict_beside(row: Row, label: str) -> Verdict | None:
     return next((verdict for verdict in get_args(Verdict) if verdict == beside), None)
 
 
-def _verdict(value: float | None) -> Verdict:
-    if value is None:
+def _verdict(share_of_second: float) -> Verdict:
+    if math.isnan(share_of_second):
         return "unjudged"
-    return "tie" if value == 1.5 else "first" if value < 1.5 else "second"
+    return "tie" if share_of_second == 0.5 else "first" if share_of_second < 0.5 else "second"
 
 
-def _number(value: object, label: str, where: str) -> float | None:
-    """A label from 1 to 2; 1.5 also for 0, and None where there is no label."""
-    if value is None or value == "":
-        return None
+def _share_of_second(value: object, label: str, where: str) -> float:
     try:
-        number = float(str(value))
+        return share_of_second(value)
     except ValueError as error:
-        raise DataError(f"{where}: {label} is {value!r}, expected a number.") from error
-    if math.isnan(number) or number == -1:
-        return None
-    if number == 0:
-        return 1.5
-    if not 1 <= number <= 2:
         raise DataError(
-            f"{where}: {label} is {number:g}. Expected 1 or 2 for the output that is better, 1.5 or 0 for a tie, a "
-            "number between for a probability, and nothing or -1 where there is no label."
-        )
-    return number
+            f"{where}: {label} is {value!r}, which {error}. Expected 1 or 2 for the output that is better, 1.5 or 0 "
+            "for a tie, a number between for a probability, and nothing or -1 where there is no label."
+        ) from error
 
 
 def _chosen(row: Row, where: str, source: str) -> Judged:
@@ -282,7 +277,7 @@ def _chosen(row: Row, where: str, source: str) -> Judged:
         for number, text in enumerate(texts)
     ]
     comparison = Comparison.of(instruction, *sides)
-    scores = {name: row[name] for name in ("score_chosen", "score_rejected") if isinstance(row.get(name), int | float)}
+    scores = {name: row[name] for name in ("score_chosen", "score_rejected") if _is_finite(row.get(name))}
     preference = Preference(
         comparison_id=comparison.id,
         annotator=text_or(row, "annotator", source),
@@ -290,6 +285,10 @@ def _chosen(row: Row, where: str, source: str) -> Judged:
         evidence=scores or None,
     )
     return comparison, preference
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _rated(row: Row, where: str, source: str) -> Rating:

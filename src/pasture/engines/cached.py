@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Protocol, runtime_checkable
 
 from pydantic import ValidationError
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from pasture.core.errors import EngineError, StoreError
 from pasture.core.ports import Engine
 from pasture.core.requests import Reply, Request
-from pasture.core.store import Answer, AnswerStore
+from pasture.core.store import Answer, AnswerStore, Claimed
 from pasture.engines.loop import RunStoppedError, in_order, on_engine_loop, pause
 
 LOG = logging.getLogger("pasture.engines")
@@ -76,13 +77,26 @@ class CachedEngine:
         key = stored_under(request, self._salt)
         wait = FIRST_LOOK_SECONDS
         while True:
-            found = await asyncio.wrap_future(self._store.claim(key, retry_failed=self._retry_failed))
+            found = await self._claimed(key)
             if isinstance(found, Answer):
                 return self._read(key, found)
             if found == "claimed":
                 return await self._bought_or_failed_before(key, request)
             await pause(wait)
             wait = min(2 * wait, LAST_LOOK_SECONDS)
+
+    async def _claimed(self, key: str) -> Answer | Claimed | None:
+        """What the store says to a claim; a claim that nobody waits for any more is let go of."""
+        claim = self._store.claim(key, retry_failed=self._retry_failed)
+        try:
+            return await asyncio.wrap_future(claim)
+        except asyncio.CancelledError:
+            claim.add_done_callback(lambda done: self._let_go(key, done))
+            raise
+
+    def _let_go(self, key: str, claim: "Future[Answer | Claimed | None]") -> None:
+        if not claim.cancelled() and claim.exception() is None and claim.result() == "claimed":
+            self._store.release(key)
 
     async def _bought_or_failed_before(self, key: str, request: Request) -> Reply:
         """A new answer; where there is none and the store holds a failure, that one."""

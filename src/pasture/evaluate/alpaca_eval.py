@@ -15,7 +15,7 @@ from pasture.core.errors import DataError
 from pasture.core.hostile import for_csv, shortened
 from pasture.core.labels import share_of_second
 from pasture.core.layout import has_list
-from pasture.core.records import Comparison, Preference, content_id
+from pasture.core.records import Comparison, Preference, by_id, content_id
 from pasture.core.tables import Row, text_field
 from pasture.evaluate.board import Board
 from pasture.evaluate.outcomes import Credit, Outcomes, answers_of
@@ -53,8 +53,8 @@ def outcomes_of_annotations(
     """The outcomes of every pair of generators in AlpacaEval's annotations, rows in their order.
 
     `judge` is the name to give; left out, it is the annotators' own names, joined. With several columns of labels
-    each row is judged as often. Whose output was shown first
-    follows from nothing in these files: `shown_first` is False throughout unless a row has `is_switched`.
+    each row is judged as often. Whose output was shown first is known by `is_switched` alone: without it,
+    `shown_first` is False.
 
     Raises:
         DataError: naming the row, if a field is missing or a preference out of range.
@@ -107,13 +107,11 @@ def annotation_rows(
 
     Counted as `credit` says, so that AlpacaEval makes the same rates of them.
     """
-    by_id = {comparison.id: comparison for comparison in comparisons}
+    known = by_id(comparisons)
     rows: list[Row] = []
     for preference in preferences:
-        comparison = by_id[preference.comparison_id]
-        probability = preference.probability_first
-        if credit == "verdict" or preference.flipped_by_noise:
-            probability = None
+        comparison = known[preference.comparison_id]
+        probability = None if credit == "verdict" else preference.probability_first
         value = _PREFERENCE.get(preference.preferred)
         rows.append(
             {

@@ -8,11 +8,15 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from pasture.core.errors import DataError
+from pasture.core.hostile import shortened
 from pasture.core.records import WinRate
 from pasture.core.statistics import Interval
 from pasture.evaluate.doubts import comparability, judges_by_place, twins
 from pasture.evaluate.outcomes import Outcomes
-from pasture.evaluate.win_rate import discrete_rate, summarize_all
+from pasture.evaluate.win_rate import discrete_rate, require_systems, summarize_all
+
+_REPR_ROWS, _REPR_CHARACTERS = 5, 40
+"""Systems, and characters of each name, that `repr` of a board shows; `board_table` shows all."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class BoardRow:
     share_shown_first: float | None
     """Of the judged, how often the judge saw the system's answer first: half the time where asked in both orders.
 
-    Equal answers that nobody was asked about have no place.
+    Equal answers have no place where a pool of language models says that nobody was asked about them; the meadow's
+    judges look at them too, in the order that they drew.
     """
     rate_when_first: float | None
     rate_when_second: float | None
@@ -79,6 +84,14 @@ class Board:
     """What the verdicts depend on, as the annotator states it."""
     warnings: tuple[str, ...] = ()
     """What keeps the rows from being compared, or the numbers from being believed."""
+
+    def __repr__(self) -> str:
+        rows = [
+            f"{shortened(row.win_rate.system, _REPR_CHARACTERS)!r} {_percent(row.win_rate.rate)}" for row in self.rows
+        ]
+        more = [f"{len(rows) - _REPR_ROWS} more"] if len(rows) > _REPR_ROWS else []
+        warnings = f"; {len(self.warnings)} warnings" if self.warnings else ""
+        return f"Board({', '.join([*rows[:_REPR_ROWS], *more])}{warnings})"
 
     @property
     def date(self) -> str | None:
@@ -114,8 +127,7 @@ def build_board(
         DataError: if there is no system, a system comes twice under one judge and reference, or rows cannot be
             compared and `allow_mixed` is not set.
     """
-    if not systems:
-        raise DataError("a leaderboard needs at least one system, got none.")
+    require_systems(systems, "a leaderboard")
     if len({outcomes.pair for outcomes in systems}) < len(systems):
         raise DataError("a system is given twice for one judge and reference. Merge its outcomes or rename one.")
     doubts = comparability(systems)
@@ -160,6 +172,10 @@ def _by_source(outcomes: Outcomes) -> dict[str, SourceRate]:
         credit = outcomes.credit[outcomes.judged & (outcomes.source == source)]
         rates[source] = SourceRate(_mean(credit), len(credit))
     return rates
+
+
+def _percent(rate: float | None) -> str:
+    return "unjudged" if rate is None else f"{rate:.1%}"
 
 
 def _mean(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float | None:

@@ -94,7 +94,8 @@ def rogan_gladen(judge: Outcomes, human: Outcomes, seed: int) -> CorrectedRate:
     """The win rate by people, from the judge's rate and its rates of error.
 
     With a the judge's mean credit where people saw a win and b where they saw a loss, the rate is (mean - b) /
-    (a - b), held to [0, 1]; a tie is half of each. The interval resamples labelled and unlabelled instructions.
+    (a - b), held to [0, 1]; a tie is half of each. The interval resamples labelled and unlabelled instructions;
+    resamples without a win or without a loss by people are left out, as they leave a or b unknown.
 
     Raises:
         DataError: as `prediction_powered`.
@@ -172,7 +173,8 @@ def _turned_back(sums_D5: Floats, rest_D: Floats, count: int) -> tuple[Floats, F
         skill = a - b
         rate = ((judge + rest_D) / count - b) / skill
     # A resample in which the judge shows no skill leaves the rate open; either end of the scale is then as likely.
-    rate = np.where(skill > 0, rate, np.where(rate > 0.5, 0.0, 1.0))
+    # One without a win or without a loss by people, where wins or losses are rare, says nothing at all: NaN.
+    rate = np.where((skill > 0) | np.isnan(rate), rate, np.where(rate > 0.5, 0.0, 1.0))
     return np.clip(rate, 0.0, 1.0), skill
 
 

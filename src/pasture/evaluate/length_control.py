@@ -15,7 +15,7 @@ are better, that is taken for taste too, as in every length control.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,7 @@ from pasture.core.seeds import stream
 from pasture.core.statistics import Codes, Floats, Interval, percentile_interval, unseen_interval
 from pasture.evaluate.board import LengthControlled
 from pasture.evaluate.outcomes import Outcomes
-from pasture.evaluate.win_rate import BOOTSTRAP_STREAM
+from pasture.evaluate.win_rate import BOOTSTRAP_STREAM, require_systems
 
 METHOD = "pooled taste"
 DRAWS = 500
@@ -68,8 +68,33 @@ class _Fit:
     """Taste for length; slope over the reference's length."""
 
 
+@dataclass(frozen=True, eq=False)
+class EqualLength:
+    """Systems at equal length, with the draws that they share, so that two of them can be paired."""
+
+    rates: Mapping[str, LengthControlled]
+    drawn: Mapping[str, Floats]
+    """By system the rate in each draw; without those whose rate is no draw's."""
+    counts: Mapping[str, int]
+    """Judged instructions."""
+
+    def gap(self, system: str, other: str) -> tuple[float, Interval] | None:
+        """How much more `system` would win than `other`, with the 95% interval; None where it is not known."""
+        if not {system, other} <= self.drawn.keys():
+            return None
+        count = min(self.counts[system], self.counts[other])
+        interval = percentile_interval(self.drawn[system] - self.drawn[other], count)
+        difference = self.rates[system].rate - self.rates[other].rate
+        return None if math.isnan(interval.low) else (difference, interval)
+
+
 def length_control(systems: Sequence[Outcomes], seed: int, draws: int = DRAWS) -> dict[str, LengthControlled]:
-    """The controlled win rate of each system that has a judgement, by name, with bootstrap error and 95% interval.
+    """The controlled win rate of each system that has a judgement, by name; see `equal_length`."""
+    return dict(equal_length(systems, seed, draws).rates)
+
+
+def equal_length(systems: Sequence[Outcomes], seed: int, draws: int = DRAWS) -> EqualLength:
+    """The controlled win rate of each system that has a judgement, with bootstrap error and 95% interval.
 
     The more systems are given together, the better the judge's taste is known. Every draw resamples instructions and
     fits again, so the error includes that of the taste. A system that won, lost or tied every time keeps its rate.
@@ -77,6 +102,7 @@ def length_control(systems: Sequence[Outcomes], seed: int, draws: int = DRAWS) -
     Raises:
         DataError: if the systems differ in judge or reference, or none has a judgement.
     """
+    require_systems(systems, "length control")
     if len({(outcomes.judge, outcomes.reference) for outcomes in systems}) != 1:
         raise DataError("length control needs systems of one judge and one reference; call it for each apart.")
     usable = [outcomes for outcomes in systems if outcomes.judged.any()]
@@ -91,10 +117,18 @@ def length_control(systems: Sequence[Outcomes], seed: int, draws: int = DRAWS) -
         picks = generator.integers(0, rows.instruction_count, size=rows.instruction_count)
         weight_R = np.bincount(picks, minlength=rows.instruction_count)[rows.instruction].astype(np.float64)
         drawn_DS[draw] = _controlled(rows, _fitted(rows, weight_R, fit, _DRAW_TOLERANCE), weight_R)
-    return {
-        outcomes.system: _result(outcomes, float(rate_S[number]), drawn_DS[:, number])
-        for number, outcomes in enumerate(usable)
-    }
+    return EqualLength(
+        rates={
+            outcomes.system: _result(outcomes, float(rate_S[number]), drawn_DS[:, number])
+            for number, outcomes in enumerate(usable)
+        },
+        drawn={
+            outcomes.system: drawn_DS[:, number]
+            for number, outcomes in enumerate(usable)
+            if np.ptp(outcomes.credit[outcomes.judged]) > 0
+        },
+        counts={outcomes.system: _instruction_count(outcomes) for outcomes in usable},
+    )
 
 
 def _rows(systems: Sequence[Outcomes]) -> _Rows:
@@ -158,10 +192,15 @@ def _controlled(rows: _Rows, fit: _Fit, weight_R: Floats) -> Floats:
 
 def _result(outcomes: Outcomes, rate: float, drawn_D: Floats) -> LengthControlled:
     credit = outcomes.credit[outcomes.judged]
-    count = len(np.unique(outcomes.instruction[outcomes.judged]))
+    count = _instruction_count(outcomes)
     if np.ptp(credit) == 0:
         return LengthControlled(METHOD, float(credit[0]), 0.0, unseen_interval(float(credit[0]), count))
     interval = percentile_interval(drawn_D, count)
     if math.isnan(interval.low):
         interval = Interval(0.0, 1.0)  # one instruction: nothing is known of the spread
     return LengthControlled(METHOD, rate, float(np.nanstd(drawn_D, ddof=1)), interval)
+
+
+def _instruction_count(outcomes: Outcomes) -> int:
+    """Instructions on which the system was judged."""
+    return len(np.unique(outcomes.instruction[outcomes.judged]))

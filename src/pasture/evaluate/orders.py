@@ -35,8 +35,7 @@ def both_orders(outcomes: Outcomes, seed: int) -> BothOrders:
     Raises:
         DataError: if no instruction was judged in both orders.
     """
-    first = instruction_means(outcomes.where(outcomes.shown_first))
-    second = instruction_means(outcomes.where(~outcomes.shown_first))
+    first, second = _by_order(outcomes)
     names = sorted(first.keys() & second.keys())
     if not names:
         raise DataError(
@@ -54,3 +53,15 @@ def both_orders(outcomes: Outcomes, seed: int) -> BothOrders:
         both=len(names),
         single=len(first) + len(second) - 2 * len(names),
     )
+
+
+def has_both_orders(outcomes: Outcomes) -> bool:
+    """Whether any instruction was judged in both orders, so that `both_orders` has an estimate."""
+    first, second = _by_order(outcomes)
+    return not first.keys().isdisjoint(second)
+
+
+def _by_order(outcomes: Outcomes) -> tuple[dict[str, float], dict[str, float]]:
+    """Mean credit by instruction where the judge saw the system's completion first, and where second."""
+    first = instruction_means(outcomes.where(outcomes.shown_first))
+    return first, instruction_means(outcomes.where(~outcomes.shown_first))

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from pasture.core.errors import DataError
 from pasture.core.layout import has_list
-from pasture.core.records import Comparison, Preference, content_id
+from pasture.core.records import Comparison, Preference, Verdict, by_id, content_id
 
 Credit = Literal["verdict", "probability"]
 """What a judgement is worth: 1, 1/2 or 0 by its verdict, or the judge's own probability where it gives one."""
@@ -21,6 +21,7 @@ Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
 
 _VERDICT_CREDIT = {"first": 1.0, "tie": 0.5, "second": 0.0, "unjudged": np.nan}
+_OPPOSITE: Mapping[Verdict, Verdict] = {"first": "second", "second": "first"}
 _OF_AN_ORDER = {"shown_first", "preferred", "probability_first"}
 """What a pool keeps of each of the two orders that it asked in, at the least."""
 
@@ -65,6 +66,10 @@ class Outcomes:
 
     def __len__(self) -> int:
         return len(self.credit)
+
+    def __repr__(self) -> str:
+        names = ", ".join(f"{name}={getattr(self, name)!r}" for name in ("system", "reference", "judge"))
+        return f"Outcomes({names}: {int(self.judged.sum())} judged of {len(self)})"
 
     @property
     def judged(self) -> Booleans:
@@ -151,7 +156,8 @@ def outcomes_of(
     counts for the reference as a system; comparisons in which `reference` takes no part are left out.
 
     Raises:
-        DataError: if a preference belongs to no comparison, or `reference` takes part in none.
+        DataError: if a preference belongs to no comparison, two comparisons have one id, or `reference` takes part in
+            none.
     """
     rows: dict[str, list[tuple[Comparison, Preference | None]]] = {}
     for comparison, preference in _joined(preferences, comparisons):
@@ -169,18 +175,18 @@ def outcomes_of(
 def _joined(
     preferences: Sequence[Preference], comparisons: Sequence[Comparison]
 ) -> Iterator[tuple[Comparison, Preference | None]]:
-    by_id = {comparison.id: comparison for comparison in comparisons}
+    known = by_id(comparisons)
     answered = set()
     for preference in preferences:
-        comparison = by_id.get(preference.comparison_id)
+        comparison = known.get(preference.comparison_id)
         if comparison is None:
             raise DataError(
                 f"preference of {preference.annotator!r} is about comparison {preference.comparison_id!r}, which is "
-                f"not among the {len(by_id)} given. Pass the comparisons that were judged."
+                f"not among the {len(known)} given. Pass the comparisons that were judged."
             )
         answered.add(comparison.id)
         yield comparison, preference
-    for comparison in by_id.values():
+    for comparison in known.values():
         if comparison.id not in answered:
             yield comparison, None
 
@@ -238,8 +244,8 @@ def _credit(preference: Preference | None, side: Literal["first", "second"], cre
     if preference is None or preference.preferred == "unjudged":
         return np.nan
     value = _VERDICT_CREDIT[preference.preferred]
-    # Where noise chose the verdict, the judge's probability belongs to another label.
-    if credit == "probability" and preference.probability_first is not None and not preference.flipped_by_noise:
+    # Noise that turns a judgement over turns its probability over too; noise in a judgement's place has none.
+    if credit == "probability" and preference.probability_first is not None:
         value = preference.probability_first
     return value if side == "first" else 1.0 - value
 
@@ -261,7 +267,7 @@ def _by_place(preference: Preference, side: Literal["first", "second"], credit: 
 def single_orders(preference: Preference) -> list[Preference]:
     """The verdicts of the two orders that a pool asked in and kept as evidence; none where it asked in one.
 
-    An order without a verdict comes back unjudged.
+    An order without a verdict comes back unjudged. Where noise turned the whole over, so it does each order.
 
     Raises:
         DataError: if what is kept is no verdict.
@@ -270,7 +276,7 @@ def single_orders(preference: Preference) -> list[Preference]:
     if not isinstance(orders, list) or not all(isinstance(one, dict) and one.keys() >= _OF_AN_ORDER for one in orders):
         return []
     try:
-        return [
+        singles = [
             Preference(
                 comparison_id=preference.comparison_id,
                 annotator=preference.annotator,
@@ -286,3 +292,15 @@ def single_orders(preference: Preference) -> list[Preference]:
             f"preference of {preference.annotator!r} about comparison {preference.comparison_id!r}: evidence['orders'] "
             f"should hold a verdict for each order, got {orders!r:.200}. Judge the comparison again."
         ) from error
+    return [_turned_over(single) for single in singles] if preference.flipped_by_noise else singles
+
+
+def _turned_over(single: Preference) -> Preference:
+    """The opposite verdict, its probability the other answer's."""
+    probability = single.probability_first
+    return single.model_copy(
+        update={
+            "preferred": _OPPOSITE.get(single.preferred, single.preferred),
+            "probability_first": None if probability is None else 1 - probability,
+        }
+    )

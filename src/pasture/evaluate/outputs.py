@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from pasture.core.errors import DataError
+from pasture.core.foreign import made
 from pasture.core.records import Comparison, Completion, Instruction, content_id
 from pasture.core.tables import Row, read_rows, text_field
 
@@ -70,21 +69,14 @@ def _instruction(row: Row, where: str) -> Instruction:
     if not text.strip():
         raise DataError(f"{where}: the instruction is empty.")
     source = text_field(row, "dataset", where, "").strip() or "unknown"
-    return Instruction(
-        id=content_id(text, material), instruction=text, input=material, source=source, split="evaluation"
-    )
+    identity = content_id(text, material)
+    return made(Instruction, where, id=identity, instruction=text, input=material, source=source, split="evaluation")
 
 
 def _completion(row: Row, instruction_id: str, system: str, where: str) -> Completion:
     known = {name: row[name] for name in ("finish_reason", "token_count") if row.get(name) is not None}
     text = text_field(row, "output", where)
-    try:
-        return Completion.model_validate(
-            {"instruction_id": instruction_id, "text": text, "system": system, "seed": 0, **known}
-        )
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise DataError(f"{where}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}.") from error
+    return made(Completion, where, instruction_id=instruction_id, text=text, system=system, seed=0, **known)
 
 
 def _with_instructions(rows: Sequence[Row], path: Path, instructions: Path | None) -> list[Row]:

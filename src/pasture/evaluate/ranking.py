@@ -20,7 +20,7 @@ from scipy.sparse.csgraph import connected_components
 
 from pasture.core.errors import DataError
 from pasture.core.seeds import stream
-from pasture.core.statistics import LEVEL, Codes, Floats, percentile_interval, unseen_interval
+from pasture.core.statistics import ALIKE, LEVEL, Codes, Floats, percentile_interval, unseen_interval
 from pasture.evaluate.outcomes import Outcomes
 from pasture.evaluate.win_rate import BOOTSTRAP_STREAM
 
@@ -31,8 +31,6 @@ _PRIOR_PRECISION = 1e-4
 """Of every coefficient: keeps a system that never lost at a finite strength, of about 8 more than its rivals'."""
 _LEAST_SPREAD = 1e-6
 """Of a gap between resamples; below it are the errors of the fits."""
-_ALIKE = 1e-12
-"""Difference of two credits up to which they are the same."""
 
 
 @dataclass(frozen=True)
@@ -177,12 +175,12 @@ def _unseen(pairs: _Pairs, coefficients: Floats) -> dict[int, _Unseen]:
         credit = won_NP[:, first].sum(axis=1) + lost_NP[:, second].sum(axis=1)
         asked = (won_NP + lost_NP)[:, first | second].sum(axis=1)
         means = credit[asked > 0] / asked[asked > 0]
-        if np.ptp(means) > _ALIKE:
+        if np.ptp(means) > ALIKE:
             continue
         missed = unseen_interval(0.0, len(means)).high
         found[system] = _Unseen(
-            low=_had_missed(pairs, coefficients, system, missed, 0.0) if means[0] > _ALIKE else None,
-            high=_had_missed(pairs, coefficients, system, missed, 1.0) if means[0] < 1 - _ALIKE else None,
+            low=_had_missed(pairs, coefficients, system, missed, 0.0) if means[0] > ALIKE else None,
+            high=_had_missed(pairs, coefficients, system, missed, 1.0) if means[0] < 1 - ALIKE else None,
         )
     return found
 

@@ -103,7 +103,11 @@ def summarize_all(systems: Sequence[Outcomes], seed: int) -> list[WinRate]:
     """The win rate of every system, all with the same resamples of instructions.
 
     One resample serves all systems, so a board of hundreds costs little more than one system.
+
+    Raises:
+        DataError: if `systems` is no list of outcomes, or is empty.
     """
+    require_systems(systems, "a table of win rates")
     instructions = np.concatenate([outcomes.instruction for outcomes in systems])
     owners = np.repeat(np.arange(len(systems)), [len(outcomes) for outcomes in systems])
     codes = np.unique(instructions, return_inverse=True)[1].astype(np.int64)
@@ -121,6 +125,21 @@ def summarize_all(systems: Sequence[Outcomes], seed: int) -> list[WinRate]:
         estimate = mean_from_sums(sums, counts, drawn[:, 2 * number : 2 * number + 2])
         records.append(win_rate_of(outcomes, estimate))
     return records
+
+
+def require_systems(systems: Sequence[Outcomes], what: str) -> None:
+    """See that there are outcomes to make `what` of.
+
+    Raises:
+        DataError: if `systems` is no list of outcomes, or is empty.
+    """
+    if isinstance(systems, Outcomes):
+        raise DataError(f"{what} takes a list of systems, got the outcomes of one. Write [outcomes] around it.")
+    if not systems:
+        raise DataError(f"{what} needs at least one system, got none.")
+    other = next((one for one in systems if not isinstance(one, Outcomes)), None)
+    if other is not None:
+        raise DataError(f"{what} takes Outcomes, one of those that outcomes_of lists, got {type(other).__name__}.")
 
 
 @dataclass(frozen=True)
@@ -148,6 +167,7 @@ def paired_difference(a: Outcomes, b: Outcomes, seed: int) -> PairedDifference:
     Raises:
         DataError: if judge or reference differ, or no instruction is shared.
     """
+    require_systems([a, b], "a paired difference")
     if (a.judge, a.reference) != (b.judge, b.reference):
         raise DataError(
             f"{a.system!r} was judged by {a.judge!r} against {a.reference!r}, {b.system!r} by {b.judge!r} against "

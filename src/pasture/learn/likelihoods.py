@@ -8,6 +8,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from jaxtyping import Float
 from torch import Tensor
 
+from pasture.core.files import require_path
 from pasture.learn.resume import fingerprint
 from pasture.machine.checkpoint import load_checkpoint, save_checkpoint
 from pasture.machine.distributed import check_same, on_main, row_by_row
@@ -39,6 +40,7 @@ def reference_logprobs(
 
     What is found there is used if it is of the same model and the same answers, and else computed again.
     """
+    require_path(folder, "folder")
     answers = [[(answer.prompt_ids, answer.response_ids) for answer in group] for group in groups]
     identity = fingerprint(answers, modules=[model.model])
     place = folder / REFERENCE_FOLDER

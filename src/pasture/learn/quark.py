@@ -255,13 +255,13 @@ def train(
     reference = reference_of(policy.model, start, config.weights, tokenizer=tokenizer)
     models = Models(policy, reference, shared_tokens)
     optimizer = adamw(policy.model)
-    pool = Pool(folder / "pool", config.pool_steps)
     identity = fingerprint(config.model_dump(exclude=NO_PART_OF_THE_RESULT), seed, prompts, modules=[policy.model])
     with (
         Resumable(folder, {"policy": policy.model}, optimizer, identity=identity) as run,
         Drawing(config.rollouts, policy.model, asking.plain, folder, start=start) as drawing,
     ):
         drawing.check(max(map(len, prompts)), config.max_new_tokens)
+        pool = Pool(folder / "pool", config.pool_steps)
         first_step, _ = run.resume()
         if config.pool_steps != 1:
             pool.resume(first_step)

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pasture.core.errors import PastureError, RunFolderError
-from pasture.core.files import fingerprint as file_fingerprint
-from pasture.core.files import read_json_lines, write_json_lines
+from pasture.core.files import read_json_lines, require_path, weights_fingerprint, write_json_lines
 from pasture.core.ports import Progress
 from pasture.core.run_folder import differing_keys
 from pasture.machine.checkpoint import (
@@ -50,6 +49,7 @@ def claim(folder: Path, identity: str, file: str = IDENTITY_FILE, *, facts: Mapp
     Raises:
         RunFolderError: if it began with something else.
     """
+    require_path(folder, "folder")
     path = folder / file
     begun = path.exists()
     check_same(begun, str(path))
@@ -86,6 +86,7 @@ class Resumable:
         *,
         identity: str,
     ) -> None:
+        require_path(folder, "folder")
         self.folder = folder
         self.modules = modules
         self.optimizer = optimizer
@@ -206,6 +207,8 @@ def fingerprint(*parts: object, modules: Sequence[nn.Module] = (), folders: Sequ
     Of each weight the name, the shape, the type and the first values are taken: enough to tell models apart, and quick.
     Of a folder its files of weights are, so that no model is loaded for it.
     """
+    for folder in folders:
+        require_path(folder, "start")
     digest = hashlib.sha256(json.dumps(parts).encode())
     for module in modules:
         rest(module)
@@ -214,5 +217,5 @@ def fingerprint(*parts: object, modules: Sequence[nn.Module] = (), folders: Sequ
             head = whole(parameter.detach()).flatten()[:16].float().cpu()
             digest.update(head.numpy().tobytes())
     for path in (path for folder in folders for path in sorted(folder.glob("*.safetensors"))):
-        digest.update(f"{path.name} {file_fingerprint(path)}".encode())
+        digest.update(f"{path.name} {weights_fingerprint(path)}".encode())
     return digest.hexdigest()

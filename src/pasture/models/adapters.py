@@ -8,14 +8,17 @@ Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685
 
 import contextlib
 import copy
+import logging
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import Embedding, Linear, LoraLayer
 from peft.utils.other import transpose
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -27,8 +30,16 @@ from pasture.core.files import atomic_file
 from pasture.core.seeds import stream
 from pasture.models.weights_config import Lora
 
+LOG = logging.getLogger("pasture.models")
+
 ADAPTER_FOLDER = "adapter"
 """Within a saved model's folder: the adapters alone, as `PeftModel.from_pretrained` reads them."""
+
+MUCH_LOST = 0.5
+"""Share of what adapters add, by norm, from which on its loss to rounding is told."""
+
+_TOLD = 3
+"""Layers that an error names, at most."""
 
 _NAME = "default"
 _TENSORS = "adapter_model.safetensors"
@@ -42,31 +53,27 @@ def add_adapters(model: PreTrainedModel, lora: Lora, *, seed: int, base: str) ->
     float32 whatever the model's type. `base` is what the saved adapters name as the model that they belong to.
 
     Raises:
-        ModelError: if the model has no layer of a name that is asked for, or it is an embedding.
+        ModelError: if the model has no layer of a name that is asked for, or it is no linear layer.
     """
-    targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=0.0,
-        target_modules=targets,
+        target_modules=None if lora.target_modules == "all-linear" else list(lora.target_modules),
         # GPT-2 and its kin keep their matrices transposed.
         fan_in_fan_out=any(isinstance(part, Conv1D) for part in model.modules()),
         base_model_name_or_path=base,
     )
     try:
+        if config.target_modules is None:
+            config.target_modules = _linear_layers(model, config)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")  # see `config_of_merged`
             inject_adapter_in_model(config, model, _NAME)
     except ValueError as error:
         first_line = str(error).splitlines()[0]
         raise ModelError(f"adapters do not fit {base}: {first_line} Name other target_modules.") from error
-    embeddings = [name for name, layer in adapted_layers(model) if _NAME not in layer.lora_A]
-    if embeddings:
-        raise ModelError(
-            f"adapters do not fit {base}: target_modules expected linear layers, found embeddings: "
-            f"{', '.join(embeddings)}. Name linear layers alone, such as q_proj, or set it to 'all-linear'."
-        )
+    _check_layers(model, base)
     model.base_model.peft_config = model.peft_config
     for name, layer in adapted_layers(model):
         first, second = layer.lora_A[_NAME].float(), layer.lora_B[_NAME].float()
@@ -75,6 +82,50 @@ def add_adapters(model: PreTrainedModel, lora: Lora, *, seed: int, base: str) ->
         with torch.no_grad():
             first.weight.copy_(torch.from_numpy(drawn))
             second.weight.zero_()
+
+
+def _linear_layers(model: PreTrainedModel, config: LoraConfig) -> set[str]:
+    """Names of the linear layers that get adapters where none are named: all but the output layer.
+
+    transformers 5 keeps the experts of a mixture, linear layers once, in one tensor, which cannot be saved with an
+    adapter added. peft still knows their old names, and takes any layer of such a name, a shared expert's among them,
+    to mean all of the experts: with these left out, it reads what is saved as it is meant.
+    """
+    output = model.get_output_embeddings()
+    parts = model.named_modules()
+    linear = {name for name, part in parts if isinstance(part, nn.Linear | Conv1D) and part is not output}
+    understood = copy.deepcopy(config)
+    understood.target_modules = set(linear)
+    convert_peft_config_for_transformers(understood, model, None)
+    kept = linear & set(understood.target_modules)
+    experts = {name for name, one in model.named_parameters() if one.ndim == 3 and ".experts." in name}
+    without = sorted({name.rpartition(".")[2] for name in experts | (linear - kept)})
+    if without:
+        LOG.warning(
+            "%s: its experts, which are no linear layers, get no adapters, nor does what peft takes for them by its "
+            "name: %s",
+            model.config.get_text_config().model_type,
+            ", ".join(without),
+        )
+    return kept
+
+
+def _check_layers(model: PreTrainedModel, base: str) -> None:
+    """See that adapters sit in linear layers alone, which are all that can be saved with them added.
+
+    Raises:
+        ModelError: naming those that they sit in otherwise.
+    """
+    layers = dict(adapted_layers(model))
+    others = [name for name, layer in layers.items() if not isinstance(layer, Linear)]
+    if others:
+        embeddings = all(isinstance(layers[name], Embedding) for name in others)
+        more = f" and {len(others) - _TOLD} more" if len(others) > _TOLD else ""
+        raise ModelError(
+            f"adapters do not fit {base}: target_modules expected linear layers, found "
+            f"{'embeddings' if embeddings else 'parts that are none'}: {', '.join(others[:_TOLD])}{more}. "
+            "Name linear layers alone, such as q_proj, or set it to 'all-linear'."
+        )
 
 
 def adapted_layers(module: nn.Module) -> list[tuple[str, LoraLayer]]:
@@ -150,7 +201,7 @@ def distance_to_merged(backbone: nn.Module, merged: Mapping[str, Tensor], *, nam
     The largest, over weights, of the norm of the difference as a share of the norm.
     """
     farthest = 0.0
-    for key, tensor in _merged(backbone, backbone.state_dict(), name):
+    for key, tensor in _merged(backbone, backbone.state_dict(), name, _Rounding()):
         other = merged[key].to(tensor.device).float()
         farthest = max(farthest, float((tensor.float() - other).norm() / other.norm().clamp(min=1e-30)))
     return farthest
@@ -159,11 +210,43 @@ def distance_to_merged(backbone: nn.Module, merged: Mapping[str, Tensor], *, nam
 def merged_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of the model without adapters that computes the same, under its own names.
 
+    The same up to the rounding of each weight to the model's type: in bfloat16 a change of less than a 512th of a
+    weight is lost, and where most of all that the adapters add is, the log says so.
+
     `weights` are the model's state, each tensor whole; it stays as it is. What is new is on the CPU: on a card there
     may be no room for all of it.
     """
-    kept = {id(tensor) for tensor in weights.values()}
-    return {name: tensor if id(tensor) in kept else tensor.cpu() for name, tensor in _merged(model, weights, _NAME)}
+    kept, rounding = {id(tensor) for tensor in weights.values()}, _Rounding()
+    merged = _merged(model, weights, _NAME, rounding)
+    found = {name: tensor if id(tensor) in kept else tensor.cpu() for name, tensor in merged}
+    if rounding.share > MUCH_LOST:
+        LOG.warning(
+            "of what the adapters add to the weights, %.0f%% is lost where the sum is rounded to the model's type: "
+            "what is saved answers like a model that learned less. %s/ beside it holds the adapters whole, for peft on "
+            "the model that training began with; with weights.dtype = float32, model/ keeps it.",
+            100 * min(rounding.share, 1.0),
+            ADAPTER_FOLDER,
+        )
+    return found
+
+
+@dataclass
+class _Rounding:
+    """What adapters add to weights of 16 bits, and what rounding takes of it, as sums of squares."""
+
+    added: float = 0.0
+    lost: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """The norm of what was lost over that of what was added; 0 where nothing was added."""
+        return (self.lost / self.added) ** 0.5 if self.added else 0.0
+
+    def note(self, added: Tensor, exact: Tensor, rounded: Tensor) -> None:
+        """Count one weight in, unless it is not rounded."""
+        if rounded.dtype != exact.dtype:
+            self.added += float(added.norm()) ** 2
+            self.lost += float((rounded.float() - exact).norm()) ** 2
 
 
 @contextlib.contextmanager
@@ -182,8 +265,10 @@ def config_of_merged(model: PreTrainedModel) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _merged(model: nn.Module, weights: Mapping[str, Tensor], adapters: str) -> Iterator[tuple[str, Tensor]]:
-    """Each weight with the adapters of that name added to it, one by one."""
+def _merged(
+    model: nn.Module, weights: Mapping[str, Tensor], adapters: str, rounding: _Rounding
+) -> Iterator[tuple[str, Tensor]]:
+    """Each weight with the adapters of that name added to it, one by one; `rounding` counts what that loses."""
     layers = dict(adapted_layers(model))
     for name, tensor in weights.items():
         owner, _, last = name.rpartition(".")
@@ -193,10 +278,13 @@ def _merged(model: nn.Module, weights: Mapping[str, Tensor], adapters: str) -> I
             if ".lora_" not in name:
                 yield name, tensor
         elif last == "weight" and adapters in layer.lora_A:
-            # Added in float32: in bfloat16 a small change would be lost.
+            # Added in float32, so that it is rounded once, as a whole; what is then lost of it, `rounding` tells.
             first, second = (weights[f"{place}.{part}.{adapters}.weight"] for part in ("lora_A", "lora_B"))
             delta = transpose(second @ first, layer.fan_in_fan_out) * layer.scaling[adapters]
-            yield f"{place}.weight", (tensor.float() + delta).to(tensor.dtype)
+            exact = tensor.float() + delta
+            rounded = exact.to(tensor.dtype)
+            rounding.note(delta, exact, rounded)
+            yield f"{place}.weight", rounded
         else:
             yield f"{place}.{last}", tensor
 

@@ -25,7 +25,9 @@ _BLANKS = ("\t", "\n")
 # Some templates write today's date, or a place to think, unless they are told otherwise.
 _FIXED = {"date_string": "26 Jul 2024", "enable_thinking": False}
 
-_OTHER_PROMPT = "Name another prompt template (alpaca, plain), or a chat model."
+_OTHER_PROMPT = (
+    "Name another prompt template (--template plain or alpaca; model.template in a recipe), or a chat model."
+)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from pasture.core.errors import ModelError
 from pasture.core.seeds import stream
 from pasture.models.batches import pad_left, positions, token_budget_batches
 from pasture.models.decode_attention import NAME
+from pasture.models.reach import beyond_plain_attention
 from pasture.models.request_queue import Request, RequestQueue
 from pasture.models.sampler_config import SamplerConfig
 from pasture.models.slot_cache import SlotCache, Slots
@@ -298,8 +299,5 @@ def _additive(allowed: Bool[Tensor, "..."], dtype: torch.dtype) -> Float[Tensor,
 
 def _takes_prepared_masks(settings: Any) -> bool:
     """Whether one mask, made ready here, serves every layer, which spares transformers' building it at every step."""
-    slides = "sliding_attention" in (getattr(settings, "layer_types", None) or ())
-    windowed = getattr(settings, "sliding_window", None) is not None
-    by_mask = getattr(settings, "alibi", False)  # it reads places off a mask of 0 and 1
     known = settings._attn_implementation in ("sdpa", "eager", NAME, PACKED)
-    return known and not slides and not windowed and not by_mask
+    return known and beyond_plain_attention(settings) is None

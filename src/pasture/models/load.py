@@ -6,6 +6,7 @@ to stop. `load_tokenizer` therefore picks a distinct pad, or adds one, and `load
 """
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -30,6 +31,9 @@ from pasture.machine.distributed import is_main, wait
 from pasture.machine.sharded import whole_state
 from pasture.models.adapters import ADAPTER_FOLDER, adapted_layers, config_of_merged, merged_weights, save_adapters
 from pasture.models.hub_names import how_to_fetch, is_hub_name
+from pasture.models.reach import context, unstretched_context
+
+LOG = logging.getLogger("pasture.models")
 
 Source: TypeAlias = Path | str
 """A folder, or a name such as "org/name" on the hub; a `Path` is always a folder."""
@@ -78,16 +82,6 @@ def load_tokenizer(folder: Source) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def context_tokens(folder: Source) -> int | None:
-    """How many tokens of prompt and answer the model of a folder was made for; None where its config does not say.
-
-    Raises:
-        ModelError: if there is no config, or it cannot be read.
-    """
-    found: int | None = getattr(load_config(folder).get_text_config(), "max_position_embeddings", None)
-    return found
-
-
 def load_config(folder: Source) -> PreTrainedConfig:
     """What the model of a folder is made of.
 
@@ -103,10 +97,20 @@ def within_context(folder: Source, wanted: int) -> int:
     """`wanted` tokens, or as many as the context of the folder's model holds, if that is fewer.
 
     Raises:
-        ModelError: as `context_tokens` does.
+        ModelError: if there is no config, or it cannot be read.
     """
-    context = context_tokens(folder)
-    return wanted if context is None else min(wanted, context)
+    config = load_config(folder)
+    most = context(config)
+    if most is None or wanted <= most:
+        return wanted
+    if most == unstretched_context(config):
+        LOG.warning(
+            "%s: prompt and answer are held to %d tokens; beyond them LongRoPE takes other positions for all rows of a "
+            "batch, short ones too.",
+            folder,
+            most,
+        )
+    return most
 
 
 def resting_dtype(folder: Source, device: str | torch.device) -> torch.dtype:
@@ -239,8 +243,9 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
 def save_pretrained(part: PreTrainedModel | PreTrainedTokenizerBase, folder: Path) -> None:
     """`part.save_pretrained(folder)` with errors that say what to do.
 
-    A model with adapters is written as the model without them that answers the same, and the adapters once more on
-    their own, in `adapter/`. Of several processes, which must all call it, the main one writes.
+    A model with adapters is written as the model without them that answers the same, to rounding to its type (see
+    `merged_weights`), and the adapters once more on their own and whole, in `adapter/`. Of several processes, which
+    must all call it, the main one writes.
 
     Raises:
         RunFolderError: if the disk is full or the folder cannot be written.

@@ -14,6 +14,9 @@ from pasture.models.trunk import Rows, Trunk
 
 _TOLERANCE = 1e-3
 
+_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+"""What families call the bound that they press logits under; small logits hardly move by it, so it is asked for."""
+
 
 class ResponseModel:
     """A causal language model whose last layer runs where a response token is predicted and nowhere else.
@@ -21,7 +24,8 @@ class ResponseModel:
     Rows are padded on the right: causal attention keeps what stands right of a token from it, so no mask is needed.
 
     Some families do more after their backbone than apply the output layer (capping, scaling). Whether this one does
-    is found out once, on a few tokens; `takes_shortcut` then says whether the last layer is run on its own.
+    is found out once, from its config and on a few tokens; `takes_shortcut` then says whether the last layer is run on
+    its own.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -56,11 +60,13 @@ class ResponseModel:
 
     @torch.no_grad()
     def _shortcut_agrees(self) -> bool:
+        settings = self.model.config.get_text_config()
+        if any(getattr(settings, name, None) for name in _CAPS):
+            return False
         ids_BT = torch.arange(min(4, self.vocabulary_size), device=self.model.device)[None]
         hidden_BTH = self.model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
         logits_BTV = self.model.get_output_embeddings()(hidden_BTH)
         expected_BTV = self.model(input_ids=ids_BT, use_cache=False).logits
         if logits_BTV.shape != expected_BTV.shape:
             return False
-        scale = float(expected_BTV.abs().max())
-        return float((logits_BTV - expected_BTV).abs().max()) <= _TOLERANCE * max(scale, 1.0)
+        return float((logits_BTV - expected_BTV).abs().max()) <= _TOLERANCE * float(expected_BTV.abs().max())

@@ -6,6 +6,7 @@ log-probabilities of the sampled tokens come back instead of being computed agai
 prompt and seed, not on its company (but for float rounding at the boundary between two tokens).
 """
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from pasture.core.ports import Progress, silent
 from pasture.models.decode_attention import fast_decoding
 from pasture.models.decoder import Decoder, Sample
 from pasture.models.output_layer import output_in_blocks
+from pasture.models.reach import context, unstretched_context
 from pasture.models.request_queue import Request
 from pasture.models.sampler_config import SamplerConfig
 
@@ -70,6 +72,12 @@ def _check(model: Any, prompts: Sequence[Sequence[int]], seeds: Sequence[int], c
             f"{settings.model_type} has layers of kind {', '.join(sorted(kinds))}; this sampler knows attention only. "
             "Serve the model with vLLM and sample from there."
         )
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if "past_key_values" not in inspect.signature(type(base).forward).parameters:
+        raise ModelError(
+            f"{settings.model_type} keeps no keys and values of what it has read; this sampler knows attention only. "
+            "Serve the model with vLLM and sample from there."
+        )
     check_room(model.config, max(map(len, prompts), default=0), config.max_new_tokens)
 
 
@@ -79,10 +87,13 @@ def check_room(model_config: PreTrainedConfig, longest_prompt: int, max_new_toke
     Raises:
         ModelError: if it does not.
     """
-    context = getattr(model_config.get_text_config(), "max_position_embeddings", None)
-    if context is not None and longest_prompt + max_new_tokens > context:
+    most = context(model_config)
+    if most is not None and longest_prompt + max_new_tokens > most:
+        longrope = ", up to where LongRoPE leaves the positions of short rows as they are," * (
+            unstretched_context(model_config) == most
+        )
         raise ModelError(
             f"the longest prompt has {longest_prompt} tokens and max_new_tokens is {max_new_tokens}, but the model's "
-            f"context holds {context}. Lower max_new_tokens, or leave out prompts over {context - max_new_tokens} "
+            f"context{longrope} holds {most}. Lower max_new_tokens, or leave out prompts over {most - max_new_tokens} "
             "tokens."
         )

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from pasture.models.batches import pad_right
 from pasture.models.encode import EncodedPair
+from pasture.models.reach import beyond_plain_attention
 from pasture.models.trunk import Rows
 
 LOG = logging.getLogger("pasture.models")
@@ -161,14 +162,11 @@ def hidden_states(backbone: PreTrainedModel, rows: AnswerRows) -> Float[Tensor, 
 def obstacle_to_sharing(backbone: PreTrainedModel) -> str | None:
     """Why the model cannot read answers behind a shared prompt; None where it reads them as it reads each alone."""
     config = backbone.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"} or getattr(config, "sliding_window", None) is not None:
-        # A mask of one's own would take the place of theirs, which only longer rows than a test's would show.
-        return f"{config.model_type} has layers that do not attend to all that came before"
+    beyond = beyond_plain_attention(config)
+    if beyond is not None:
+        return beyond
     if not {"position_ids", "attention_mask"} <= inspect.signature(backbone.forward).parameters.keys():
         return f"{config.model_type} takes no positions or no attention mask"
-    if getattr(config, "alibi", False):
-        return f"{config.model_type} reads places off a mask of its own kind"
     token = iter(number % config.vocab_size for number in range(3, 1000, 7))
     prompts = [[next(token) for _ in range(length)] for length in (3, 5)]
     groups = [[EncodedPair(prompt, [next(token) for _ in range(size)]) for size in (2, 4, 3)] for prompt in prompts]

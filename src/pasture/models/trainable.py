@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from pasture.core.errors import ModelError
 from pasture.machine import sharded
@@ -153,7 +154,7 @@ def compute_layers_again(model: PreTrainedModel) -> None:
 
     transformers ties this to training mode, which would turn dropout on and caches off. Here the layers alone are put
     into that mode, only for passes that take gradients, so that sampling keeps its cache, and only until they compute:
-    some, OPT's among them, drop out by it.
+    some, OPT's among them, drop out by it. What holds the layers is left as it is, since XGLM drops out there, too.
 
     Source: Chen et al. 2016, https://arxiv.org/abs/1604.06174
 
@@ -166,10 +167,14 @@ def compute_layers_again(model: PreTrainedModel) -> None:
         enable({"use_reentrant": False})
     except ValueError as error:
         raise ModelError(f"gradient_checkpointing: {error} Set it to false for this model.") from error
-    layers: list[Any] = [part for part in model.modules() if getattr(part, "gradient_checkpointing", False)]
+    layers: list[Any] = [part for part in model.modules() if isinstance(part, GradientCheckpointingLayer)]
+    if not layers:
+        raise ModelError(
+            f"gradient_checkpointing: {type(model).__name__} has no layers that transformers computes again. Set it to "
+            "false for this model."
+        )
     for layer in layers:
-        if hasattr(layer, "_gradient_checkpointing_func"):
-            layer._gradient_checkpointing_func = partial(_compute_at_rest, layer, layer._gradient_checkpointing_func)
+        layer._gradient_checkpointing_func = partial(_compute_at_rest, layer, layer._gradient_checkpointing_func)
 
     def choose(*_: object) -> None:
         for layer in layers:

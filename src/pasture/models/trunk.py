@@ -24,6 +24,8 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from pasture.models.reach import beyond_plain_attention
+
 LOG = logging.getLogger("pasture.models")
 
 NAME = "pasture_packed"
@@ -232,13 +234,11 @@ class Trunk:
 
 def _obstacle_to_packing(backbone: PreTrainedModel) -> str | None:
     config = backbone.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"} or getattr(config, "sliding_window", None) is not None:
-        return f"{config.model_type} has layers that do not attend to all that came before"
+    beyond = beyond_plain_attention(config)
+    if beyond is not None:
+        return beyond
     if config._attn_implementation not in ("sdpa", NAME):
         return f"{config.model_type} was told to attend with {config._attn_implementation!r}"
-    if getattr(config, "alibi", False):
-        return f"{config.model_type} reads places off a mask of its own kind"
     parameters = inspect.signature(backbone.forward).parameters
     takes_more = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
     if "position_ids" not in parameters or not takes_more:

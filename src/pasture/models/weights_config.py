@@ -20,7 +20,7 @@ class Lora(BaseModel):
     alpha: float = Field(32.0, gt=0)
     """B A counts alpha / rank times."""
     target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
-    """Names of the layers that get adapters, such as `q_proj`; `all-linear` is every one but the output layer."""
+    """Names of the linear layers that get adapters, such as `q_proj`; `all-linear` is all but the output layer."""
 
 
 class Weights(BaseModel):

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pasture.core.deciding import deciding
-from pasture.core.files import fingerprint
+from pasture.core.deciding import deciding, deciding_answers
+from pasture.core.files import weights_fingerprint
 
-WORK_VERSION = 7
+WORK_VERSION = 8
 """Raised when a release changes what a step computes, so that older results are not taken for new ones."""
 
 
@@ -64,13 +64,16 @@ def assemble(steps: Sequence[Step]) -> Plan:
 def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a step's result depends on.
 
-    How annotators are reached and what they may cost is none of it: their identities stand beside it.
+    How annotators are reached and what they may cost is none of it: their identities stand beside it. Nor is how much
+    is computed at once.
     """
+    parts = {"config": deciding, "decoding": deciding_answers}
     kept = {name: value for name, value in settings.items() if name != "own"}
-    return {**kept, "config": deciding(kept["config"])} if "config" in kept else kept
+    return {name: parts[name](value) if name in parts else value for name, value in kept.items()}
 
 
 def folder_fingerprint(folder: Path) -> str:
     """SHA-256 over the names and fingerprints of a model folder's files."""
-    rows = [f"{path.relative_to(folder)} {fingerprint(path)}" for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    rows = [f"{path.relative_to(folder)} {weights_fingerprint(path)}" for path in files]
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()

@@ -45,7 +45,7 @@ LENGTH_CONTROL_DRAWS = 500
 """Resamples of instructions, each with a refit, behind the error of a rate at equal length."""
 
 _SYSTEM_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-_RESERVED = ("base", "start", "live", "curve", "demonstrations")
+_RESERVED = ("base", "start", "live", "curve", "drift", "demonstrations")
 """Names of what every run has: the systems' names become folders beside theirs."""
 
 

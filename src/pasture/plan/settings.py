@@ -24,8 +24,8 @@ def method_settings(recipe: Recipe, name: str) -> dict[str, Any]:
 
 
 def start_settings(recipe: Recipe) -> dict[str, Any]:
-    """The model that everything starts from, and what its files hold."""
-    told = recipe.model.model_dump(exclude={"parameter_count"})
+    """The model that everything starts from, and what its files hold; what of it is trained is each method's own."""
+    told = recipe.model.model_dump(exclude={"parameter_count", "weights"})
     return {**told, "start_fingerprint": start_fingerprint(recipe)}
 
 
@@ -38,8 +38,8 @@ def baseline_settings(recipe: Recipe, baseline: Baseline, split: str) -> dict[st
 
 
 def data_settings(recipe: Recipe) -> dict[str, Any]:
-    """Which instructions there are; of files, what they hold."""
-    table = {**recipe.data.model_dump(), "seed": recipe.seed}
+    """Which instructions there are; of files, what they hold. Which are too long to learn from each method says."""
+    table = {**recipe.data.model_dump(exclude={"leave_out_long"}), "seed": recipe.seed}
     if recipe.data.source == MEADOW:
         return table
     named = [name for name in (recipe.data.source, recipe.data.evaluation_source) if name]

@@ -27,6 +27,8 @@ NOISE_PAIRS = 2_000
 
 _ARM_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _KEY_LETTERS = 10
+_OF_THE_WHOLE = ("name", "title", "seed", "threads", "trackers", "gpus", "processes", "sharding", "cards", "study")
+"""Keys of a recipe that a study follows in all of its runs, so that an arm's own would do nothing."""
 
 
 def run_name(arm: str, seed: int) -> str:
@@ -35,10 +37,13 @@ def run_name(arm: str, seed: int) -> str:
 
 
 def expanded(recipe: Recipe) -> dict[str, Recipe]:
-    """The recipe of each run of a study, by run.
+    """The recipe of each run of a study, by run; the settings of their methods are as complete as the recipe's own.
+
+    Defaults follow from what an arm changes, as a method's weights from the model's, so they are written out after it.
 
     Raises:
-        RecipeError: if an arm is misnamed, changes what is not there, or names a system that the recipe lacks.
+        RecipeError: if an arm is misnamed, changes what is not there or not its own, or names a system that the recipe
+            lacks.
     """
     study = _checked_study(recipe)
     runs = {}
@@ -123,6 +128,12 @@ def _checked_study(recipe: Recipe) -> Study:
     for name, arm in study.arms.items():
         if not _ARM_NAME.fullmatch(name):
             raise RecipeError(f"[study.arms.{name}]: expected a name of small letters, digits and '-'.")
+        common = [key for key in _OF_THE_WHOLE if key in arm.change]
+        if common:
+            raise RecipeError(
+                f"[study.arms.{name}]: change.{common[0]} would do nothing, as all runs of a study share that key. Set "
+                "it for the whole recipe. Seeds stand in study.seeds, the title of an arm in its own table."
+            )
         if arm.judge not in recipe.evaluate.judges:
             raise RecipeError(f"[study.arms.{name}]: judge = {arm.judge!r} is none of evaluate.judges.")
         unknown = sorted(set(arm.systems or ()) - (set(recipe.learn) - set(STAGES)))

@@ -20,6 +20,20 @@ class Content(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class EqualLengthGap(Content):
+    """How much more often one system would win than another if all answers were as long as the reference's."""
+
+    difference: Annotated[float, Field(ge=-1.0, le=1.0)]
+    interval_low: Annotated[float, Field(ge=-1.0, le=1.0)]
+    interval_high: Annotated[float, Field(ge=-1.0, le=1.0)]
+
+    def reversed(self) -> Self:
+        """The same with the two systems in each other's place."""
+        return type(self)(
+            difference=-self.difference, interval_low=-self.interval_high, interval_high=-self.interval_low
+        )
+
+
 class Difference(Content):
     """How much more often one system won than another, on the same instructions and by the same judge."""
 
@@ -31,6 +45,8 @@ class Difference(Content):
     interval_high: Annotated[float, Field(ge=-1.0, le=1.0)]
     p_value: Fraction | None = None
     """Of the paired test that the two are equally good."""
+    at_equal_length: EqualLengthGap | None = None
+    """None where it was not computed."""
 
 
 class Leaderboard(Content):
@@ -201,6 +217,8 @@ class PointsPanel(Content):
     title: NonEmpty
     x_label: NonEmpty
     y_label: NonEmpty
+    log_x: bool = False
+    """Whether x is drawn as a logarithm, with a tick at each value; all x are above 0."""
     percent_x: bool = False
     percent_y: bool = False
     """Whether values are fractions to be shown as percentages."""

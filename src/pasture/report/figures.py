@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Drawing
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from pasture.core.files import atomic_file, write_text
 from pasture.core.hostile import for_csv, shortened
@@ -34,7 +34,7 @@ from pasture.report.content import (
     Series,
 )
 from pasture.report.labels import on_label
-from pasture.report.points import draw_points, points_rows, points_size
+from pasture.report.points import draw_log_ticks, draw_points, points_rows, points_size
 
 _PANEL_INCHES = 3.5, 2.35
 _DOT_LINE_INCHES = 0.21
@@ -258,10 +258,7 @@ def _draw_lines(axes: Axes, panel: Panel, styles: Styles) -> None:
     axes.margins(x=0.02)
     axes.set_xlabel(on_label(panel.x_label, 60))
     if panel.log_x:
-        axes.set_xscale("log")
-        ticks = sorted({x for series in panel.series for x in series.x})
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.xaxis.set_minor_locator(NullLocator())
+        draw_log_ticks(axes, {x for series in panel.series for x in series.x})
     else:
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=_ROUND, integer=_all_whole(panel.series)))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=_ROUND))

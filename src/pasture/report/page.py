@@ -28,13 +28,13 @@ _DATE = re.compile(r"(\b\d{4}-\d{2}-\d{2}\b)", re.ASCII)
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write_report(content: ReportContent, path: Path) -> None:
-    """Write the page to `path`, whole or not at all. Equal content gives equal bytes.
+def write_report(content: ReportContent, path: str | Path) -> None:
+    """Write the page to the file `path`, whole or not at all. Equal content gives equal bytes.
 
     Raises:
         RunFolderError: if the file cannot be written.
     """
-    write_text(path, render(content))
+    write_text(Path(path), render(content))
 
 
 def render(content: ReportContent) -> str:

@@ -1,13 +1,13 @@
 """Draws points over two measured axes: names that find their place, error bars, fitted lines with their bands."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from pasture.core.palette import LIGHT, SERIES
 from pasture.report.content import LinePoint, NamedPoint, PointSeries, PointsPanel
@@ -66,6 +66,8 @@ def draw_points(axes: Axes, panel: PointsPanel, styles: Mapping[str, int]) -> No
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         if percent:
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.10g}%"))
+    if panel.log_x:
+        draw_log_ticks(axes, {point.x for series in panel.series for point in series.points})
     axes.grid(axis="both")
     axes.set_axisbelow(True)
     axes.margins(0.08)
@@ -89,6 +91,13 @@ def draw_points(axes: Axes, panel: PointsPanel, styles: Mapping[str, int]) -> No
             labelcolor=LIGHT["ink"],
             borderaxespad=0.2,
         )
+
+
+def draw_log_ticks(axes: Axes, values: Collection[float]) -> None:
+    """Make the x axis logarithmic, with a tick at each value and nowhere else."""
+    axes.set_xscale("log")
+    axes.set_xticks(sorted(values), [f"{value:g}" for value in sorted(values)])
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _draw_series(axes: Axes, series: PointSeries, color: str, order: int, named: bool) -> None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from pasture.report import published
+from pasture.report import numbers, published
 from pasture.report.content import (
     Figure,
     LinePoint,
@@ -17,6 +17,11 @@ from pasture.report.content import (
 from pasture.report.study_content import Curve, CurvePoint, Measured, StudyContent, StyleStudy
 
 _NORMAL_95 = 1.96
+_OF_WAYS = (
+    "Win rates on the validation split along the method's way; bars are 95% intervals. Where a line turns down while "
+    "the reward model's score goes on rising, the method pleases its reward model and no longer that judge."
+)
+_UNITS = {"n": "samples", "step": "steps", "round": "rounds"}
 _UNSEEN = 0.001
 """A difference of rates that no drawing shows."""
 
@@ -183,6 +188,59 @@ def proxy_figure(content: StudyContent) -> Figure | None:
     )
 
 
+def way_figures(curves: Sequence[Curve]) -> list[Figure]:
+    """For each method of one run its win rates by every judge along its way, beside them the same over its reward.
+
+    All have one axis of win rates; the first explains them all.
+    """
+    families = {
+        family: [curve for curve in curves if curve.family == family]
+        for family in dict.fromkeys(curve.family for curve in curves)
+    }
+    return [
+        Figure(
+            name=f"overoptimization-{family.replace('_', '-')}"[:64],
+            title=f"Does {family} over-optimize its reward?",
+            caption="" if number else _OF_WAYS,
+            panels=(_over_progress(own, _range(curves)), _over_proxy(own, _range(curves))),
+        )
+        for number, (family, own) in enumerate(families.items())
+    ]
+
+
+def _over_progress(curves: Sequence[Curve], span: tuple[float, float]) -> PointsPanel:
+    """One method's way by every judge over its steps, rounds or samples, and which judge's line turns down."""
+    name = curves[0].progress_name
+    falls = [
+        f"{curve.judge}: down by {numbers.points(curve.downturn.difference)} points after {curve.progress_name} "
+        f"{curve.downturn.progress:g}."
+        for curve in curves
+        if curve.turns_down
+    ]
+    return PointsPanel(
+        title=f"{curves[0].family}: win rate over {_UNITS.get(name, name)}",
+        x_label=curves[0].progress_name,
+        y_label="win rate",
+        log_x=curves[0].progress_name == "n",
+        percent_y=True,
+        y_range=span,
+        series=tuple(_way(curve, "progress").model_copy(update={"label": curve.judge}) for curve in curves),
+        note=" ".join(falls) or "No line is shown to turn down.",
+    )
+
+
+def _over_proxy(curves: Sequence[Curve], span: tuple[float, float]) -> PointsPanel:
+    """One method's way by every judge over the reward that it sees."""
+    return PointsPanel(
+        title=f"{curves[0].family}: win rate over its reward",
+        x_label="mean score by the reward model",
+        y_label="win rate",
+        percent_y=True,
+        y_range=span,
+        series=tuple(_way(curve, "proxy").model_copy(update={"label": curve.judge}) for curve in curves),
+    )
+
+
 def divergence_figure(content: StudyContent) -> Figure | None:
     """Win rate over the KL divergence with the fitted laws."""
     curves = [curve for curve in content.curves if curve.fit is not None]
@@ -215,10 +273,10 @@ def _ways(
     return tuple(_way(curve, across) for curve in curves if (curve.feedback, curve.judge) == (feedback, judge))
 
 
-def _way(curve: Curve, across: Literal["proxy", "kl"]) -> PointSeries:
+def _way(curve: Curve, across: Literal["proxy", "kl", "progress"]) -> PointSeries:
     points = []
     for point in curve.points:
-        x = point.proxy if across == "proxy" else _distance(point)
+        x = {"proxy": point.proxy, "kl": _distance(point), "progress": point.progress}[across]
         if x is not None and point.rate.value is not None:
             points.append(
                 NamedPoint(
@@ -235,7 +293,7 @@ def _way(curve: Curve, across: Literal["proxy", "kl"]) -> PointSeries:
             LinePoint(x=math.sqrt(place.kl), y=place.rate, low=place.interval.low, high=place.interval.high)
             for place in curve.fit.line
         )
-    return PointSeries(label=curve.family, points=tuple(points), joined=across == "proxy", line=line)
+    return PointSeries(label=curve.family, points=tuple(points), joined=across != "kl", line=line)
 
 
 def _distance(point: CurvePoint) -> float | None:

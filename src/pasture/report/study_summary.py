@@ -29,6 +29,7 @@ def study_sentences(content: StudyContent) -> list[str]:
         lines += _ranking(content.ranking)
     if content.learners is not None:
         lines.append(_learners(content.learners))
+    lines.append(_no_room_below(content))
     lines += [_best_two(world) for world in content.differences[:_WORLDS]]
     lines += _curves(content.curves)
     if content.validity is not None:
@@ -108,6 +109,17 @@ def _learners(ranking: Ranking) -> str:
         return ""
     return (
         f"Of the {len(ranking.points)} systems made here alone the correlation is {_with_interval(ranking.spearman)}."
+    )
+
+
+def _no_room_below(content: StudyContent) -> str:
+    """Why an interval begins at its own figure, which looks like a mistake; empty where none does."""
+    found = [part.spearman for part in (content.ranking, content.learners, content.validity) if part is not None]
+    if not any(one.value is not None and one.interval.low == one.value for one in found):
+        return ""
+    return (
+        "An interval that begins at its own figure is no mistake: with so few systems hardly any resample of the "
+        "instructions ranked them less alike."
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pasture.core.hostile import on_one_line, shortened
 from pasture.core.records import WinRate
-from pasture.report.content import Difference, Leaderboard
+from pasture.report.content import Difference, EqualLengthGap, Leaderboard
 from pasture.report.numbers import percent, points
 
 _NAME_CHARACTERS = 40
@@ -21,8 +21,8 @@ MEADOW = (
 def sentences(leaderboards: tuple[Leaderboard, ...], baseline: str = "") -> list[str]:
     """The summary, one statement each; empty where nothing was judged.
 
-    The first leaderboard leads. "Do not touch" and "overlap" speak of the two intervals; where a paired difference
-    is given, it speaks instead, being the sharper of the two.
+    The first leaderboard leads. "Do not touch" speaks of the two intervals; where a paired difference is given, it
+    speaks instead, being the sharper of the two. Intervals that overlap prove nothing, so nothing is said of them.
     """
     boards = [board for board in leaderboards if _judged(board)]
     if not boards:
@@ -32,7 +32,7 @@ def sentences(leaderboards: tuple[Leaderboard, ...], baseline: str = "") -> list
     lines = [_winner(lead, best), _against_reference(best)]
     start = lead.row(baseline)
     if start is not None and start.rate is not None and start.system != best.system:
-        lines.append(_progress(lead, best, start))
+        lines += [_progress(lead, best, start), _at_equal_length(lead, best, start)]
     others = [row for row in _judged(lead)[1:] if row.system != baseline]
     if others:
         lines.append(_next(lead, best, others[0]))
@@ -81,6 +81,26 @@ def _progress(board: Leaderboard, best: WinRate, start: WinRate) -> str:
     return f"{origin}, it is a gain of {gain} over {percent(start.rate)}: {verdict}."
 
 
+def _at_equal_length(board: Leaderboard, best: WinRate, start: WinRate) -> str:
+    """What becomes of the gain at equal length, where its sign or the word on chance would be another."""
+    paired = _paired(board, best.system, start.system)
+    gap = None if paired is None else paired.at_equal_length
+    if paired is None or gap is None or _direction(paired) == _direction(gap):
+        return ""
+    span = f"{points(gap.interval_low)} to {points(gap.interval_high)}"
+    verdict = "chance does not explain it" if _direction(gap) else "that may be chance"
+    return (
+        f"Length is part of this: if all answers were as long as those of {_name(best.reference)}, it would be a "
+        f"{'gain' if gap.difference >= 0 else 'loss'} of {points(abs(gap.difference))} points "
+        f"({board.confidence * 100:g}% interval of the gain {span}): {verdict}."
+    )
+
+
+def _direction(found: Difference | EqualLengthGap) -> int:
+    """1 or -1 where the whole interval lies on one side of 0, else 0: no sign can be told."""
+    return int(found.interval_low > 0) - int(found.interval_high < 0)
+
+
 def _next(board: Leaderboard, best: WinRate, other: WinRate) -> str:
     lead, verdict = _set_apart(board, best, other)
     return f"Next comes {_name(other.system)} with {percent(other.rate)}, {lead} behind: {verdict}."
@@ -98,7 +118,7 @@ def _set_apart(board: Leaderboard, best: WinRate, other: WinRate) -> tuple[str, 
         return lead, "there is no interval to tell whether it is chance"
     if best.interval_low > other.interval_high:
         return lead, "the two intervals do not touch"
-    return lead, "the two intervals overlap, so it may be chance"
+    return lead, "no paired difference was computed that would tell whether it is chance"
 
 
 def _explained(board: Leaderboard, paired: Difference) -> str:
@@ -126,6 +146,7 @@ def _paired(board: Leaderboard, system: str, other: str) -> Difference | None:
                 interval_low=-found.interval_high,
                 interval_high=-found.interval_low,
                 p_value=found.p_value,
+                at_equal_length=None if found.at_equal_length is None else found.at_equal_length.reversed(),
             )
     return None
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -74,19 +74,42 @@ class Training:
     """What the files are called, by `demonstrations`, `feedback` and `instructions`."""
 
 
-def check(method: str, settings: Mapping[str, Any], named: Container[str]) -> None:
+def check(method: str, settings: Mapping[str, Any], named: Collection[str]) -> None:
     """See that there is such a method, that the settings fit it, and that it has its data, before any file is read.
 
-    `named` are the kinds of data that are there: demonstrations, feedback, instructions.
+    `named` are the options that are there: demonstrations, feedback, instructions, scorer, judge, base.
 
     Raises:
-        RecipeError: saying what does not fit, or which file to name.
+        RecipeError: saying what does not fit, which file to name, or which option would do nothing.
     """
     module = _trainer(method)
-    check_section(module.Config, settings, f"pasture train {method}")
-    for role in _roles(keywords_of(module)):
+    config = check_section(module.Config, settings, f"pasture train {method}")
+    asked = keywords_of(module)
+    for role in _roles(asked):
         if role not in named:
             raise _unnamed(method, role)
+    used = _used(asked, config)
+    idle = [option for option in named if option not in used]
+    if idle:
+        raise RecipeError(
+            f"pasture train {method} with these settings makes no use of --{idle[0]}. Leave it out. What it learns "
+            f"from is named by {', '.join(f'--{option}' for option in used)}."
+        )
+
+
+def _used(asked: Container[str], config: Any) -> list[str]:
+    """The options of which a method with these keywords and settings makes use."""
+    answers, by_annotator = "environment" in asked, _asks_annotator(config)
+    taken = {
+        "scorer": (answers and not by_annotator) or "value_start" in asked,
+        "judge": answers and by_annotator,
+        "base": "base" in asked and getattr(config, "fine_tune", "base") == "base",
+    }
+    return [*_roles(asked), *(option for option, is_taken in taken.items() if is_taken)]
+
+
+def _asks_annotator(config: Any) -> bool:
+    return bool(getattr(config, "judge", "scorer") == "annotator")
 
 
 def learned_from(method: str) -> list[str]:
@@ -238,7 +261,7 @@ def _given(training: Training, asked: Container[str], config: Any) -> dict[str, 
     template = TEMPLATES[training.template]
     given: dict[str, Any] = {"template": template} if "template" in asked else {}
     given |= {role: getattr(training, role) for role in ("demonstrations", "feedback") if role in asked}
-    if "environment" in asked and getattr(config, "judge", "scorer") == "annotator":
+    if "environment" in asked and _asks_annotator(config):
         annotator = Remembered(_annotator(training), training.folder / JUDGED_FOLDER)
         given["environment"] = AnnotatedEnvironment(training.instructions, template, annotator)
     elif "environment" in asked:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 from pasture.core.records import Comparison, Preference
@@ -10,9 +11,20 @@ from pasture.core.seeds import uniform
 from pasture.evaluate.audit import AuditFinding
 from pasture.evaluate.board import Board
 from pasture.evaluate.human_corrected import CorrectedRate
+from pasture.evaluate.length_control import EqualLength
 from pasture.evaluate.outcomes import Outcomes
-from pasture.evaluate.win_rate import PairedDifference, paired_difference
-from pasture.report.content import Answer, Column, Difference, Fact, Judgement, Leaderboard, Sample, Table
+from pasture.evaluate.win_rate import PairedDifference, paired_difference, summarize_all
+from pasture.report.content import (
+    Answer,
+    Column,
+    Difference,
+    EqualLengthGap,
+    Fact,
+    Judgement,
+    Leaderboard,
+    Sample,
+    Table,
+)
 from pasture.validate.agreement import AnnotatorReport
 
 Rows = Sequence[Mapping[str, Any]]
@@ -21,6 +33,8 @@ Rows = Sequence[Mapping[str, Any]]
 OUTCOMES = {"first": "loss", "second": "win", "tie": "tie", "unjudged": "unjudged"}
 """What a verdict means for the system, which stands second beside the reference."""
 
+_MOST_PAIRED = 6
+"""Systems of which every pair is compared: 15 pairs are still read, and Holm's correction leaves them their power."""
 _MOST_SOURCES = 12
 _MOST_ANSWERS = 8
 _NORMAL_95 = 1.96
@@ -50,7 +64,7 @@ def differences_from(systems: Sequence[Outcomes], baseline: str, seed: int) -> l
 
     None where `baseline` is not among them. A system of which nothing was judged has no place in it.
     """
-    systems = [outcomes for outcomes in systems if outcomes.judged.any()]
+    systems = _judged(systems)
     by_name = {outcomes.system: outcomes for outcomes in systems}
     if baseline not in by_name:
         return []
@@ -60,6 +74,59 @@ def differences_from(systems: Sequence[Outcomes], baseline: str, seed: int) -> l
     if best.system != baseline and following:
         pairs.append((best, following[0]))
     return [_difference(paired_difference(a, b, seed)) for a, b in pairs]
+
+
+def differences_among(
+    systems: Sequence[Outcomes], baseline: str, seed: int, at_equal_length: EqualLength | None = None
+) -> list[Difference]:
+    """The paired comparison of every pair: those with `baseline` first, then the better system of each over the other.
+
+    A reader compares whichever two systems he cares for, so all pairs are there and p is corrected for them all; with
+    no choice left to the numbers, the correction also covers who came first. Of more than six systems they would be
+    too many to read, and the many null ones would cost those that matter their power: see `differences_from`, from
+    the first where `baseline` is not among them. A pair that was judged on no common instruction is left out.
+    """
+    judged = sorted(_judged(systems), key=_rank)
+    if len(judged) > _MOST_PAIRED:
+        start = baseline if baseline in {outcomes.system for outcomes in judged} else judged[0].system
+        found = differences_from(systems, start, seed)
+    else:
+        with_baseline = [
+            (one, two) for one in _judged(systems) for two in judged if one.system != two.system == baseline
+        ]
+        others = [pair for pair in combinations(judged, 2) if baseline not in {outcomes.system for outcomes in pair}]
+        pairs = [(a, b) for a, b in [*with_baseline, *others] if _share(a, b)]
+        found = [_difference(paired_difference(a, b, seed)) for a, b in pairs]
+    return [_with_gap(one, at_equal_length) for one in found]
+
+
+def _judged(systems: Sequence[Outcomes]) -> list[Outcomes]:
+    return [outcomes for outcomes in systems if outcomes.judged.any()]
+
+
+def _share(a: Outcomes, b: Outcomes) -> bool:
+    return not set(a.instruction[a.judged]).isdisjoint(b.instruction[b.judged])
+
+
+def _with_gap(found: Difference, at_equal_length: EqualLength | None) -> Difference:
+    gap = None if at_equal_length is None else at_equal_length.gap(found.system, found.baseline)
+    if gap is None:
+        return found
+    difference, (low, high) = gap
+    told = EqualLengthGap(difference=difference, interval_low=low, interval_high=high)
+    return found.model_copy(update={"at_equal_length": told})
+
+
+def leaderboard_of(systems: Sequence[Outcomes], *, title: str, baseline: str = "", seed: int = 0) -> Leaderboard:
+    """The leaderboard, for a page, of systems that one judge compared with one reference, with paired differences.
+
+    `title` is the judge as it reads after "by"; the pairs with `baseline`, where it is one of the systems, come first.
+
+    Raises:
+        DataError: if the systems were judged by several judges or against several references.
+    """
+    rows = tuple(summarize_all(systems, seed))
+    return Leaderboard(title=title, rows=rows, differences=tuple(differences_among(systems, baseline, seed)))
 
 
 def _rank(outcomes: Outcomes) -> tuple[float, str]:

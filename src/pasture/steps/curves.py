@@ -1,12 +1,12 @@
 """Steps that follow a method on its way: what the reward model says, and what judges say, as it is pleased more.
 
 Each writes `points.jsonl`, a row for every place on the way and judge, and `outcomes.jsonl`, the same with the credit
-of every validation instruction (1, 1/2 or 0, null where unjudged), in the order of the instructions. A point's rate is
-null where nothing was judged, its standard error where fewer than two instructions were.
+of every validation instruction (1, 1/2 or 0, of several labels their mean, null where unjudged), in their order. A
+point's rate is null where nothing was judged, its standard error where fewer than two instructions were.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from pasture.core.files import read_json_lines, read_records, write_json_lines
-from pasture.core.records import Completion, Instruction, Preference, Score
+from pasture.core.records import Completion, Instruction, Score
 from pasture.core.statistics import standard_error_of_mean
 from pasture.learn.best_of_n import analytic_kl, expected_best
-from pasture.steps import SECOND_WINS, Outcome, Task
+from pasture.steps import Outcome, Task
+from pasture.steps.judged import credit_of
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 def _credit(task: Task, stem: str, judge: str) -> Any:
     """Credit by instruction and answer."""
     completions = read_records(task.inputs["answers"] / f"{stem}.jsonl", Completion)
-    preferences = read_records(task.inputs["judged"] / f"{stem}-{judge}.jsonl", Preference)
-    values = [SECOND_WINS[preference.preferred] for preference in preferences]
+    values = credit_of(task.inputs["judged"], f"{stem}-{judge}")
     instructions = read_records(task.inputs["data"] / "validation.jsonl", Instruction)
     ids = [completion.instruction_id for completion in completions]
     if list(dict.fromkeys(ids)) != [instruction.id for instruction in instructions]:
@@ -103,7 +103,7 @@ def _credit(task: Task, stem: str, judge: str) -> Any:
     return _by_instruction(ids, values)
 
 
-def _by_instruction(ids: list[str], values: list[float]) -> Any:
+def _by_instruction(ids: Sequence[str], values: Sequence[float]) -> Any:
     """Values as a table with a row for each instruction; all have the same number of answers, one after the other."""
     count = len(set(ids))
     return np.array(values, dtype=np.float64).reshape(count, -1)

@@ -9,12 +9,12 @@ from pasture.core.errors import DataError
 from pasture.core.files import read_records, write_records, write_text
 from pasture.core.records import Comparison, Preference
 from pasture.evaluate.board import Board, build_board
-from pasture.evaluate.length_control import length_control
+from pasture.evaluate.length_control import equal_length
 from pasture.evaluate.outcomes import Outcomes, outcomes_of
 from pasture.evaluate.table import board_csv, board_table
 from pasture.evaluate.win_rate import win_rate
 from pasture.steps import Outcome, Task
-from pasture.steps.board_page import differences_from
+from pasture.steps.board_page import differences_among
 from pasture.steps.judge_titles import judge_title
 
 _REFERENCE = "demonstrations"
@@ -64,12 +64,12 @@ def board(task: Task) -> Outcome:
         systems = [_outcomes(task, system, judge) for system in settings["systems"]]
         seed, draws = settings["seed"], settings["length_control_draws"]
         judged = any(outcomes.judged.any() for outcomes in systems)
-        controlled = length_control(systems, seed, draws) if judged else None
-        ranked = build_board(systems, seed=seed, length_controlled=controlled)
+        controlled = equal_length(systems, seed, draws) if judged else None
+        ranked = build_board(systems, seed=seed, length_controlled=controlled.rates if controlled else None)
         text.append(_drawn(ranked, f"Leaderboard by {judge_title(judge)}"))
         tables[judge] = {
             **json.loads(ranked.to_json()),
-            "differences": [one.model_dump() for one in differences_from(systems, _BASELINE, seed)],
+            "differences": [one.model_dump() for one in differences_among(systems, _BASELINE, seed, controlled)],
         }
         write_text(task.folder / f"leaderboard-{judge}.csv", board_csv(ranked))
         records += [row.win_rate for row in ranked.rows]

@@ -104,7 +104,8 @@ def drifts(task: Task) -> Outcome:
         limit, seed = task.settings["max_new_tokens"], task.settings["seed"]
         found_B = drift(folder, start, instructions, _template(task), max_new_tokens=limit, seed=seed)
         values = found_B.double().cpu().numpy()
-        rows.append({"progress": progress, "kl": values.mean(), "standard_error": standard_error_of_mean(values)})
+        error = standard_error_of_mean(values) if len(values) > 1 else None
+        rows.append({"progress": progress, "kl": values.mean(), "standard_error": error})
     write_json_lines(task.folder / DRIFTS, rows)
     return Outcome(details={"checkpoints": len(folders)})
 

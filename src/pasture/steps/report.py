@@ -38,10 +38,11 @@ from pasture.report.content import (
 from pasture.report.figures import all_figures, save
 from pasture.report.page import write_report
 from pasture.steps import Outcome, Task
-from pasture.steps.board_page import breakdowns
+from pasture.steps.board_page import breakdowns, length_table
 from pasture.steps.judge_titles import judge_title, judges_in, selecting_judge
 from pasture.steps.training_curves import run_figures, trainings
 from pasture.steps.validate import LABELS_PER_PAIR
+from pasture.steps.ways import Way, run_curves, run_ways, unjudged_places
 
 SAMPLE_COUNT = 8
 _SELECTION = "5-evaluate/selection/"
@@ -56,7 +57,7 @@ def page(task: Task) -> Outcome:
     content = ReportContent(
         title=recipe.get("title") or recipe["name"],
         testbed=testbed(recipe),
-        warnings=board_warnings(task),
+        warnings=(*board_warnings(task), *_missing_places(task)),
         baseline="sft" if SFT in task.inputs else "",
         leaderboards=_leaderboards(task),
         breakdowns=_breakdowns(task),
@@ -101,17 +102,46 @@ def board_warnings(task: Task) -> tuple[str, ...]:
     return tuple(dict.fromkeys(told))
 
 
+def _missing_places(task: Task) -> list[str]:
+    """What the curves lack since none of it was judged."""
+    return [
+        f"{way.family}, judged by {judge_title(way.judge)}: {unjudged_places(way)}"
+        for way in _ways(task)
+        if way.unjudged
+    ]
+
+
 def _breakdowns(task: Task) -> tuple[Table, ...]:
-    """What stands behind the first judge's leaderboard: rates by source and at equal length, shares."""
-    judge, board = next(iter(_boards(task).items()))
-    return tuple(breakdowns(judge_title(judge), board["rows"]))
+    """What stands behind the first judge's leaderboard: rates by source and at equal length, shares.
+
+    Of each other judge the rates at equal length.
+    """
+    (judge, board), *others = _boards(task).items()
+    lengths = [
+        _explained_above(length_table(judge_title(other), own["rows"]))
+        for other, own in others
+        if any(row["length_controlled"] for row in own["rows"])
+    ]
+    return (*breakdowns(judge_title(judge), board["rows"]), *lengths)
+
+
+def _explained_above(table: Table) -> Table:
+    """The table without the meanings of its columns, which one like it has told."""
+    return table.model_copy(
+        update={"columns": tuple(column.model_copy(update={"meaning": ""}) for column in table.columns)}
+    )
 
 
 def _figures(task: Task) -> tuple[Figure, ...]:
     selections = [name for name in task.inputs if name.startswith(_SELECTION)]
     recipe = task.settings["recipe"]
     picked = [_selection(selections, task.inputs, selecting_judge(recipe, {}))] if selections else []
-    return (*picked, *run_figures(trainings(task.inputs), progress_names(recipe)))
+    followed = run_curves(_ways(task), recipe["seed"])
+    return (*picked, *followed, *run_figures(trainings(task.inputs), progress_names(recipe)))
+
+
+def _ways(task: Task) -> list[Way]:
+    return run_ways(task.inputs, task.settings["recipe"]["evaluate"]["judges"])
 
 
 def progress_names(recipe: Mapping[str, Any]) -> dict[str, str]:

@@ -5,26 +5,25 @@ Inputs are called `RUN/STEP`, where a run is an arm with a seed: `simulation-0/5
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from statistics import fmean
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from pasture.annotate.raters import MeadowPeople, MeadowPool
-from pasture.core.files import read_json_lines, read_records, write_text
+from pasture.core.files import read_records, write_text
 from pasture.core.records import Comparison
-from pasture.core.statistics import NO_ESTIMATE, Floats
+from pasture.core.statistics import NO_ESTIMATE
 from pasture.plan import run_name
 from pasture.recipe import Study
 from pasture.steps import SECOND_WINS, Outcome, Task
 from pasture.steps.judged import credit_of, judged_systems
 from pasture.steps.study_labels import FEWEST_TO_RANK, only, what_labels_do
 from pasture.steps.study_styles import styles
+from pasture.steps.ways import Way, way_of
 from pasture.validate.evaluation_validity import evaluation_validity
 from pasture.validate.noise import noise_ablation
-from pasture.validate.overoptimization import Curve, Form, overoptimization
+from pasture.validate.overoptimization import overoptimization
 from pasture.validate.plain import plain
 from pasture.validate.rank_correlation import rank_correlation
 from pasture.validate.resampling import resampled_rates
@@ -37,8 +36,6 @@ RANKING, LEARNERS, CURVES, STYLES, VALIDITY, TRANSFER, NOISE, FEEDBACK = (
 NOISE_FLIPS = (0.0, 0.125, 0.25, 0.375)
 NOISE_COUNTS = (1, 3, 7, 13)
 PEOPLE_PER_PAIR = 4
-_FEWEST_PLACES = 2
-"""Places that a curve has."""
 _FEWEST_SYSTEMS = 3
 """Systems that two sets of instructions are compared by."""
 
@@ -115,21 +112,6 @@ def judged_alone(outcomes: Mapping[str, Any]) -> dict[str, Any]:
     return {system: credit for system, credit in outcomes.items() if np.isfinite(credit).any()}
 
 
-@dataclass(frozen=True)
-class Way:
-    """A method's way under one arm's feedback, by the arm's own judge."""
-
-    family: str
-    feedback: str
-    judge: str
-    progress_name: str
-    curve: Curve | None
-    """Of the places at which an answer was judged; None with fewer than two of them."""
-    place_count: int
-    unjudged: tuple[float, ...]
-    """Progress at the places that are left out, as no answer of any seed was judged there."""
-
-
 def ways(task: Task, study: Study) -> Iterator[Way]:
     """The ways of each arm by its own judge: people's first, then the simulation's, then the others'."""
     first = [study.people, study.simulation]
@@ -141,37 +123,8 @@ def ways(task: Task, study: Study) -> Iterator[Way]:
 
 
 def _way(task: Task, study: Study, arm: str, system: str) -> Way:
-    judge, feedback = study.arms[arm].judge, study.arms[arm].title or arm
     folders = [task.inputs[f"{run_name(arm, seed)}/5-evaluate/curve/{system}"] for seed in study.seeds]
-    points = [_rows(folder / "points.jsonl", judge) for folder in folders]
-    rows = [_rows(folder / "outcomes.jsonl", judge) for folder in folders]
-    progress = [row["progress"] for row in points[0]]
-    name = points[0][0]["progress_name"]
-    outcomes: list[Floats] = [
-        np.array([seed[at]["credit"] for seed in rows], dtype=np.float64) for at in range(len(progress))
-    ]
-    kept = [at for at, credit in enumerate(outcomes) if np.isfinite(credit).any()]
-    form: Form = "rl" if name == "step" else "best-of-n"
-    curve = None
-    if len(kept) >= _FEWEST_PLACES:
-        curve = Curve(
-            family=system,
-            feedback=feedback,
-            judge=judge,
-            form=form,
-            progress_name=name,
-            progress=tuple(progress[at] for at in kept),
-            kl=tuple(fmean(seed[at]["kl"] for seed in points) for at in kept),
-            proxy=tuple(fmean(seed[at]["proxy"] for seed in points) for at in kept),
-            outcomes=tuple(outcomes[at] for at in kept),
-        )
-    unjudged = tuple(place for at, place in enumerate(progress) if at not in kept)
-    return Way(system, feedback, judge, name, curve, len(progress), unjudged)
-
-
-def _rows(path: Path, judge: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = read_json_lines(path)
-    return [row for row in rows if row["judge"] == judge]
+    return way_of(folders, system, study.arms[arm].title or arm, study.arms[arm].judge)
 
 
 def _transfers(outcomes: Mapping[str, Any], seed: int) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -66,13 +67,18 @@ def _like_people(task: Task, study: Study, arm: str) -> Estimate | None:
 
 
 def _agreed(task: Task, study: Study, arm: str, seed: int) -> Iterator[float]:
+    """Of each pair that both arms were told of, the share of their labels that agree, each with each."""
     own, people = (_verdicts(task, run_name(who, seed)) for who in (arm, study.people))
-    for pair, verdict in own.items():
-        if pair in people and "unjudged" not in (verdict, people[pair]):
-            yield float(verdict == people[pair])
+    for pair, verdicts in own.items():
+        if pair in people:
+            yield fmean(one == other for one in verdicts for other in people[pair])
 
 
-def _verdicts(task: Task, run: str) -> dict[str, str]:
+def _verdicts(task: Task, run: str) -> dict[str, list[str]]:
+    """The labels of each pair that was judged: people may have given several."""
     folder = task.inputs.get(f"{run}/{_LABELS}")
-    labels = read_records(folder / "preferences.jsonl", Preference) if folder else []
-    return {label.comparison_id: label.preferred for label in labels}
+    found: dict[str, list[str]] = {}
+    for label in read_records(folder / "preferences.jsonl", Preference) if folder else []:
+        if label.preferred != "unjudged":
+            found.setdefault(label.comparison_id, []).append(label.preferred)
+    return found

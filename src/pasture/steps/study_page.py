@@ -36,6 +36,7 @@ from pasture.steps.study import (
 )
 from pasture.steps.study_differences import differences
 from pasture.steps.training_curves import study_figure, trainings
+from pasture.steps.ways import unjudged_places
 from pasture.validate.cost import LedgerEntry, study_cost
 
 SUMMARY = "summary.txt"
@@ -136,9 +137,7 @@ def _warnings(task: Task, study: Study) -> list[str]:
         for system in unjudged_systems(task, study, name, split)
     ]
     places = [
-        f"{way.family}, trained on {way.feedback}, judged by {way.judge}: nothing was judged at {way.progress_name} "
-        f"{', '.join(f'{place:g}' for place in way.unjudged)}, so {len(way.unjudged)} of {way.place_count} places on "
-        f"its curve are left out{'' if way.curve else ', and too few are left to draw it'}."
+        f"{way.family}, trained on {way.feedback}, judged by {way.judge}: {unjudged_places(way)}"
         for way in ways(task, study)
         if way.unjudged
     ]

@@ -21,6 +21,7 @@ _OF_ANSWERS = (
     ("entropy", "Entropy, nats a token", "entropy"),
 )
 """Names of metrics of a policy's own answers, with the title of their panel and the label of their line."""
+_LONGEST_NAME = 64
 _TITLES = {"sft": "SFT loss, nats a token", "reward_model": "Reward model's loss, nats a pair"}
 
 
@@ -47,12 +48,13 @@ def run_figures(found: Mapping[str, Rows], progress: Mapping[str, str]) -> list[
     `progress` names what a training goes on by, where that is no step.
     """
     figures, rest = [], []
+    files = _file_names(list(found))
     for name, rows in found.items():
         x_label = progress.get(name, "step")
         panels = _answer_panels(rows, x_label)
         if len(panels) > 1:
             caption = f"Means over each {x_label}'s own answers."
-            figures.append(Figure(name=_file_name(name), title=f"How {name} went", caption=caption, panels=panels))
+            figures.append(Figure(name=files[name], title=f"How {name} went", caption=caption, panels=panels))
         elif (panel := _one_panel(name, {name: rows}, x_label)) is not None:
             rest.append(panel)
     if rest:
@@ -119,5 +121,15 @@ def _without_repetition(lines: Mapping[str, Rows]) -> dict[str, Rows]:
     return found
 
 
-def _file_name(training: str) -> str:
-    return f"learning-{training.replace('_', '-')}"[:64]
+def _file_names(trainings: Sequence[str]) -> dict[str, str]:
+    """A name for each training's figure, of letters and '-' alone; where two would share one, the later is numbered."""
+    found: dict[str, str] = {}
+    for training in trainings:
+        plain = f"learning-{training.replace('_', '-')}"[:_LONGEST_NAME]
+        name, number = plain, 1
+        while name in found.values():
+            number += 1
+            ending = f"-{number}"
+            name = plain[: _LONGEST_NAME - len(ending)] + ending
+        found[training] = name
+    return found

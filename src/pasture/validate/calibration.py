@@ -256,16 +256,14 @@ def _findings(fitted: Half, held_out: Half, flips: float) -> tuple[str, ...]:
     if fitted.within_tolerance and not held_out.within_tolerance:
         gaps = max(held_out.agreement_gap, held_out.variance_gap, key=lambda gap: abs(gap.value))
         low, high = gaps.interval
-        chance = low <= TOLERANCE and high >= -TOLERANCE
-        lines.append(
-            f"the fit does not carry over to the held-out half: off by {100 * gaps.value:+.1f} points "
-            f"({100 * low:+.1f} to {100 * high:+.1f}). "
-            + (
-                f"{held_out.pair_count} pairs are too few to say more: chance alone explains it."
-                if chance
-                else "Chance does not explain it."
+        off = f"off by {100 * gaps.value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+        if low <= TOLERANCE and high >= -TOLERANCE:
+            lines.append(
+                f"on the held-out half the fit is {off}: whether it is within {100 * TOLERANCE:g} points cannot be "
+                f"told from {held_out.pair_count} pairs."
             )
-        )
+        else:
+            lines.append(f"the fit does not carry over to the held-out half: {off}. Chance does not explain it.")
     if fitted.within_tolerance and held_out.within_tolerance:
         widest = max(gap.interval.high - gap.interval.low for gap in (held_out.agreement_gap, held_out.variance_gap))
         if widest > 2 * TOLERANCE:

@@ -12,7 +12,7 @@ from pasture.annotate.campaign.events import OWNER
 from pasture.annotate.page import serve as serving
 from pasture.annotate.page.gate import Policy
 from tests.annotate.people.campaigns import opening_events
-from tests.annotate.people.served import Person, Reply, Served, served, votes_of
+from tests.annotate.people.served import Person, Reply, Served, hidden_fields, served, votes_of
 
 
 @pytest.fixture
@@ -107,6 +107,27 @@ class TestWhoMayVote:
         assert statuses[-1] == 429
         ann.get()
         assert ann.vote("first").status == 303
+
+    def test_who_guesses_at_the_form_that_changes_persons_has_to_wait_too(self, server: Served) -> None:
+        ann = server.person("ann")
+        page = server.ask(f"/enter/{server.tokens['ben']}", headers=[("Cookie", ann.cookie)]).text
+        form = {**hidden_fields(page), "token": "guess"}
+        replies = [ann.post("/switch", form) for _ in range(21)]
+        assert [reply.status for reply in replies] == [404] * 20 + [429]
+        assert "Too many wrong links" in replies[-1].text
+
+    def test_a_link_that_is_good_opens_however_many_wrong_ones_came_from_its_network(self, server: Served) -> None:
+        assert [server.ask(f"/enter/guess{n}").status for n in range(30)][-1] == 429
+        assert server.ask(f"/enter/{server.tokens['ann']}").status == 303
+
+    @pytest.mark.parametrize("ends", ["dropped", "invited anew"])
+    def test_the_open_page_of_who_is_no_longer_let_in_is_no_guess(self, server: Served, ends: str) -> None:
+        ben = server.person("ben")
+        ended = acts.drop if ends == "dropped" else lambda campaign, name: acts.invite(campaign, name, "new-token")
+        server.desk.act(lambda campaign: ended(campaign, "ben"), lambda _: None).result()
+        assert {ben.get().status for _ in range(30)} == {401}
+        assert {server.ask(f"/enter/{server.tokens['ben']}").status for _ in range(30)} == {404}
+        assert server.ask("/enter/guess").status == 404  # the network has all its guesses left
 
     def test_who_clicks_as_no_person_does_has_to_wait(self, tmp_path: Path) -> None:
         events = opening_events(60, ["ann"])

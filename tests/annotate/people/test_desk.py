@@ -88,6 +88,24 @@ def test_a_refusal_leaves_the_others_of_its_batch_alone(tmp_path: Path) -> None:
                 future.result()
 
 
+def test_what_was_cancelled_before_its_turn_does_not_happen_and_the_desk_goes_on(tmp_path: Path) -> None:
+    is_at_it, go_on = threading.Event(), threading.Event()
+
+    def slow(_: Campaign) -> None:
+        is_at_it.set()
+        go_on.wait(60)
+
+    with new_desk(tmp_path / "a.campaign", 6) as desk:
+        looking = desk.look(slow)
+        is_at_it.wait(60)
+        voting, counting = desk.act(vote_for("ann"), done), desk.look(done)
+        assert voting.cancel()
+        assert counting.cancel()
+        go_on.set()
+        looking.result(timeout=30)
+        assert desk.look(done).result(timeout=30) == 0
+
+
 class _FailingJournal(SqliteJournal):
     fails = False
 

@@ -16,7 +16,7 @@ from pasture.annotate.campaign.making import named_annotators, opening, read_ans
 from pasture.annotate.campaign.state import Campaign
 from pasture.annotate.tables import write_rows
 from pasture.core.errors import DataError
-from pasture.core.files import read_records
+from pasture.core.files import read_records, write_records
 from pasture.core.records import Comparison, Preference
 from pasture.core.tables import read_rows
 from pasture.validate.agreement import analyze
@@ -125,13 +125,33 @@ class TestMaking:
         write_rows(tmp_path / "samples.json", [{"instruction": "Count.", "outputs": ["1", "2", "3"]}])
         assert len(read_pairs(tmp_path / "samples.json", samples="all").comparisons) == 3
 
-    @pytest.mark.parametrize(("answer", "means"), [(1, "first"), ("2", "second"), (1.5, "tie"), ("tie", "tie")])
+    def test_whatever_columns_a_file_has_are_not_in_the_way_of_its_pairs(self, tmp_path: Path) -> None:
+        more = {"seconds": 1.2, "preference": 1, "annotator": "x", "cost_usd": 0.1}
+        for name in "ab":
+            write_rows(tmp_path / f"{name}.json", [{"instruction": "Count.", "output": name, **more}])
+        assert len(read_pairs(tmp_path / "a.json", other=tmp_path / "b.json").comparisons) == 1
+        write_rows(tmp_path / "samples.json", [{"instruction": "Count.", "outputs": ["1", "2"], **more}])
+        assert len(read_pairs(tmp_path / "samples.json", samples="one").comparisons) == 1
+
+    def test_two_pairs_of_one_id_are_not_taken_for_one(self, tmp_path: Path) -> None:
+        one, other = comparison(1), comparison(2).model_copy(update={"id": comparison(1).id})
+        write_records(tmp_path / "pairs.jsonl", [one, other])
+        with pytest.raises(DataError, match=rf"two comparisons have the id '{one.id}'"):
+            read_pairs(tmp_path / "pairs.jsonl")
+
+    @pytest.mark.parametrize(
+        ("answer", "means"),
+        [
+            (1, "first"), ("2", "second"), (1.5, "tie"), ("tie", "tie"),
+            ("first", "first"), ("second", "second"), ("1.0", "first"), ("2.0", "second"), ("0.0", "tie"),
+        ],
+    )  # fmt: skip
     def test_known_answers_are_read_in_every_coding(self, tmp_path: Path, answer: object, means: str) -> None:
         row = {"instruction": "Say hello.", "output_1": "Hello.", "output_2": "Hi.", "preference": answer}
         write_rows(tmp_path / "gold.jsonl", [row])
         assert read_answered(tmp_path / "gold.jsonl")[0][1] == means
 
-    @pytest.mark.parametrize("answer", [3, "both", None, {"a": 1}])
+    @pytest.mark.parametrize("answer", [3, "both", None, -1, 1.3, True, False, {"a": 1}])
     def test_other_answers_are_an_error_that_names_the_row(self, tmp_path: Path, answer: object) -> None:
         row = {"instruction": "Say hello.", "output_1": "Hello.", "output_2": "Hi.", "preference": answer}
         write_rows(tmp_path / "gold.jsonl", [row])
@@ -189,10 +209,33 @@ class TestFinished:
         assert [(each.annotator, each.preferred) for each in preferences(again)] == wanted
         assert again.missing_labels() == 1
 
-    def test_a_label_that_is_none_is_named(self, tmp_path: Path) -> None:
-        row = {"instruction": "Say hello.", "output_1": "Hello.", "output_2": "Hi.", "who": "x", "label": 7}
+    @pytest.mark.parametrize("nobody", [None, "", float("nan")])
+    def test_whoever_has_no_name_is_unknown(self, tmp_path: Path, nobody: object) -> None:
+        row = {"instruction": "Say hello.", "output_1": "Hello.", "output_2": "Hi.", "who": nobody, "label": 1}
+        (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+        assert list(Campaign.replayed(finished(tmp_path / "a.jsonl", "a", ["label"], "who")).annotators) == ["unknown"]
+
+    def test_the_owner_is_no_annotator_of_a_file_either(self, tmp_path: Path) -> None:
+        row = {"instruction": "Say hello.", "output_1": "Hello.", "output_2": "Hi.", "who": "owner", "label": 1}
         write_rows(tmp_path / "a.jsonl", [row])
-        with pytest.raises(DataError, match="row 1: label 7 under 'label'"):
+        with pytest.raises(DataError, match=r"a\.jsonl: 'owner' is who made a campaign"):
+            finished(tmp_path / "a.jsonl", "a", ["label"], "who")
+
+    @pytest.mark.parametrize(
+        ("label", "means"), [("tie", "tie"), ("1.0", "first"), ("garbage", None), (-1.0, None), ("null", None)]
+    )
+    def test_labels_are_read_as_everywhere(self, tmp_path: Path, label: object, means: str | None) -> None:
+        row = {"instruction": "Say hello.", "output_1": "Hello.", "output_2": "Hi.", "sure": 2, "label": label}
+        write_rows(tmp_path / "a.jsonl", [row])
+        campaign = Campaign.replayed(finished(tmp_path / "a.jsonl", "a", ["sure", "label"]))
+        said = {each.annotator: each.preferred for each in preferences(campaign) if each.preferred != "unjudged"}
+        assert said == {"sure": "second"} | ({} if means is None else {"label": means})
+
+    @pytest.mark.parametrize("label", [7, 1.3, True])
+    def test_a_label_that_is_none_is_named(self, tmp_path: Path, label: object) -> None:
+        row = {"instruction": "Say hello.", "output_1": "Hello.", "output_2": "Hi.", "who": "x", "label": label}
+        write_rows(tmp_path / "a.jsonl", [row])
+        with pytest.raises(DataError, match=f"row 1: label {label} under 'label'"):
             finished(tmp_path / "a.jsonl", "a", ["label"])
         with pytest.raises(DataError, match="no column 'human'"):
             finished(tmp_path / "a.jsonl", "a", ["human"])

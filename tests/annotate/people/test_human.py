@@ -182,6 +182,27 @@ def test_to_drop_an_annotator_is_to_be_other_people(address: str) -> None:
     assert people.identity != before
 
 
+def test_campaigns_of_one_name_in_two_folders_are_other_people_wherever_they_are_moved_to(tmp_path: Path) -> None:
+    here = {name: People(PeopleConfig(campaign=f"{name}/labels.campaign"), folder=tmp_path) for name in PLACES}
+    before = {name: people.identity for name, people in here.items()}
+    assert before["students"] != before["experts"]
+    for people in here.values():
+        with pytest.raises(WaitingError):
+            people.annotate(PAIRS)
+    assert {name: people.identity for name, people in here.items()} == before
+    (tmp_path / "students").rename(tmp_path / "moved")
+    moved = People(PeopleConfig(campaign="moved/labels.campaign"), folder=tmp_path)
+    assert moved.identity == before["students"]
+    # Made by hand where the other lay, it is of other people again.
+    (tmp_path / "students").mkdir()
+    opened, *rest = opening_events(4)
+    new_campaign(str(tmp_path / "students" / "labels.campaign"), [opened, *rest])
+    assert here["students"].identity not in before.values()
+
+
+PLACES = ("students", "experts")
+
+
 def skip(address: str, name: str) -> None:
     act(address, lambda campaign: acts.vote(campaign, name, ballot(campaign, name, "skip", reason="French")))
 

@@ -195,6 +195,19 @@ class TestWatching:
                 assert before < place
                 assert item.shown_first != original.shown_first
 
+    @pytest.mark.parametrize(
+        ("work", "again", "expected"),
+        # By hand: a skip is no label, and two bad answers are a tie.
+        [("skip", "skip", (0, 0)), ("skip", "first", (0, 0)), ("first", "skip", (0, 0)), ("tie", "both_bad", (1, 1))],
+    )
+    def test_a_skip_is_no_label_that_could_be_repeated_and_two_bad_answers_are_a_tie(
+        self, work: Said, again: Said, expected: tuple[int, int]
+    ) -> None:
+        campaign = make(1, ["ann"], repeat_share=1.0)
+        answer(campaign, "ann", work, reason="why")
+        answer(campaign, "ann", again, reason="why")
+        assert annotator_quality(campaign, "ann").repeated == Ratio(*expected)
+
     def test_who_says_the_same_again_agrees_with_itself_and_who_always_says_left_does_not(self) -> None:
         steady = make(50, ["ann"], repeat_share=0.3)
         label_all(steady, ["ann"], truly("second"))

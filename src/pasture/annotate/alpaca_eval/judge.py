@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pasture.annotate.alpaca_eval.parsers import Parser
+from pasture.annotate.alpaca_eval.parsers import Parser, is_preference
 from pasture.annotate.alpaca_eval.prompts import DUMMY, PromptFile
 from pasture.annotate.render import ShownPair
 from pasture.annotate.verdicts import Reading, Readings, Shown
@@ -93,7 +93,7 @@ class AlpacaEvalJudge:
         return {number: self._reading(value, evidence) for number, value in enumerate(values[:count], start=1)}
 
     def _reading(self, value: Any, evidence: Mapping[str, Any]) -> Reading | str:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not (value == 0 or 1 <= value <= 2):
+        if not is_preference(value):
             return f"expected a preference from 1 to 2, or 0 for a draw, got {str(value)[:40]!r}"
         if value in (0, 1.5):
             return Reading("tie", 0.5 if self.gives_probability else None, evidence)

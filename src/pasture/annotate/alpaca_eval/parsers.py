@@ -21,6 +21,12 @@ from pasture.core.requests import Reply
 Parser = Callable[[Any], list[Any]]
 """From a reply, a text or what an earlier parser made of it, to values."""
 
+
+def is_preference(value: object) -> bool:
+    """Whether a parser's value is a verdict: a number from 1 to 2, or 0 for a draw."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and (value == 0 or 1 <= value <= 2)
+
+
 _FENCED_JSON = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL)
 
 

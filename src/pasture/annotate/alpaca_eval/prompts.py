@@ -12,12 +12,12 @@ from typing import Literal, get_args
 from pasture.annotate.render import Rendered, ShownPair
 from pasture.core.errors import RecipeError
 from pasture.core.requests import Message, Role
+from pasture.core.templates import SLOT, slots
 
 SLOTS = ("instruction", "input", "output_1", "output_2")
 DUMMY = ShownPair("1+1=", "", "2", "3")
 """What fills the places of a batch that has fewer pairs, as in AlpacaEval; its verdict is dropped."""
 
-_SLOT = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _TURN = re.compile(r"<\|im_start\|>([^\n]*)\n(.*?)<\|im_end\|>", re.DOTALL)
 _HUMAN = re.compile(r"\n\n(Human|Assistant):", re.DOTALL)
 
@@ -32,7 +32,7 @@ class PromptFile:
     @property
     def slots(self) -> list[str]:
         """Slots in order of occurrence, over all turns."""
-        return [name for _, text in self.turns for name in _SLOT.findall(text)]
+        return [name for _, text in self.turns for name in slots(text)]
 
     def render(self, pairs: Sequence[ShownPair]) -> Rendered:
         """The turns with the n-th occurrence of each slot filled from the n-th pair, short batches padded."""
@@ -44,7 +44,7 @@ class PromptFile:
             seen[match[1]] += 1
             return dict(zip(SLOTS, pair.texts, strict=True))[match[1]]
 
-        texts = [(role, _SLOT.sub(filled, text)) for role, text in self.turns]
+        texts = [(role, SLOT.sub(filled, text)) for role, text in self.turns]
         messages = tuple(Message(role=role, content=text) for role, text in texts if role)
         return Rendered(messages, None) if messages else Rendered(None, texts[0][1])
 

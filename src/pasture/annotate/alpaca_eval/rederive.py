@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pasture.annotate.alpaca_eval.parsers import Parser
+from pasture.annotate.alpaca_eval.parsers import Parser, is_preference
 from pasture.annotate.compat import shows_second_first
-from pasture.core.errors import JudgeReplyError
+from pasture.core.errors import DataError, JudgeReplyError
 from pasture.core.requests import Reply, TokenLogprob
 from pasture.core.tables import Row, text_field
 
@@ -21,7 +21,7 @@ def rederived(rows: Sequence[Row], parser: Parser, seed: int = 0) -> list[float 
     answers were never asked about: a draw.
 
     Raises:
-        DataError: naming the row, if it lacks the instruction.
+        DataError: naming the row, if it lacks the instruction, or `is_switched` is neither true nor false.
     """
     return [_preference(row, parser, seed, f"annotation {number}") for number, row in enumerate(rows, start=1)]
 
@@ -35,15 +35,29 @@ def _preference(row: Row, parser: Parser, seed: int, where: str) -> float | None
         values = parser(reply_of(raw))
     except JudgeReplyError:
         return None
-    if len(values) != 1 or not isinstance(values[0], int | float):
+    if len(values) != 1 or not is_preference(values[0]):
         return None
     value = float(values[0])
     if value == 0:
         return _DRAW
-    switched = row.get("is_switched")
+    switched = _switched(row.get("is_switched"), where)
     if switched is None:
         switched = shows_second_first(text_field(row, "instruction", where), seed)
     return 3 - value if switched else value
+
+
+_TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+_NOTHING = ("", "none", "nan", "null")
+
+
+def _switched(value: object, where: str) -> bool | None:
+    """What `is_switched` says, also as the text that a CSV has for it; None where it says nothing."""
+    word = str(value).strip().lower()
+    if word in _NOTHING:
+        return None
+    if word not in _TRUTH:
+        raise DataError(f"{where}: is_switched is {value!r}. Expected true or false, or nothing where it is unknown.")
+    return _TRUTH[word]
 
 
 def reply_of(raw: object) -> Reply:

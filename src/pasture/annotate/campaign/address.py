@@ -12,6 +12,7 @@ from pasture.annotate.campaign.events import Event
 from pasture.annotate.campaign.journal import CampaignExistsError, Journal, SqliteJournal
 from pasture.core.errors import DependencyError, StoreError
 from pasture.core.files import require_apart
+from pasture.core.records import content_id
 
 SUFFIX = ".campaign"
 """What the names of campaigns' files end in."""
@@ -86,6 +87,14 @@ def require_apart_from(address: str, *targets: Path) -> None:
 def is_campaign(address: str) -> bool:
     """Whether an address is that of a campaign, and not of some other file."""
     return address.startswith(_DATABASES) or address.endswith(SUFFIX)
+
+
+def identity_at(address: str) -> str:
+    """The identity of a campaign that a run makes at `address`, known before it is made; it stays when that moves."""
+    place = (
+        address.partition("://")[2].rpartition("@")[2] if address.startswith(_DATABASES) else Path(address).resolve()
+    )
+    return content_id("campaign", str(place))
 
 
 def name_of(address: str) -> str:

@@ -57,7 +57,7 @@ class Desk:
     def act(self, decide: Decision, look: Callable[[Campaign], T]) -> "Future[T]":
         """Have the events that `decide` decides happen; what `look` sees after them comes back once they are on disk.
 
-        What `decide` raises comes out of the future, and nothing has happened.
+        What `decide` raises comes out of the future, and nothing has happened; nor has it where `cancel` succeeds.
         """
         return self._submit(_Job(look, decide))
 
@@ -88,7 +88,7 @@ class Desk:
                 while len(jobs) < _BATCH:
                     jobs.append(self._jobs.get_nowait())
             going = None not in jobs
-            self._perform([job for job in jobs if job is not None])
+            self._perform([job for job in jobs if job is not None and job.done.set_running_or_notify_cancel()])
         self._journal.close()
 
     def _perform(self, jobs: Sequence[_Job[Any]]) -> None:

@@ -46,7 +46,7 @@ class Opened(Record):
     kind: Literal["opened"] = "opened"
     name: Name
     identity: NonEmpty
-    """Random; tells campaigns of the same name apart."""
+    """Tells campaigns of the same name apart: random, or drawn from the place where a run made it."""
     secret: NonEmpty
     """Random; side orders and the numbers of items are drawn from it. Never leaves the store."""
     annotators: tuple[Name, ...]

@@ -21,7 +21,7 @@ LAYOUTS: Mapping[Layout, str] = {
     "records": "comparisons.jsonl and preferences.jsonl, one preference for each answer",
     "trl": "prompt, chosen and rejected, one row for each pair with a majority",
     "alpaca-eval": "AlpacaEval's annotations, one row for each answer",
-    "cross-annotations": "the layout of AlpacaFarm's human cross-annotations, one row for each label",
+    "cross-annotations": "the layout of AlpacaFarm's human cross-annotations, one row for each answer",
 }
 PAUSE_SECONDS = 600.0
 """Longer than this is a pause, and counts as this much when time is paid for."""
@@ -141,9 +141,10 @@ def alpaca_eval_rows(campaign: Campaign) -> list[dict[str, object]]:
 
 
 def cross_annotation_rows(campaign: Campaign) -> list[dict[str, object]]:
-    """A row for each label, numbered within its pair, as AlpacaFarm published those of its people.
+    """A row for each answer, numbered within its pair, as AlpacaFarm published those of its people.
 
-    `pair_id` is added: two pairs of other systems may hold the same texts.
+    The preference is null where the pair was skipped. `pair_id` is added: two pairs of other systems may hold the same
+    texts.
     """
     return [{name: row[name] for name in row if name != "annotator"} for row in labelled_rows(campaign)]
 

@@ -1,21 +1,22 @@
 """A file of several people's labels as a campaign that is over: all that is asked of a campaign can be asked of it."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pasture.annotate.campaign.events import Closed, Event, Said, Settings, Voted
+from pasture.annotate.campaign.events import OWNER, Closed, Event, Said, Settings, Voted
 from pasture.annotate.campaign.making import opening
 from pasture.annotate.campaign.tokens import item_id
 from pasture.annotate.entry import Columns, comparison_of
 from pasture.core.errors import DataError
+from pasture.core.labels import share_of_second
 from pasture.core.records import Comparison
 from pasture.core.tables import read_rows, text_field
 
-_SAID: Mapping[float, Said] = {1.0: "first", 2.0: "second", 0.0: "tie", 1.5: "tie"}
-NONE = ("", "-1", "nan", "none", "null")
-"""How files say that a label is missing."""
+_SAID: Mapping[float, Said] = {0.0: "first", 1.0: "second", 0.5: "tie"}
+"""By the share of a win that a label gives to the second; people give no probabilities."""
 
 
 def finished(path: Path, name: str, labels: Sequence[str], annotator_column: str | None = None) -> list[Event]:
@@ -49,6 +50,10 @@ def finished(path: Path, name: str, labels: Sequence[str], annotator_column: str
     names = list(dict.fromkeys(annotator for annotator, _, _ in answers))
     if len({(annotator, comparison.id) for annotator, comparison, _ in answers}) != len(answers):
         raise DataError(f"{path}: an annotator labels a pair twice. Name the annotators' column, or remove the rows.")
+    if OWNER in names:
+        raise DataError(
+            f"{path}: {OWNER!r} is who made a campaign, and no annotator. Give that annotator another name."
+        )
     if not answers:
         raise DataError(f"{path}: no label in {', '.join(labels)}.")
     overlap = max(Counter(comparison.id for _, comparison, _ in answers).values())
@@ -78,16 +83,16 @@ def _check_named(path: Path, rows: Sequence[Mapping[str, Any]], column: str) -> 
 
 
 def _annotator(row: Mapping[str, Any], column: str) -> str:
-    return str(row.get(column, "")).strip() or "unknown"
+    name = row.get(column)
+    return "unknown" if name is None or name != name else str(name).strip() or "unknown"  # noqa: PLR0124 - a NaN
 
 
 def _said(row: Mapping[str, Any], column: str, where: str) -> Said | None:
     if column not in row:
         raise DataError(f"{where}: no column {column!r}. Columns: {', '.join(row)}.")
     value = row[column]
-    if value is None or str(value).strip().lower() in NONE:
-        return None
     try:
-        return _SAID[float(str(value))]
+        share = share_of_second(value)
+        return None if math.isnan(share) else _SAID[share]
     except (KeyError, ValueError):
         raise DataError(f"{where}: label {value!r} under {column!r}: expected 1, 2, 0 or 1.5.") from None

@@ -10,18 +10,17 @@ from pydantic import ValidationError
 
 from pasture.annotate.campaign.events import OWNER, Opened, PairAdded, Settings
 from pasture.annotate.campaign.shares import check_overlap
-from pasture.annotate.entry import Columns, Listener, annotate_head2head, annotate_samples, comparison_of
+from pasture.annotate.entry import Columns, comparison_of, couple_samples, couple_systems
 from pasture.annotate.tables import as_table
 from pasture.core.errors import DataError
-from pasture.core.records import Comparison
+from pasture.core.labels import share_of_second
+from pasture.core.records import Comparison, by_id
 from pasture.core.seeds import uniform
 
 Expected = Literal["first", "second", "tie"]
-_EXPECTED: Mapping[object, Expected] = {
-    1: "first", "1": "first", "first": "first",
-    2: "second", "2": "second", "second": "second",
-    0: "tie", 1.5: "tie", "0": "tie", "1.5": "tie", "tie": "tie",
-}  # fmt: skip
+_EXPECTED: Mapping[float, Expected] = {0.0: "first", 1.0: "second", 0.5: "tie"}
+"""By the share of a win that a label gives to the second."""
+_WORDS: Mapping[str, Expected] = {"first": "first", "second": "second"}
 ANSWER_COLUMNS = ("preferred", "preference", "label")
 """Where the known answer of a pair is looked for, in this order."""
 
@@ -42,18 +41,14 @@ def read_pairs(
     A file of pairs holds comparisons as a run writes them, or rows with `instruction`, `input`, `output_1`, `output_2`.
 
     Raises:
-        DataError: if nothing can be compared, naming row and column where a text is missing.
+        DataError: if nothing can be compared, naming row and column where a text is missing; or if two pairs have one
+            id.
     """
-    listener = Listener()
-    left_out: Sequence[str] = ()
-    if other is not None:
-        left_out = annotate_head2head(path, other, listener).left_out
-    elif samples is not None:
-        left_out = annotate_samples(path, listener, which=samples, seed=seed).left_out
-    else:
-        listener.heard = _comparisons(path, as_table(path).rows)
-    made = _unique(listener.heard)
-    return Pairs(made.comparisons, (*left_out, *made.left_out))
+    if other is None and samples is None:
+        return _unique(_comparisons(path, as_table(path).rows))
+    coupled = couple_samples(path, which=samples or "one", seed=seed) if other is None else couple_systems(path, other)
+    made = _unique(coupled.comparisons)
+    return Pairs(made.comparisons, (*coupled.left_out, *made.left_out))
 
 
 def drawn(pairs: Sequence[Comparison], count: int, seed: int) -> list[Comparison]:
@@ -150,7 +145,7 @@ def check_pass_share(pass_share: float) -> None:
 
 
 def _unique(comparisons: Sequence[Comparison]) -> Pairs:
-    kept = {each.id: each for each in comparisons}
+    kept = by_id(comparisons)
     twice = len(comparisons) - len(kept)
     return Pairs(list(kept.values()), (f"{twice} pairs that are there twice, word for word",) if twice else ())
 
@@ -167,6 +162,11 @@ def _expected(row: Mapping[str, Any], where: str) -> Expected:
     if column is None:
         raise DataError(f"{where}: no known answer. Add a column {' or '.join(map(repr, ANSWER_COLUMNS))}.")
     value = row[column]
-    if not isinstance(value, str | int | float) or value not in _EXPECTED:
-        raise DataError(f"{where}: answer {value!r} under {column!r}: expected 1, 2, 1.5 or first, second, tie.")
-    return _EXPECTED[value]
+    if isinstance(value, str) and value in _WORDS:
+        return _WORDS[value]
+    try:
+        return _EXPECTED[share_of_second(value)]
+    except (KeyError, ValueError):
+        raise DataError(
+            f"{where}: answer {value!r} under {column!r}: expected 1, 2, 1.5 or first, second, tie."
+        ) from None

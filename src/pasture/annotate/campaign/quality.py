@@ -6,7 +6,7 @@ from statistics import median
 
 from pasture.annotate.campaign.events import Voted
 from pasture.annotate.campaign.export import PAUSE_SECONDS
-from pasture.annotate.campaign.state import Campaign, Status, is_expected
+from pasture.annotate.campaign.state import Campaign, Status, is_expected, label_of
 from pasture.core.statistics import Estimate
 
 
@@ -65,7 +65,7 @@ class AnnotatorQuality:
     gold: Ratio
     """Answers to gold pairs that were the known ones."""
     repeated: Ratio
-    """Pairs shown twice that were answered alike both times."""
+    """Pairs shown twice that were labelled alike both times: two bad answers are a tie, and a skip is no label."""
     prefers_first_shown: Ratio
     """Of pairs that were decided and whose order is known; an even hand gives a half."""
 
@@ -108,9 +108,10 @@ def _gold(campaign: Campaign, votes: Sequence[Voted]) -> Ratio:
 
 
 def _repeated(votes: Sequence[Voted]) -> Ratio:
-    first = {vote.comparison_id: vote.said for vote in votes if vote.role == "work"}
-    again = [vote for vote in votes if vote.role == "repeat" and vote.comparison_id in first]
-    return Ratio(sum(vote.said == first[vote.comparison_id] for vote in again), len(again))
+    labels = [vote for vote in votes if vote.said != "skip"]
+    first = {vote.comparison_id: label_of(vote) for vote in labels if vote.role == "work"}
+    again = [vote for vote in labels if vote.role == "repeat" and vote.comparison_id in first]
+    return Ratio(sum(label_of(vote) == first[vote.comparison_id] for vote in again), len(again))
 
 
 def _first_shown(work: Sequence[Voted]) -> Ratio:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pasture.annotate.campaign import events as happened
-from pasture.annotate.campaign.events import Event, Opened, PairAdded, Role, Settings, Voted
+from pasture.annotate.campaign.events import Event, Opened, PairAdded, Role, Said, Settings, Voted
 from pasture.annotate.campaign.shares import Shares
 from pasture.annotate.campaign.tokens import fraction, item_id
 from pasture.core.errors import StoreError
@@ -60,6 +60,8 @@ class Campaign:
         """Where the page was opened last."""
         self._sessions: dict[str, str] = {}
         self._tokens: dict[str, str] = {}
+        self._given: set[str] = set()
+        """Digests of all tokens and sessions there ever were."""
         self._by_role: dict[str, list[str]] = {"work": [], "gold": [], "qualification": []}
         self._shares = Shares(opened.secret, opened.settings.overlap)
         self._planned = False
@@ -134,6 +136,10 @@ class Campaign:
         if found is not None and found != happened.OWNER and self.annotators[found].status == "dropped":
             return None
         return found
+
+    def was_given(self, secret_digest: str) -> bool:
+        """Whether a token or a session of this digest is somebody's or was: whoever brings it does not guess."""
+        return secret_digest in self._given
 
     def queue(self, name: str) -> Sequence[Item]:
         """What an annotator still has to answer, in order; empty for who is not asked."""
@@ -238,6 +244,7 @@ class Campaign:
             self._tokens.pop(before.token_hash, None)
             self._sessions.pop(before.session_hash, None)
         self.invited[event.who] = event
+        self._given |= {event.token_hash, event.session_hash}
         self._tokens[event.token_hash] = event.who
         self._sessions[event.session_hash] = event.who
 
@@ -302,6 +309,10 @@ class Campaign:
 
 
 def is_expected(vote: Voted, pair: PairAdded) -> bool:
-    """Whether an answer is the known one; two bad answers are a tie."""
-    said = "tie" if vote.said == "both_bad" else vote.said
-    return said == pair.expected
+    """Whether an answer is the known one."""
+    return label_of(vote) == pair.expected
+
+
+def label_of(vote: Voted) -> Said:
+    """What an answer says of a pair; two bad answers are a tie."""
+    return "tie" if vote.said == "both_bad" else vote.said

@@ -25,10 +25,6 @@ class Buckets:
             self._left.popitem(last=False)
         return True
 
-    def is_empty(self, key: str) -> bool:
-        """Whether the next act would have to wait."""
-        return self._now(key) < 1
-
     def _now(self, key: str) -> float:
         left, at = self._left.get(key, (self._burst, self._clock()))
         return min(self._burst, left + (self._clock() - at) * self._per_second)

@@ -113,7 +113,7 @@ class _Site:
             Route("/owner/drop", self._form(self._owner_drops), methods=["POST"]),
             Route("/owner/invite", self._form(self._owner_invites), methods=["POST"]),
             Route("/owner/add", self._form(self._owner_adds), methods=["POST"]),
-            Route("/switch", self._switch, methods=["POST"]),
+            Route("/switch", self._form(self._switch), methods=["POST"]),
             Route("/vote", self._form(self._vote), methods=["POST"]),
             Route("/undo", self._form(self._undo), methods=["POST"]),
             Route("/more", self._form(self._act(acts.take_over, "/pair")), methods=["POST"]),
@@ -132,9 +132,9 @@ class _Site:
         async def handle(request: Request) -> Response:
             visitor = self._visitor(request, {})
             try:
-                return self._stranger(request) if visitor is None else await answer(request, visitor)
+                return await self._stranger(request) if visitor is None else await answer(request, visitor)
             except StrangerError:
-                return self._stranger(request)
+                return await self._stranger(request)
 
         return handle
 
@@ -144,7 +144,7 @@ class _Site:
                 form = await _fields(request)
                 visitor = self._visitor(request, form)
                 if visitor is None:
-                    return self._stranger(request)
+                    return await self._stranger(request)
                 # Before anything that depends on the form: who cannot read our pages learns nothing of the campaign.
                 if not _same(form.get("form", ""), form_token(visitor.session)):
                     await self._look(visitor.known)
@@ -153,7 +153,7 @@ class _Site:
                     return self._message(429, "That was too fast. Wait a moment and go on.", {"retry-after": "1"})
                 return await answer(request, visitor)
             except StrangerError:
-                return self._stranger(request)
+                return await self._stranger(request)
             except acts.RefusedError as error:
                 return self._message(409, str(error))
             except BadFormError as error:
@@ -181,25 +181,26 @@ class _Site:
         except StrangerError:
             return None
 
-    def _stranger(self, request: Request) -> Response:
-        client = _client(request)
-        if self._cookie in request.cookies and not self._guesses.take(client):
-            return self._too_many_guesses()
-        return self._message(401, _OPEN_YOUR_LINK, on=None)
+    async def _stranger(self, request: Request) -> Response:
+        session, refusal = request.cookies.get(self._cookie), self._message(401, _OPEN_YOUR_LINK, on=None)
+        return refusal if session is None else await self._counted(request, session, refusal)
 
-    def _too_many_guesses(self) -> Response:
+    async def _counted(self, request: Request, secret: str, refusal: Response) -> Response:
+        """The refusal, or a request to wait, for who brings what opens nothing.
+
+        What was good once is no guess: the open page of somebody who was dropped would shut a whole class out.
+        """
+        key = digest(secret)
+        if await self._look(lambda campaign: campaign.was_given(key)) or self._guesses.take(_client(request)):
+            return refusal
         return self._message(429, "Too many wrong links. Wait a minute.", {"retry-after": "60"}, on=None)
 
     async def _enter(self, request: Request) -> Response:
         """Take the token out of the address and into a cookie; nothing is written."""
         token = request.path_params["token"]
-        client = _client(request)
-        if self._guesses.is_empty(client):
-            return self._too_many_guesses()
         who = await self._holder(token)
         if who is None:
-            self._guesses.take(client)
-            return self._message(404, _BAD_LINK, on=None)
+            return await self._counted(request, token, self._message(404, _BAD_LINK, on=None))
         visitor = self._visitor(request, {})
         present = await self._who(visitor)
         if visitor is not None and present is not None and present != who:
@@ -207,18 +208,11 @@ class _Site:
             return HTMLResponse(self._pages.switch(present, token, form_token(visitor.session)))
         return self._entered(token, who)
 
-    async def _switch(self, request: Request) -> Response:
-        try:
-            form = await _fields(request)
-        except BadFormError as error:
-            return self._message(400, str(error))
-        visitor = self._visitor(request, form)
-        if visitor is None or not _same(form.get("form", ""), form_token(visitor.session)):
-            return self._message(403, "This form was not sent from one of our own pages. Open your link again.")
-        token = form.get("token", "")
+    async def _switch(self, request: Request, visitor: _Visitor) -> Response:
+        token = visitor.form.get("token", "")
         who = await self._holder(token)
         if who is None:
-            return self._message(404, _BAD_LINK, on=None)
+            return await self._counted(request, token, self._message(404, _BAD_LINK, on=None))
         return self._entered(token, who)
 
     async def _holder(self, token: str) -> str | None:
