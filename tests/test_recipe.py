@@ -10,7 +10,8 @@ import tomli_w
 from pydantic import BaseModel, Field, model_validator
 
 from pasture.core.errors import ModelError, RecipeError
-from pasture.recipe import Recipe, check_section, load, parse, resolved, resolved_for_steps, start_folder
+from pasture.core.sections import check_section
+from pasture.recipe import Recipe, load, parse, resolved, resolved_for_steps, start_folder
 
 REPOSITORY = Path(__file__).parents[1]
 MEADOW = sorted((REPOSITORY / "recipes" / "meadow").glob("*.toml"))

@@ -19,6 +19,7 @@ from pasture.core.files import is_no_room, unwritable
 from pasture.core.looks import superseded
 from pasture.core.own_file import OWN_FILE_SUFFIX, file_hash
 from pasture.core.run_folder import RunFolder
+from pasture.core.sections import check_section
 from pasture.machine.executor import Job, LocalWorkers, Workers, walk
 from pasture.machine.tracker_settings import TRACKERS_FOLDER, Tracking, check_trackers
 from pasture.plan import Absent, Outline, Plan, Step, expanded, outline, outline_study
@@ -181,7 +182,7 @@ def _complete(
     settings = {key: value for key, value in table.items() if key not in told}
     kind = lookup.method_named(method).Config
     shared = {"weights": weights} if "weights" in kind.model_fields else {}
-    config = recipes.check_section(kind, {**shared, **settings}, origin, f"learn.{name}")
+    config = check_section(kind, {**shared, **settings}, origin, f"learn.{name}")
     return {**facts, **config.model_dump(mode="json", exclude_none=True)}
 
 

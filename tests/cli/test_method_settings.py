@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 from pasture.cli import application
 from pasture.cli.method_settings import Setting, settings_of
 from pasture.core.errors import RecipeError
+from pasture.core.sections import check_section
 from pasture.learn import METHODS
-from pasture.recipe import apply_override, check_section
+from pasture.recipe import apply_override
 
 TRAINED = [name for name, module in METHODS.items() if hasattr(module, "train")]
 

@@ -12,7 +12,8 @@ from scipy import stats
 from pasture.core.files import write_records
 from pasture.core.ports import silent
 from pasture.core.records import Preference, Verdict
-from pasture.recipe import Study, check_section
+from pasture.core.sections import check_section
+from pasture.recipe import Study
 from pasture.steps import Task
 from pasture.steps.study_labels import what_labels_do
 

@@ -9,7 +9,8 @@ import pytest
 from pasture.core.files import write_records
 from pasture.core.ports import silent
 from pasture.core.records import Comparison, Completion, Instruction, Preference, Verdict
-from pasture.recipe import Study, check_section
+from pasture.core.sections import check_section
+from pasture.recipe import Study
 from pasture.steps import Task
 from pasture.steps.study_styles import styles
 

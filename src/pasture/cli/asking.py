@@ -15,8 +15,8 @@ from pasture.annotate.panel import Panel, load_panel, shipped_pools
 from pasture.annotate.stored import Access
 from pasture.cli.options import settings_table
 from pasture.core.errors import RecipeError
+from pasture.core.sections import check_section
 from pasture.engines.settings import SETTINGS
-from pasture.recipe import check_section
 
 
 @dataclass(frozen=True)

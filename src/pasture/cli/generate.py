@@ -22,6 +22,7 @@ from pasture.cli.train import Template, chosen_template
 from pasture.core.errors import RecipeError
 from pasture.core.files import require_apart, write_text
 from pasture.core.records import Completion, Instruction
+from pasture.core.sections import check_section
 from pasture.core.store import AnswerStore
 from pasture.core.templates import TEMPLATES
 from pasture.data.hub import HUB, data_files
@@ -34,7 +35,6 @@ from pasture.flow import training_module
 from pasture.generate.asked import ask
 from pasture.generate.baselines import BASELINES, Baseline
 from pasture.models.sampler_config import SamplerConfig
-from pasture.recipe import check_section
 
 
 class Layout(StrEnum):

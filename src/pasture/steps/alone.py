@@ -18,6 +18,7 @@ from pasture.core.files import fingerprint, read_json_lines, write_text
 from pasture.core.own_file import OWN_FILE_SUFFIX, file_hash
 from pasture.core.ports import Annotator, Progress, silent
 from pasture.core.records import Completion, Instruction, Judgement
+from pasture.core.sections import check_section
 from pasture.core.templates import TEMPLATES
 from pasture.data.answers import Answers
 from pasture.generate.completions import LocalSystem
@@ -34,7 +35,6 @@ from pasture.machine.trackers import tracked
 from pasture.models.card import Card, Source, last_figures, source_of, write_card
 from pasture.models.sampler_config import SamplerConfig
 from pasture.plan.graph import folder_fingerprint
-from pasture.recipe import check_section
 from pasture.steps.fit import fitting_ids
 
 LOG = logging.getLogger("pasture.steps")
