@@ -73,6 +73,8 @@ def test_no_verdict_is_unjudged_and_a_preference_stays_as_it_is(tmp_path: Path):
         ("return [float('nan')] * 4", "nan"),
         ("return [True] * 4", "True"),
         ("return [[]] * 4", r"gave \[\]"),
+        ("import numpy; return [numpy.ones(2)] * 4", "gave array"),
+        ("import numpy; return [numpy.True_] * 4", "gave .*True"),
         ("return comparisons[9].id", "a.py': line 2 raised IndexError"),
     ],
 )

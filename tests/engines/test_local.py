@@ -15,6 +15,7 @@ from pasture.engines.settings import LocalSettings, store_salt
 from pasture.engines.weights import weights_hash
 from pasture.models.load import load_causal_lm, load_tokenizer, save_model
 from pasture.models.tiny import tiny_model, word_tokenizer
+from tests.models.test_reach import stretched
 
 WORDS = ["user", "assistant", ":", "which", "is", "better", "first", "second", "a", "b", "c", "d", "|"]
 TEMPLATE = (
@@ -156,6 +157,16 @@ def test_a_prompt_to_be_continued_cannot_hold_a_control_token(engine: LocalEngin
     ids = engine._prompt_ids(Request(model="m", prompt="a <eos> b"))
     assert ids
     assert tokenizer.eos_token_id not in ids
+
+
+def test_a_prompt_beyond_what_longrope_reads_alike_fails_alone(tmp_path: Path) -> None:
+    model = stretched()  # reads 16 tokens alike, and has a context of 64
+    save_model(model, word_tokenizer([f"w{n}" for n in range(28)]), tmp_path)
+    engine = LocalEngine(LocalSettings(folder=tmp_path))
+    asked = [Request(model="m", prompt=" ".join(["w1"] * count), max_completion_tokens=4) for count in (12, 13)]
+    short, long = engine.run(asked)
+    assert short.error is None
+    assert "exceed its context of 16" in (long.error or "")
 
 
 def asked_by(template: str, folder: Path, tmp_path: Path, *turns: tuple[Role, str]) -> list[str]:

@@ -133,3 +133,30 @@ def test_published_outputs_pair_up_to_the_805():
     assert (len(pairing.comparisons), pairing.only_system, pairing.only_reference) == (805, 0, 0)
     mean_length = np.mean([len(comparison.second.text) for comparison in pairing.comparisons])
     assert int(mean_length) == 1058  # published as avg_length
+
+
+@pytest.mark.parametrize(
+    ("switched", "first", "second"),
+    [
+        (["True", "False", True], [1, 0, 1], [0, 1, 0]),
+        ([None, "", False], [0, 0, 0], [0, 0, 1]),
+    ],
+)
+def test_which_output_was_shown_first_is_known_where_a_row_says_so(switched, first, second):
+    rows = [
+        {"instruction": f"i{n}", "output_1": "a", "output_2": "b", "generator_1": "r", "generator_2": "s"}
+        | {"preference": 2, "annotator": "j", "is_switched": value}
+        for n, value in enumerate(switched)
+    ]
+    [found] = outcomes_of_annotations(rows)
+    # By hand: switched outputs show the second first; where nobody says, an answer has no place.
+    assert [int(not np.isnan(value)) for value in found.by_place()[0]] == first
+    assert [int(not np.isnan(value)) for value in found.by_place()[1]] == second
+    row = build_board([found], seed=0).rows[0]
+    assert row.share_shown_first == pytest.approx(sum(first) / (sum(first) + sum(second)))
+
+
+def test_an_order_that_is_neither_is_an_error():
+    row = {"instruction": "i", "output_1": "a", "output_2": "b", "generator_1": "r", "generator_2": "s"}
+    with pytest.raises(DataError, match="is_switched is 'perhaps', which is neither true nor false"):
+        outcomes_of_annotations([row | {"preference": 2, "annotator": "j", "is_switched": "perhaps"}])

@@ -12,7 +12,6 @@ from pasture.models.load import load_causal_lm, load_tokenizer
 from pasture.models.response import ResponseModel
 from pasture.recipe import BUILT_IN, start_folder
 from pasture.world import meadow
-from tests.flows.silence import Silence
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -44,5 +43,5 @@ def test_the_shipped_model_has_learned_what_its_log_says():
 @pytest.mark.timeout(3600)
 def test_the_recipe_remakes_the_shipped_model(tmp_path):
     run = flow.prepare(REPOSITORY / "recipes/meadow/base.toml", ["data.evaluation=5"], tmp_path / "run")
-    flow.execute(run, Silence())
+    flow.execute(run, flow.NoScreen())
     assert loss_of(tmp_path / "run/4-learn/sft/model") == pytest.approx(loss_of(start_folder(BUILT_IN)), abs=0.02)

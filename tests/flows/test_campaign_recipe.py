@@ -9,10 +9,9 @@ from pasture.annotate.campaign import acts
 from pasture.core.errors import WaitingError
 from pasture.core.files import read_records
 from pasture.core.records import Comparison, Preference
-from pasture.flow import execute, prepare
+from pasture.flow import NoScreen, execute, prepare
 from pasture.plan import Step
 from tests.annotate.people.test_human import act, vote
-from tests.flows.silence import Silence
 
 RECIPE = """
 name = "asked"
@@ -39,7 +38,7 @@ votes = "majority"
 LABELS, DPO = "3-annotate/preference", "4-learn/dpo"
 
 
-class Watched(Silence):
+class Watched(NoScreen):
     """Which steps were done."""
 
     def __init__(self) -> None:

@@ -9,8 +9,7 @@ from pasture.annotate.own import AnnotatorFile, OwnAnnotator
 from pasture.core.errors import RecipeError
 from pasture.core.files import read_records
 from pasture.core.records import Comparison, Preference
-from pasture.flow import execute, prepare
-from tests.flows.silence import Silence
+from pasture.flow import NoScreen, execute, prepare
 from tests.flows.tiny import REPOSITORY, run
 
 EXAMPLE = REPOSITORY / "examples" / "my_annotator.py"
@@ -50,7 +49,7 @@ def test_it_labels_picks_and_judges_and_a_change_of_its_file_redoes_what_it_said
     recipe: Path, file: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    execute(prepare(recipe, out=out, allow_code=True), Silence())
+    execute(prepare(recipe, out=out, allow_code=True), NoScreen())
     pairs = read_records(out / "2-generate" / "preference" / "comparisons.jsonl", Comparison)
     labels = read_records(out / "3-annotate" / "preference" / "preferences.jsonl", Preference)
     assert labels == OwnAnnotator("listener", AnnotatorFile(file=str(file)), seed=5).annotate(pairs)

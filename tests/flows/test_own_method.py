@@ -10,12 +10,11 @@ import pytest
 from pasture.core.errors import PastureError, RecipeError, RunFolderError, TrainingError
 from pasture.core.records import Completion, Instruction
 from pasture.core.templates import TEMPLATES
-from pasture.flow import Run, execute, prepare
+from pasture.flow import NoScreen, Run, execute, prepare
 from pasture.learn.lookup import method_named
 from pasture.learn.rollouts import Environment
 from pasture.recipe import start_folder
 from pasture.world import meadow
-from tests.flows.silence import Silence
 from tests.flows.tiny import LOOP, REPOSITORY
 
 STUDY = LOOP.with_name("study.toml")
@@ -74,7 +73,7 @@ def test_a_recipe_with_it_runs_and_a_change_of_the_file_reruns_its_branch_alone(
     recipe: Path, file: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    execute(prepare(recipe, out=out, allow_code=True), Silence())
+    execute(prepare(recipe, out=out, allow_code=True), NoScreen())
     board = json.loads((out / "5-evaluate" / "board" / "leaderboard.json").read_text())["pool"]
     assert {row["win_rate"]["system"] for row in board["rows"]} == {"base", "sft", "mine"}
     assert prepare(recipe, out=out, allow_code=True).pending() == []
@@ -84,7 +83,7 @@ def test_a_recipe_with_it_runs_and_a_change_of_the_file_reruns_its_branch_alone(
     branch = ["4-learn/mine", "2-generate/evaluation/mine", "3-annotate/evaluation/mine"]
     assert [step.name for step in changed.pending()] == [*branch, "5-evaluate/board", "7-report"]
     with pytest.raises(RunFolderError, match=r"different keys: learn\.mine\.code\. .*pass --update"):
-        execute(changed, Silence())
+        execute(changed, NoScreen())
 
 
 def nothing_left(file: Path, more: str = "") -> None:
@@ -103,11 +102,11 @@ def test_one_that_leaves_no_model_or_no_rounds_is_told_so(recipe: Path, file: Pa
     recipe.write_text(re.sub(r"learn.mine = .*", f'learn.mine.method = "{file}"', recipe.read_text()))
     nothing_left(file)
     with pytest.raises(PastureError, match="its train left no model"):
-        execute(prepare(recipe, out=tmp_path / "run", allow_code=True), Silence())
+        execute(prepare(recipe, out=tmp_path / "run", allow_code=True), NoScreen())
     nothing_left(file, "import shutil; shutil.copytree(start, folder / 'model', dirs_exist_ok=True)")
     several = prepare(recipe, ["learn.mine.rounds=2"], out=tmp_path / "run", allow_code=True)
     with pytest.raises(PastureError, match="saved no policy to pick from, as its setting 'rounds' promises"):
-        execute(several, Silence(), update=True)
+        execute(several, NoScreen(), update=True)
 
 
 BREAKS = {
@@ -123,7 +122,7 @@ def test_what_it_raises_as_it_trains_is_told_with_its_line(recipe: Path, file: P
     recipe.write_text(re.sub(r"learn.mine = .*", f'learn.mine.method = "{file}"', recipe.read_text()))
     nothing_left(file, more)
     with pytest.raises(TrainingError, match=BREAKS[more]) as raised:
-        execute(prepare(recipe, out=tmp_path / "run", allow_code=True), Silence())
+        execute(prepare(recipe, out=tmp_path / "run", allow_code=True), NoScreen())
     place = re.search(r"stands in (\S+);", str(raised.value))
     assert place is not None
     assert f'{file}", line 6' in Path(place[1]).read_text()
@@ -134,9 +133,9 @@ def test_it_may_log_nothing_but_must_leave_its_tokenizer(recipe: Path, file: Pat
     copied = "import shutil; shutil.copytree(start, folder / 'model', dirs_exist_ok=True)"
     nothing_left(file, f"{copied}; [one.unlink() for one in (folder / 'model').glob('tokenizer*')]")
     with pytest.raises(PastureError, match="its train left a model without its tokenizer"):
-        execute(prepare(recipe, out=tmp_path / "run", allow_code=True), Silence())
+        execute(prepare(recipe, out=tmp_path / "run", allow_code=True), NoScreen())
     nothing_left(file, copied)
-    execute(prepare(recipe, out=tmp_path / "run", allow_code=True), Silence(), update=True)
+    execute(prepare(recipe, out=tmp_path / "run", allow_code=True), NoScreen(), update=True)
     assert not (tmp_path / "run" / "4-learn" / "mine" / "metrics.jsonl").exists()
 
 

@@ -8,9 +8,8 @@ import pytest
 from pasture.core.errors import RecipeError
 from pasture.core.files import read_records
 from pasture.core.records import Completion, Instruction, Score
-from pasture.flow import execute, prepare
+from pasture.flow import NoScreen, execute, prepare
 from pasture.learn.own_scorer import OwnScorer
-from tests.flows.silence import Silence
 from tests.flows.tiny import REPOSITORY
 
 EXAMPLE = REPOSITORY / "examples" / "my_scorer.py"
@@ -49,7 +48,7 @@ def test_a_recipe_with_it_needs_no_reward_model_and_no_labels(recipe: Path, tmp_
     names = {step.name for step in run.plan.steps}
     assert {"4-learn/rloo", "4-learn/best_of_n"} <= names
     assert not names & {"4-learn/reward_model", "3-annotate/preference", "2-generate/preference"}
-    execute(run, Silence())
+    execute(run, NoScreen())
     asked = {one.id: one for one in read_records(tmp_path / "run" / "1-data" / "evaluation.jsonl", Instruction)}
     place = tmp_path / "run" / "4-learn" / "best_of_n"
     candidates = read_records(

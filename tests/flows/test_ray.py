@@ -7,15 +7,14 @@ from pathlib import Path
 import pytest
 
 from pasture.core.errors import RunFolderError
-from pasture.flow import execute, prepare
-from tests.flows.silence import Silence
+from pasture.flow import NoScreen, execute, prepare
 from tests.flows.test_kill import results
 from tests.flows.tiny import LOOP, TINY, run_tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-class Watched(Silence):
+class Watched(NoScreen):
     """Says when so many steps are done."""
 
     def __init__(self, enough: int) -> None:
@@ -65,10 +64,10 @@ def test_a_training_of_two_processes_ends_on_a_cluster_as_at_home(tmp_path: Path
     from ray.cluster_utils import Cluster
 
     two = (*TINY, "processes=2")
-    execute(prepare(LOOP, two, tmp_path / "home"), Silence())
+    execute(prepare(LOOP, two, tmp_path / "home"), NoScreen())
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
     try:
-        execute(prepare(LOOP, two, tmp_path / "clustered"), Silence(), cluster=cluster.address)
+        execute(prepare(LOOP, two, tmp_path / "clustered"), NoScreen(), cluster=cluster.address)
     finally:
         cluster.shutdown()
     assert differing(tmp_path / "home", tmp_path / "clustered") == []
@@ -77,4 +76,4 @@ def test_a_training_of_two_processes_ends_on_a_cluster_as_at_home(tmp_path: Path
 def test_a_cluster_that_does_not_answer_is_said_before_anything_is_done(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs the extra [ray]")
     with pytest.raises(RunFolderError, match="no Ray cluster answers"):
-        execute(prepare(LOOP, TINY, tmp_path / "run"), Silence(), cluster="127.0.0.1:1")
+        execute(prepare(LOOP, TINY, tmp_path / "run"), NoScreen(), cluster="127.0.0.1:1")

@@ -13,8 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from pasture.core.errors import DataError, RecipeError, TrainingError
-from pasture.flow import execute, prepare
-from tests.flows.silence import Silence
+from pasture.flow import NoScreen, execute, prepare
 from tests.flows.tiny import REPOSITORY
 from tests.machine.events import expected, scalars
 
@@ -35,7 +34,7 @@ evaluate.judges = ["pool"]
 SFT, DPO = "4-learn/sft", "4-learn/dpo"
 
 
-class Heard(Silence):
+class Heard(NoScreen):
     """What was told of the progress of a step."""
 
     def __init__(self) -> None:

@@ -7,7 +7,6 @@ import pytest
 
 from pasture import flow
 from pasture.core.errors import DependencyError, RecipeError
-from tests.flows.silence import Silence
 from tests.flows.tiny import LOOP, REPOSITORY, TINY
 from tests.machine.events import scalars
 
@@ -42,8 +41,8 @@ def test_no_step_has_another_key_for_being_tracked(tmp_path: Path, recipe: str) 
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The folders of a run that is tracked and of one that is not."""
     plain, tracked = tmp_path_factory.mktemp("plain"), tmp_path_factory.mktemp("tracked")
-    flow.execute(prepared(plain), Silence())
-    flow.execute(prepared(tracked, TRACKED), Silence())
+    flow.execute(prepared(plain), flow.NoScreen())
+    flow.execute(prepared(tracked, TRACKED), flow.NoScreen())
     return plain, tracked
 
 
@@ -61,7 +60,7 @@ def test_a_tracker_may_come_and_go_and_nothing_is_done_again(done: tuple[Path, P
     for out, overrides in ((plain, [TRACKED]), (tracked, [])):
         run = prepared(out, *overrides)
         assert run.pending() == []
-        flow.execute(run, Silence())
+        flow.execute(run, flow.NoScreen())
         assert ("tensorboard" in (out / "recipe.toml").read_text()) == bool(overrides)
 
 
@@ -73,5 +72,5 @@ def test_a_tracker_that_is_not_there_is_an_error_before_any_step(
     run = prepared(tmp_path / "run", TRACKED)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DependencyError, match=r"pip install 'pasture\[tensorboard\]'"):
-        flow.execute(run, Silence())
+        flow.execute(run, flow.NoScreen())
     assert not (tmp_path / "run").exists()

@@ -9,7 +9,8 @@ from pasture.core.records import Instruction
 from pasture.learn import kto
 from pasture.learn.ratings import RatedAnswers
 from tests.learn import pairwise, toy
-from tests.learn.alone import check_equal_gradients, gradients, token_logprobs
+from tests.learn.alone import check_equal_gradients, gradients
+from tests.learn.kto_alone import expected_figures, prepared
 
 QUICK = kto.Config(epochs=2, batch_size=4, learning_rate=1e-3, max_tokens=32, save_every=3)
 train = partial(pairwise.train, kto)
@@ -24,34 +25,19 @@ def rated(pairs):
 
 
 def material(base, judged, tmp_path, config=QUICK):
-    reference, layout = pairwise.policy(base)
-    mismatched = kto.mismatched_answers(judged, config.max_tokens, seed=0)
-    return kto.prepare(config, reference, layout, judged, mismatched, folder=tmp_path)
+    return prepared(base, judged, tmp_path, config)
 
 
 def test_loss_and_drift_are_those_of_answers_read_one_by_one(tmp_path, base, imitator):
     config = QUICK.model_copy(update={"beta": 0.3, "desirable_weight": 1.5, "undesirable_weight": 0.5})
-    judged = decided(base)
-    prepared = material(base, judged, tmp_path, config)
+    rows = material(base, decided(base), tmp_path, config)
     # A model that has learned to speak, with one that has not for its reference: the drift is far from 0.
     policy, layout = pairwise.policy(imitator)
-    reference = pairwise.policy(base)[0].model
-
-    def ratio(answer):
-        return token_logprobs(policy.model, answer).sum() - token_logprobs(reference, answer).sum()
-
-    # Eq. 8 of the paper in NumPy, each answer on its own.
-    drift = max(0.0, np.mean([ratio(answer) for row in prepared for answer in row.mismatched]))
-    losses = []
-    for pair in judged:
-        for desirable, answer in zip(pair.desirable, pair.answers, strict=True):
-            gain = 0.3 * (ratio(answer) - drift)
-            value = 1 / (1 + np.exp(-gain if desirable else gain))
-            losses.append((1.5 if desirable else 0.5) * (1 - value))
-    figures = kto.accumulate_gradients(config, policy, layout, prepared)
-    assert drift > 3
-    assert float(figures["loss"]) == pytest.approx(np.mean(losses), abs=1e-5)
-    assert float(figures["kl"]) == pytest.approx(drift, abs=1e-4)
+    expected = expected_figures(config, rows, policy.model, pairwise.policy(base)[0].model)
+    figures = kto.accumulate_gradients(config, policy, layout, rows)
+    assert expected["kl"] > 3
+    assert {name: float(figures[name]) for name in expected} == pytest.approx(expected, abs=1e-4)
+    assert float(figures["loss"]) == pytest.approx(expected["loss"], abs=1e-5)
 
 
 def test_formula_matches_the_paper_term_by_term():
@@ -135,12 +121,12 @@ def test_loss_and_gradients_do_not_depend_on_the_micro_batch_or_on_sharing_promp
     tmp_path, base, pairs_at_once, shares
 ):
     judged = decided(base, 24)
-    prepared = material(base, judged, tmp_path)
+    rows = material(base, judged, tmp_path)
     whole, layout = pairwise.policy(base, moved=0.05)
-    expected = kto.accumulate_gradients(QUICK, whole, layout, prepared)
+    expected = kto.accumulate_gradients(QUICK, whole, layout, rows)
     cut, layout = pairwise.policy(base, moved=0.05, shares=shares)
     budget = pairs_at_once * max(layout.token_count(pair.answers) for pair in judged)
-    found = kto.accumulate_gradients(QUICK.model_copy(update={"micro_batch_tokens": budget}), cut, layout, prepared)
+    found = kto.accumulate_gradients(QUICK.model_copy(update={"micro_batch_tokens": budget}), cut, layout, rows)
     assert {name: float(value) for name, value in found.items()} == pytest.approx(
         {name: float(value) for name, value in expected.items()}, abs=1e-5
     )

@@ -3,7 +3,6 @@
 import json
 import logging
 
-import numpy as np
 import pytest
 import torch
 
@@ -13,7 +12,8 @@ from pasture.learn import kto
 from pasture.learn.lookup import check_ratings, method_named
 from pasture.learn.ratings import RatedAnswers, count_kinds, encode_ratings, named_rated_figures, rated_figures
 from tests.learn import pairwise, toy
-from tests.learn.alone import check_equal_gradients, gradients, token_logprobs
+from tests.learn.alone import check_equal_gradients, gradients
+from tests.learn.kto_alone import expected_figures, prepared
 
 QUICK = kto.Config(epochs=2, batch_size=8, learning_rate=1e-3, max_tokens=32)
 
@@ -37,46 +37,23 @@ def mixed(base):
     return [*map(RatedAnswers.of_pair, decided), *alone]
 
 
-def prepared(base, rated, folder, config=QUICK):
-    reference, layout = pairwise.policy(base)
-    mismatched = kto.mismatched_answers(rated, config.max_tokens, seed=0)
-    return kto.prepare(config, reference, layout, rated, mismatched, folder=folder)
-
-
 def test_the_loss_of_pairs_and_of_single_answers_is_a_mean_over_answers(tmp_path, base, imitator):
     config = QUICK.model_copy(update={"beta": 0.3, "desirable_weight": 0.5, "undesirable_weight": 1.5})
     rated = mixed(base)
     rows = prepared(base, rated, tmp_path, config)
     policy, layout = pairwise.policy(imitator)
-    reference = pairwise.policy(base)[0].model
-
-    def ratio(answer):
-        return token_logprobs(policy.model, answer).sum() - token_logprobs(reference, answer).sum()
-
-    # Eq. 8 of the paper in NumPy, each answer on its own.
-    drift = max(0.0, np.mean([ratio(answer) for row in rows for answer in row.mismatched]))
-    losses, rewards, kinds = [], [], []
-    for one in rated:
-        for answer, desirable in zip(one.answers, one.desirable, strict=True):
-            gain = 0.3 * (ratio(answer) - drift)
-            losses.append((0.5 if desirable else 1.5) * (1 - 1 / (1 + np.exp(-gain if desirable else gain))))
-            rewards.append(0.3 * ratio(answer))
-            kinds.append(desirable)
+    expected = expected_figures(config, rows, policy.model, pairwise.policy(base)[0].model)
     figures = kto.accumulate_gradients(config, policy, layout, rows)
-    chosen = np.mean([reward for reward, kind in zip(rewards, kinds, strict=True) if kind])
-    rejected = np.mean([reward for reward, kind in zip(rewards, kinds, strict=True) if not kind])
+    kinds = [desirable for one in rated for desirable in one.desirable]
     assert (sum(kinds), len(kinds)) == (10, 18)
-    assert float(figures["kl"]) == pytest.approx(drift, abs=1e-4)
-    assert float(figures["loss"]) == pytest.approx(np.mean(losses), abs=1e-5)
-    assert float(figures["rewards/chosen"]) == pytest.approx(chosen, abs=1e-4)
-    assert float(figures["rewards/rejected"]) == pytest.approx(rejected, abs=1e-4)
-    assert float(figures["rewards/margins"]) == pytest.approx(chosen - rejected, abs=1e-4)
+    assert {name: float(figures[name]) for name in expected} == pytest.approx(expected, abs=1e-4)
+    assert float(figures["loss"]) == pytest.approx(expected["loss"], abs=1e-5)
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 4])
 def test_gradients_do_not_depend_on_the_micro_batch(tmp_path, base, rows_at_once):
     rated = mixed(base)
-    rows = prepared(base, rated, tmp_path)
+    rows = prepared(base, rated, tmp_path, QUICK)
     whole, layout = pairwise.policy(base, moved=0.05)
     kto.accumulate_gradients(QUICK, whole, layout, rows)
     cut, layout = pairwise.policy(base, moved=0.05)

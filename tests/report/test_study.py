@@ -16,7 +16,7 @@ from pasture.report.content import PointsPanel
 from pasture.report.numbers import MINUS
 from pasture.report.study import render_study, write_study
 from pasture.report.study_content import StudyContent
-from pasture.report.study_figures import study_figures, world_title
+from pasture.report.study_figures import study_figures, way_figures, world_title
 from pasture.report.study_summary import study_sentences, summary_text
 from tests.report.chromium import Browser
 from tests.report.hostile_numbers import ATTACKS
@@ -328,3 +328,9 @@ def test_hostile_names_of_systems_stay_text(browser: Browser, attack: str, tmp_p
     assert misdeeds(browser, path) == []
     assert browser.evaluate("document.scripts.length + document.images.length") == 0
     assert browser.evaluate("document.documentElement.scrollWidth") <= 320
+
+
+def test_methods_whose_names_differ_in_what_a_file_name_loses_have_a_figure_each():
+    first, *_ = study().curves
+    figures = way_figures([first.model_copy(update={"family": name}) for name in ("my_rl", "my-rl")])
+    assert [figure.name for figure in figures] == ["overoptimization-my-rl", "overoptimization-my-rl-2"]

@@ -1,20 +1,19 @@
 """An annotator of the user's own: a Python file with a function `prefer`."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from types import ModuleType
-from typing import SupportsFloat
+from typing import cast
 
 from pydantic import BaseModel, ConfigDict
 
-from pasture.core.errors import DataError, PastureError, RecipeError
-from pasture.core.own_file import load_file, raised_at
+from pasture.core.errors import DataError, PastureError
+from pasture.core.own_file import load_file, raised_at, require_function
 from pasture.core.records import Comparison, Preference, Verdict
 
 KIND = "annotator"
-_EXAMPLE = "examples/my_annotator.py is one that works."
 _NO_VERDICT = "the annotator gave no verdict"
 
 
@@ -77,8 +76,8 @@ class OwnAnnotator:
         said = partial(Preference, comparison_id=comparison.id, annotator=self.name)
         if verdict is None:
             return said(preferred="unjudged", error=_NO_VERDICT)
-        if verdict in ("first", "second", "tie"):
-            return said(preferred=verdict)
+        if isinstance(verdict, str) and verdict in ("first", "second", "tie"):
+            return said(preferred=cast("Verdict", verdict))
         chance = _probability(verdict)
         if chance is not None:
             preferred: Verdict = "tie" if chance == 0.5 else "first" if chance > 0.5 else "second"
@@ -94,18 +93,11 @@ class OwnAnnotator:
 
 def _probability(verdict: object) -> float | None:
     """A number from 0 to 1, of NumPy's kinds too; None for all else."""
-    if not isinstance(verdict, SupportsFloat) or isinstance(verdict, bool):
+    if isinstance(verdict, bool) or not isinstance(verdict, Real):
         return None
     number = float(verdict)
     return number if 0 <= number <= 1 else None
 
 
 def _check_function(path: Path, module: ModuleType) -> None:
-    expected = f"{KIND} {str(path)!r}: expected a function prefer(comparisons, seed)"
-    prefer = getattr(module, "prefer", None)
-    if not callable(prefer):
-        raise RecipeError(f"{expected}, and there is none. {_EXAMPLE}")
-    try:
-        inspect.signature(prefer).bind([], 0)
-    except TypeError as error:
-        raise RecipeError(f"{expected}; it cannot be called so ({error}). {_EXAMPLE}") from error
+    require_function(path, module, KIND, "prefer", "examples/my_annotator.py", comparisons=[], seed=0)

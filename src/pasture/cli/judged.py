@@ -21,10 +21,9 @@ from pasture.evaluate.outcomes import Credit, Outcomes, judge_label, outcomes_of
 from pasture.evaluate.outputs import Pairing
 from pasture.evaluate.table import short_name
 from pasture.evaluate.win_rate import against_even
+from pasture.report.numbers import LEAST_P
 
 _REASON_CHARACTERS = 300
-_LEAST_P = 0.001
-"""Below it ten thousand draws say little of how small a p-value is; the page stops here too."""
 
 
 @dataclass(frozen=True)
@@ -161,5 +160,5 @@ def who_wins(outcomes: Outcomes, board: Board) -> str:
 
 
 def p_in_words(p_value: float) -> str:
-    """A p-value as a sentence holds it; as drawn signs give no figure for very small ones, these have a bound."""
-    return "p < 0.001" if p_value < _LEAST_P else f"p = {p_value:.2g}"
+    """A p-value as a sentence holds it, two digits or the bound that pages stop at too."""
+    return f"p < {LEAST_P}" if p_value < LEAST_P else f"p = {p_value:.2g}"

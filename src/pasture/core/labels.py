@@ -1,7 +1,9 @@
-"""AlpacaEval's code for a label of a pair, and the words that other files have for ties and failures."""
+"""AlpacaEval's code for a label of a pair, and the words that files have for ties, failures, and true and false."""
 
 import math
 
+_TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+_NOTHING = frozenset({"", "nan", "none", "null"})
 _FAILED = frozenset({"", "-1", "-1.0", "nan", "none", "null", "garbage"})
 
 
@@ -30,3 +32,17 @@ def share_of_second(label: object) -> float:
     if not 1 <= number <= 2:
         raise ValueError("is outside [1, 2] and neither 0 (tie) nor -1 (failed)")
     return number - 1
+
+
+def truth(value: object) -> bool | None:
+    """What a cell says, true, false or the numbers for them, also as the text that a CSV has; None where it is empty.
+
+    Raises:
+        ValueError: if it says something else.
+    """
+    word = "" if value is None else str(value).strip().lower()
+    if word in _NOTHING:
+        return None
+    if word not in _TRUTH:
+        raise ValueError("is neither true nor false")
+    return _TRUTH[word]

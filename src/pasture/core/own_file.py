@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Callable
@@ -31,6 +32,22 @@ def load_file(path: Path, what: str, check: Callable[[Path, ModuleType], None], 
     module = sys.modules[module_name]
     check(path, module)
     return module
+
+
+def require_function(path: Path, module: ModuleType, kind: str, name: str, example: str, **arguments: object) -> None:
+    """See that a file has a function `name` that can be called with `arguments`, in their order.
+
+    Raises:
+        RecipeError: naming the `example` that has one, if there is none, or it is called otherwise.
+    """
+    expected = f"{kind} {str(path)!r}: expected a function {name}({', '.join(arguments)})"
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise RecipeError(f"{expected}, and there is none. {example} is one that works.")
+    try:
+        inspect.signature(function).bind(*arguments.values())
+    except TypeError as error:
+        raise RecipeError(f"{expected}; it cannot be called so ({error}). {example} is one that works.") from error
 
 
 def file_hash(path: Path) -> str:

@@ -71,6 +71,11 @@ class Completion(Record):
     """Tokens generated, the end token included; None where the engine does not say."""
 
 
+def _require_answer(name: str, completion: Completion, instruction: Instruction) -> None:
+    if completion.instruction_id != instruction.id:
+        raise ValueError(f"{name} answers instruction {completion.instruction_id!r}, expected {instruction.id!r}")
+
+
 class Comparison(Record):
     """Two completions of one instruction, to be judged against each other.
 
@@ -85,9 +90,7 @@ class Comparison(Record):
     @model_validator(mode="after")
     def _completions_answer_the_instruction(self) -> Self:
         for side in ("first", "second"):
-            answered = getattr(self, side).instruction_id
-            if answered != self.instruction.id:
-                raise ValueError(f"{side} answers instruction {answered!r}, expected {self.instruction.id!r}")
+            _require_answer(side, getattr(self, side), self.instruction)
         return self
 
     @classmethod
@@ -164,10 +167,7 @@ class Rating(Record):
 
     @model_validator(mode="after")
     def _completion_answers_the_instruction(self) -> Self:
-        if self.completion.instruction_id != self.instruction.id:
-            raise ValueError(
-                f"completion answers instruction {self.completion.instruction_id!r}, expected {self.instruction.id!r}"
-            )
+        _require_answer("completion", self.completion, self.instruction)
         return self
 
 

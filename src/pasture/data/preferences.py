@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pasture.core.errors import DataError
 from pasture.core.files import PlaceName, read_records
 from pasture.core.foreign import made
-from pasture.core.labels import share_of_second
+from pasture.core.labels import share_of_second, truth
 from pasture.core.records import (
     Comparison,
     Completion,
@@ -32,6 +32,7 @@ from pasture.core.records import (
     Preference,
     Rating,
     Verdict,
+    by_id,
     content_id,
 )
 from pasture.core.tables import Row, read_rows, text_field
@@ -53,7 +54,6 @@ _NUMBER_COLUMN, _VERDICT_COLUMN = "preference", "preferred"
 """What `pasture annotate` writes of one verdict, perhaps with a prefix before both."""
 
 _RATED = ({"prompt", "completion", "label"}, {"instruction", "output", "label"})
-_THUMBS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
 Judged = tuple[Comparison, Preference]
 
@@ -148,7 +148,7 @@ def _joined(path: Path, rows: Sequence[Row]) -> list[Judged]:
     beside = path.with_name(COMPARISONS_FILE)
     if not beside.exists() and path.parts[-3:-1] == _LABELS_OF_A_RUN:
         beside = path.parents[2].joinpath(*_PAIRS_OF_A_RUN, COMPARISONS_FILE)
-    comparisons = {one.id: one for one in read_records(beside, Comparison)}
+    comparisons = by_id(read_records(beside, Comparison))
     judged = []
     for number, row in enumerate(rows, start=1):
         preference = made(Preference, f"{path}: row {number}", **row)
@@ -311,13 +311,14 @@ def _rated(row: Row, where: str, source: str) -> Rating:
 
 
 def _thumb(value: object, where: str) -> bool:
-    if value is None or value == "" or value != value:  # noqa: PLR0124 - NaN, what pandas writes for nothing
-        raise _LeftOutError("no label")
-    found = _THUMBS.get(str(value).lower())
-    if found is None:
+    try:
+        found = truth(value)
+    except ValueError as error:
         raise DataError(
             f"{where}: label is {value!r}. Expected true or false, or 1 or 0: whether the answer is desirable."
-        )
+        ) from error
+    if found is None:
+        raise _LeftOutError("no label")
     return found
 
 

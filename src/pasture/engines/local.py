@@ -17,6 +17,7 @@ from pasture.models.chat import conversation_ids
 from pasture.models.control_tokens import answer_prefix_ids, text_ids
 from pasture.models.encode import opening_ids
 from pasture.models.load import load_causal_lm, load_tokenizer, stop_token_ids
+from pasture.models.reach import context
 from pasture.models.sample import Sample, SamplerConfig, sample
 
 LINGER_SECONDS = 0.01
@@ -43,7 +44,7 @@ class LocalEngine:
         dtype: torch.dtype = getattr(torch, settings.dtype)
         self._tokenizer = load_tokenizer(settings.folder)
         self._model = load_causal_lm(settings.folder, dtype=dtype, device=settings.device, tokenizer=self._tokenizer)
-        self._context: int | None = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+        self._context = context(self._model.config)
         self._stops = stop_token_ids(self._model, self._tokenizer)
         self._opening_ids = opening_ids(self._tokenizer)
         self._answer_prefix_ids = answer_prefix_ids(self._tokenizer)

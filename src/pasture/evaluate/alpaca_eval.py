@@ -13,7 +13,7 @@ import numpy as np
 
 from pasture.core.errors import DataError
 from pasture.core.hostile import for_csv, shortened
-from pasture.core.labels import share_of_second
+from pasture.core.labels import share_of_second, truth
 from pasture.core.layout import has_list
 from pasture.core.records import Comparison, Preference, by_id, content_id
 from pasture.core.tables import Row, text_field
@@ -53,8 +53,8 @@ def outcomes_of_annotations(
     """The outcomes of every pair of generators in AlpacaEval's annotations, rows in their order.
 
     `judge` is the name to give; left out, it is the annotators' own names, joined. With several columns of labels
-    each row is judged as often. Whose output was shown first is known by `is_switched` alone: without it,
-    `shown_first` is False.
+    each row is judged as often. Whose output was shown first is known by `is_switched` alone, true or false, also as
+    text: without it a row has no place.
 
     Raises:
         DataError: naming the row, if a field is missing or a preference out of range.
@@ -76,6 +76,9 @@ def _outcomes(system: str, reference: str, rows: list[Row], judge: str | None) -
     own = [text_field(row, "output_2", where) for row in rows]
     other = [text_field(row, "output_1", where) for row in rows]
     names = sorted({text_field(row, "annotator", where, "unknown") for row in rows})
+    credit = np.array([credit_of(row.get("preference"), where) for row in rows])
+    switched = [_switched(row.get("is_switched"), where) for row in rows]
+    first, second = (np.array([value is place for value in switched]) for place in (True, False))
     return Outcomes(
         system=system,
         reference=reference,
@@ -87,14 +90,24 @@ def _outcomes(system: str, reference: str, rows: list[Row], judge: str | None) -
             ]
         ),
         source=np.array([text_field(row, "dataset", where, "unknown") for row in rows]),
-        credit=np.array([credit_of(row.get("preference"), where) for row in rows]),
-        shown_first=np.array([row.get("is_switched") is True for row in rows]),
+        credit=credit,
+        shown_first=first,
+        credit_when_first=np.where(first, credit, np.nan),
+        credit_when_second=np.where(second, credit, np.nan),
         system_length=np.array([len(text) for text in own], dtype=np.float64),
         reference_length=np.array([len(text) for text in other], dtype=np.float64),
         system_list=np.array([has_list(text) for text in own]),
         reference_list=np.array([has_list(text) for text in other]),
         answer=answers_of(own),
     )
+
+
+def _switched(value: object, where: str) -> bool | None:
+    """Whether the judge saw the second output first; None where nobody says."""
+    try:
+        return truth(value)
+    except ValueError as error:
+        raise DataError(f"{where}: is_switched is {value!r}, which {error}.") from error
 
 
 _PREFERENCE = {"first": 1.0, "second": 2.0, "tie": 1.5}

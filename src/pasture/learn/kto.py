@@ -302,6 +302,5 @@ def _losses(
     logratio_A = logprob_A - torch.cat([row.reference_G for row in part])
     loss_A = kto_loss(logratio_A, desirable_of(rated, layout.device), divergence, config)
     of_groups = torch.split(loss_A, [len(one.answers) for one in rated])
-    return torch.stack([loss_G.sum() for loss_G in of_groups]).sum(), rated_figures(
-        rated, loss_A, config.beta * logratio_A
-    )
+    loss = torch.stack([loss_G.sum() for loss_G in of_groups]).sum()
+    return loss, rated_figures(rated, loss_A, config.beta * logratio_A)

@@ -1,12 +1,10 @@
 """A scorer of the user's own in place of a reward model: a Python file with a function `score`."""
 
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from pasture.core.errors import RecipeError
-from pasture.core.own_file import load_file
+from pasture.core.own_file import load_file, require_function
 from pasture.core.records import Completion, Instruction
 
 KIND = "scorer"
@@ -33,11 +31,4 @@ class OwnScorer:
 
 
 def _check_function(path: Path, module: ModuleType) -> None:
-    expected = f"{KIND} {str(path)!r}: expected a function score(instructions, completions)"
-    score = getattr(module, "score", None)
-    if not callable(score):
-        raise RecipeError(f"{expected}, and there is none. examples/my_scorer.py is one that works.")
-    try:
-        inspect.signature(score).bind([], [])
-    except TypeError as error:
-        raise RecipeError(f"{expected}; it cannot be called so ({error}).") from error
+    require_function(path, module, KIND, "score", "examples/my_scorer.py", instructions=[], completions=[])

@@ -60,7 +60,7 @@ from pasture.machine.distributed import on_main, share, total
 from pasture.models.batches import token_budget_batches
 from pasture.models.control_tokens import add_control_tokens, set_answer_prefix
 from pasture.models.encode import EncodedPair, Encoder
-from pasture.models.load import load_tokenizer, save_model
+from pasture.models.load import load_tokenizer, row_count, save_model
 from pasture.models.response import ResponseModel
 from pasture.models.trainable import load_trainable, reference_of
 from pasture.models.weights_config import Weights
@@ -246,7 +246,7 @@ def train(
         TrainingError: if a figure becomes NaN or infinite.
     """
     tokenizer = load_tokenizer(start)
-    shared_tokens = max(tokenizer.get_vocab().values()) + 1
+    shared_tokens = row_count(tokenizer)
     room = config.max_prompt_tokens + (2 if config.train_on == "all" else 1)
     asking = Asking(config, Encoder(tokenizer, environment.template, max_tokens=room))
     prompts = check_instructions(asking.best, environment.instructions)

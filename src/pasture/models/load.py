@@ -200,8 +200,7 @@ def fit_to_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     Source: AlpacaFarm, src/alpaca_farm/utils.py, stable_resize_token_embeddings
     """
     old_size = model.get_input_embeddings().weight.shape[0]
-    # Ids may have gaps, so that there are fewer tokens than rows they need.
-    needed = max(tokenizer.get_vocab().values()) + 1
+    needed = row_count(tokenizer)
     wanted = needed - (tokenizer.pad_token_id == needed - 1 and not row_for_pad)
     if wanted > old_size:
         model.resize_token_embeddings(wanted, mean_resizing=False)
@@ -216,6 +215,11 @@ def fit_to_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     # A published generation config may list several end tokens (end of turn, end of text): all of them stay.
     ends = stop_token_ids(model, tokenizer)
     model.generation_config.eos_token_id = ends if len(ends) > 1 else ends[0]
+
+
+def row_count(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Rows that the tokens need: more than there are tokens where their ids have gaps."""
+    return int(max(tokenizer.get_vocab().values())) + 1
 
 
 def _output_layer(model: PreTrainedModel) -> Any:

@@ -19,6 +19,15 @@ def number(value: float | None, digits: int = 2) -> str:
     return DASH if value is None else _signed(value, digits)
 
 
+LEAST_P = 0.001
+"""Below it ten thousand draws say little of how small a p-value is."""
+
+
+def p_value(value: float | None) -> str:
+    """A p-value with three decimals, or its bound."""
+    return DASH if value is None else f"< {LEAST_P}" if value < LEAST_P else f"{value:.3f}"
+
+
 def count(value: float | None) -> str:
     """A whole number with thousands set apart."""
     return number(value, 0)

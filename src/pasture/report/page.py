@@ -89,8 +89,8 @@ def environment() -> Environment:
         lstrip_blocks=True,
         finalize=_spelled_out,
     )
-    filters = (numbers.percent, numbers.points, numbers.number, numbers.count, numbers.usd, numbers.seconds)
-    templates.filters.update({filter_.__name__: filter_ for filter_ in filters})
+    of_numbers = ("percent", "points", "number", "count", "usd", "seconds", "p_value")
+    templates.filters.update({name: getattr(numbers, name) for name in of_numbers})
     templates.filters.update(name=_name, heading=_heading, line=_line, cut=_cut)
     templates.globals.update(
         cell=tables.cell, share_bar=tables.share_bar, across=tables.across, hint=_hint, dash=numbers.DASH

@@ -14,6 +14,7 @@ from pasture.report.content import (
     PointsPanel,
     Series,
 )
+from pasture.report.figure_names import figure_names
 from pasture.report.study_content import Curve, CurvePoint, Measured, StudyContent, StyleStudy
 
 _NORMAL_95 = 1.96
@@ -197,9 +198,10 @@ def way_figures(curves: Sequence[Curve]) -> list[Figure]:
         family: [curve for curve in curves if curve.family == family]
         for family in dict.fromkeys(curve.family for curve in curves)
     }
+    names = figure_names("overoptimization", list(families))
     return [
         Figure(
-            name=f"overoptimization-{family.replace('_', '-')}"[:64],
+            name=names[family],
             title=f"Does {family} over-optimize its reward?",
             caption="" if number else _OF_WAYS,
             panels=(_over_progress(own, _range(curves)), _over_proxy(own, _range(curves))),

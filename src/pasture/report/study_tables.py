@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from pasture.report import published
 from pasture.report.content import Column, Difference, Table
-from pasture.report.numbers import DASH, MINUS, number, percent, points, usd
+from pasture.report.numbers import DASH, MINUS, number, p_value, percent, points, usd
 from pasture.report.study_content import (
     Excess,
     Likeness,
@@ -210,9 +210,7 @@ def _difference_table(pairs: Sequence[Difference], title: str, caption: str) -> 
 
 
 def _p(value: float | None) -> str | None:
-    if value is None:
-        return None
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return None if value is None else p_value(value)
 
 
 def power_table(content: StudyContent) -> Table | None:

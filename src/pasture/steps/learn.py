@@ -6,7 +6,7 @@ from typing import Any
 
 from pasture.core.errors import DataError
 from pasture.core.files import read_records, write_json_lines, write_records
-from pasture.core.records import Comparison, Completion, Instruction, Judgement, Preference, Rating, Score
+from pasture.core.records import Comparison, Completion, Instruction, Judgement, Preference, Rating, Score, by_id
 from pasture.core.statistics import standard_error_of_mean
 from pasture.core.templates import TEMPLATES, PromptTemplate
 from pasture.data.preferences import RATINGS_FILE
@@ -240,12 +240,11 @@ def _left_out(rows: Sequence[object], kept: Sequence[object]) -> dict[str, int]:
 
 def _feedback(task: Task) -> list[Judgement]:
     """Each label with what it is about; people may have given several for one comparison. Then ratings, if any."""
-    comparisons = read_records(task.inputs["pairs"] / "comparisons.jsonl", Comparison)
+    comparisons = by_id(read_records(task.inputs["pairs"] / "comparisons.jsonl", Comparison))
     preferences = read_records(task.inputs["labels"] / "preferences.jsonl", Preference)
-    by_id = {comparison.id: comparison for comparison in comparisons}
     rated = task.inputs["labels"] / RATINGS_FILE
     ratings = read_records(rated, Rating) if rated.exists() else []
-    pairs = [(by_id[preference.comparison_id], preference) for preference in preferences]
+    pairs = [(comparisons[preference.comparison_id], preference) for preference in preferences]
     return [*pairs, *((rating,) for rating in ratings)]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from pasture.core.files import read_json_lines
 from pasture.plan import REWARD_MODEL, SFT
 from pasture.report.content import Figure, Panel, Series
+from pasture.report.figure_names import figure_names
 
 Rows = Sequence[Mapping[str, object]]
 """What a training logged, a row for each step or round; docs/metrics.md says what the names mean."""
@@ -21,7 +22,6 @@ _OF_ANSWERS = (
     ("entropy", "Entropy, nats a token", "entropy"),
 )
 """Names of metrics of a policy's own answers, with the title of their panel and the label of their line."""
-_LONGEST_NAME = 64
 _TITLES = {"sft": "SFT loss, nats a token", "reward_model": "Reward model's loss, nats a pair"}
 
 
@@ -48,7 +48,7 @@ def run_figures(found: Mapping[str, Rows], progress: Mapping[str, str]) -> list[
     `progress` names what a training goes on by, where that is no step.
     """
     figures, rest = [], []
-    files = _file_names(list(found))
+    files = figure_names("learning", list(found))
     for name, rows in found.items():
         x_label = progress.get(name, "step")
         panels = _answer_panels(rows, x_label)
@@ -118,18 +118,4 @@ def _without_repetition(lines: Mapping[str, Rows]) -> dict[str, Rows]:
     for label, rows in lines.items():
         if rows not in found.values():
             found[label] = rows
-    return found
-
-
-def _file_names(trainings: Sequence[str]) -> dict[str, str]:
-    """A name for each training's figure, of letters and '-' alone; where two would share one, the later is numbered."""
-    found: dict[str, str] = {}
-    for training in trainings:
-        plain = f"learning-{training.replace('_', '-')}"[:_LONGEST_NAME]
-        name, number = plain, 1
-        while name in found.values():
-            number += 1
-            ending = f"-{number}"
-            name = plain[: _LONGEST_NAME - len(ending)] + ending
-        found[training] = name
     return found

@@ -7,6 +7,7 @@ from typing import Any
 from pasture.annotate.alpaca_eval.parsers import Parser, is_preference
 from pasture.annotate.compat import shows_second_first
 from pasture.core.errors import DataError, JudgeReplyError
+from pasture.core.labels import truth
 from pasture.core.requests import Reply, TokenLogprob
 from pasture.core.tables import Row, text_field
 
@@ -46,18 +47,13 @@ def _preference(row: Row, parser: Parser, seed: int, where: str) -> float | None
     return 3 - value if switched else value
 
 
-_TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
-_NOTHING = ("", "none", "nan", "null")
-
-
 def _switched(value: object, where: str) -> bool | None:
-    """What `is_switched` says, also as the text that a CSV has for it; None where it says nothing."""
-    word = str(value).strip().lower()
-    if word in _NOTHING:
-        return None
-    if word not in _TRUTH:
-        raise DataError(f"{where}: is_switched is {value!r}. Expected true or false, or nothing where it is unknown.")
-    return _TRUTH[word]
+    try:
+        return truth(value)
+    except ValueError as error:
+        raise DataError(
+            f"{where}: is_switched is {value!r}. Expected true or false, or nothing where it is unknown."
+        ) from error
 
 
 def reply_of(raw: object) -> Reply:
